@@ -1,0 +1,304 @@
+"""The public face: Recommender, from tables to recommendations, with the caller's own ids throughout."""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+
+from hllm import artifacts
+from hllm.data.batch import text_batch
+from hllm.data.dataset import Dataset
+from hllm.data.prompt import render, render_fields, render_text
+from hllm.data.sources.catalog import locate
+from hllm.data.split import Split, split_dataset
+from hllm.data.tables import Table
+from hllm.embedding.encode import encode_items
+from hllm.embedding.table import ItemEmbeddingTable
+from hllm.errors import CheckpointError, ConfigError, DataError, nearest
+from hllm.evaluation.baselines import BASELINES
+from hllm.evaluation.evaluate import Part, Result, evaluate
+from hllm.models.backbone import load_tokenizer
+from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
+from hllm.models.item.text import TextItemConfig
+from hllm.models.recommender import SequentialRecommender
+from hllm.precision import choose_device
+from hllm.retrieval.exact import ExactRetriever
+from hllm.retrieval.model import ModelScorer
+from hllm.training.fit import fit, recipe_from
+from hllm.training.recipe import Recipe
+from hllm.training.run import Run
+
+ItemText = str | Mapping[str, Any]
+"""A new item: free text such as "title: Alien; year: 1979", or a mapping of its fields."""
+
+
+class Recommender:
+    """A trained recommender with its catalogue and its users' histories."""
+
+    def __init__(self, run: Run, dataset: Dataset, model: SequentialRecommender, table: ItemEmbeddingTable) -> None:
+        self.run = run
+        self.recipe: Recipe = run.read_recipe()
+        self.dataset = dataset
+        self.model = model
+        self.device = choose_device()
+        self._use_vectors(table.vectors)
+
+    @classmethod
+    def fit(
+        cls, interactions: Table, items: Table, *, recipe: Recipe | Path | str, out: Path | str | None = None
+    ) -> Self:
+        """Train on two tables (data frames or paths) as the recipe says.
+
+        The run is kept in `out`; a run that was stopped there goes on, a finished one is loaded. Without `out`
+        it lives in a temporary folder until `save`. The recipe's own data.source is not used.
+        """
+        chosen, base = recipe_from(recipe)
+        folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="hllm-")) / "run"
+        recommender = cls.load(fit(interactions, items, chosen, folder, base=base).folder)
+        if out is None:
+            weakref.finalize(recommender, shutil.rmtree, folder.parent, ignore_errors=True)
+        return recommender
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Open a finished run; CheckpointError if it is damaged or training has not finished an epoch."""
+        run = Run(Path(path))
+        run.read_recipe()
+        if not run.table.exists():
+            raise CheckpointError(
+                f"{run.folder} is not finished: it has no item vectors; run hllm train again to go on"
+            )
+        model, _, manifest = load_checkpoint(run.best)
+        table = ItemEmbeddingTable.load(run.table, checkpoint=manifest.fingerprint)
+        return cls(run, Dataset.load(run.dataset), model, table)
+
+    def save(self, path: Path | str) -> None:
+        """Copy the run to `path`, without the state that only resuming needs."""
+        target = Path(path)
+        if target.exists():
+            raise ConfigError(f"{target} exists already; give a new directory")
+        with artifacts.writing(target, "run", {}) as folder:
+            shutil.copytree(self.run.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("last", ".*"))
+
+    @property
+    def split(self) -> Split:
+        """Return how the data was split for training."""
+        return split_dataset(self.dataset, self.recipe.split)
+
+    def recommend(
+        self,
+        users: Sequence[Any] | pl.Series | None = None,
+        *,
+        histories: Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]] | None = None,
+        k: int = 10,
+        exclude_seen: bool = True,
+        items: Sequence[Any] | pl.Series | None = None,
+    ) -> pl.DataFrame:
+        """Return the k best items of each user as a frame user_id, item_id, score (cosine), rank (from 1).
+
+        Ask for known `users` (None: all), or give `histories` of item ids, oldest first: a mapping from any id,
+        or a list, whose positions then serve as user_id. `items` limits what may be recommended. A user gets
+        fewer than k rows when fewer items are left.
+        """
+        _require_k(k)
+        if users is not None and histories is not None:
+            raise ConfigError("give users or histories, not both")
+        ids, sequences = self._histories(users, histories)
+        candidates = None
+        if items is not None:
+            candidates = np.zeros(self.dataset.num_items, dtype=bool)
+            candidates[self.dataset.item_rows(items)] = True
+        found = self.retriever.recommend(
+            sequences, k, exclude=sequences if exclude_seen else None, candidates=candidates
+        )
+        return self._frame("user_id", ids, found.items, found.scores)
+
+    def similar(
+        self,
+        items: Sequence[Any] | pl.Series | None = None,
+        *,
+        texts: Sequence[ItemText] | None = None,
+        k: int = 10,
+    ) -> pl.DataFrame:
+        """Return the k items nearest to known `items` or to new `texts` as query, item_id, score (cosine), rank.
+
+        An item is not listed as similar to itself. The query column holds the item id, or the text's position.
+        """
+        _require_k(k)
+        if (items is None) == (texts is None):
+            raise ConfigError("give either items or texts")
+        if items is not None:
+            rows = self.dataset.item_rows(items)
+            queries, ids = self.scorer.unit[torch.from_numpy(rows)], self.dataset.item_ids[rows]
+        else:
+            queries = F.normalize(self._vectors(texts or []), dim=-1, eps=1e-6)
+            rows, ids = None, pl.Series(range(len(queries)), dtype=pl.Int64)
+        scores = (queries @ self.scorer.unit.T).cpu().numpy()
+        if rows is not None:
+            scores[np.arange(len(rows)), rows] = -np.inf
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return self._frame("query", ids, best, np.take_along_axis(scores, best, axis=1))
+
+    def audience(self, text: ItemText, *, k: int = 10) -> pl.DataFrame:
+        """Return the k users to whom a brand-new item, known only by its text, would be offered first.
+
+        The frame is user_id, score (cosine), rank: the place the item would take in that user's own list of
+        unseen items. Users are ordered by that place, then by score.
+        """
+        _require_k(k)
+        _, histories = self._histories(None, None)
+        vector = F.normalize(self._vectors([text]), dim=-1, eps=1e-6)[0]
+        users = F.normalize(self.scorer.users(histories), dim=-1, eps=1e-6)
+        score = (users @ vector).cpu().numpy()
+        above = np.empty(len(histories), dtype=np.int64)
+        for user, (history, own) in enumerate(zip(histories, score, strict=True)):
+            others = (users[user] @ self.scorer.unit.T).cpu().numpy()
+            others[history] = -np.inf
+            above[user] = (others > own).sum()
+        order = np.lexsort((-score, above))[:k]
+        return pl.DataFrame(
+            {
+                "user_id": self.dataset.users[order],
+                "score": score[order].astype(np.float64),
+                "rank": above[order] + 1,
+            }
+        )
+
+    def add_items(self, items: Table) -> None:
+        """Add new items, known only by their text, to the catalogue in memory; they can be recommended at once.
+
+        The table needs the item id column and the text columns that the model was trained with. Raises DataError
+        for ids that are known already and items without text; the catalogue is then unchanged.
+        """
+        config = self._text_config()
+        extended = self.dataset.extended(items)
+        new = extended.items[self.dataset.num_items :]
+        vectors = self._encode(render(new, extended.text_cols, config.prompt))
+        self.dataset = extended
+        self._use_vectors(torch.cat([self.scorer.table, vectors]))
+
+    def encode(self, texts: Sequence[ItemText]) -> Float[np.ndarray, "text dim"]:
+        """Return the item embeddings of texts, in fp32, not normalised."""
+        vectors: Float[np.ndarray, "text dim"] = self._vectors(texts).cpu().numpy()
+        return vectors
+
+    def evaluate(self, *, part: Part = "test", name: str = "model") -> Result:
+        """Rank the full catalogue for every target of `part`; return metrics with intervals and the protocol."""
+        return evaluate(name, self.retriever, self.dataset, self.split, part, self.recipe.evaluation)
+
+    def evaluate_baseline(self, name: str, *, part: Part = "test") -> Result:
+        """Evaluate one of the baselines ("popularity", "co-occurrence", "markov") under the same protocol."""
+        if name not in BASELINES:
+            raise ConfigError(f"unknown baseline {name!r}{nearest(name, BASELINES)}; known: {', '.join(BASELINES)}")
+        scorer = BASELINES[name](self.dataset, self.split)
+        return evaluate(name, ExactRetriever(scorer), self.dataset, self.split, part, self.recipe.evaluation)
+
+    def _use_vectors(self, vectors: torch.Tensor) -> None:
+        self.scorer = ModelScorer(
+            self.model.to(self.device).eval(),
+            vectors,
+            max_history=self.recipe.model.max_history,
+            device=self.device,
+            precision=self.recipe.precision,
+        )
+        self.retriever = ExactRetriever(self.scorer)
+
+    def _histories(
+        self,
+        users: Sequence[Any] | pl.Series | None,
+        histories: Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]] | None,
+    ) -> tuple[pl.Series, list[Int[np.ndarray, " position"]]]:
+        if histories is not None:
+            named = histories if isinstance(histories, Mapping) else dict(enumerate(histories))
+            if not named:
+                raise DataError("histories is empty; give at least one")
+            return pl.Series(list(named)), [
+                self.dataset.item_rows(list(h)) if len(h) else _NOTHING for h in named.values()
+            ]
+        if users is None:
+            return self.dataset.users, [self.dataset.history(user) for user in range(self.dataset.num_users)]
+        rows = self.dataset.user_rows(users)
+        return self.dataset.users[rows], [self.dataset.history(user) for user in rows]
+
+    def _frame(
+        self,
+        query: str,
+        ids: pl.Series,
+        items: Int[np.ndarray, "query k"],
+        scores: Float[np.ndarray, "query k"],
+    ) -> pl.DataFrame:
+        kept = np.isfinite(scores)
+        rank = np.broadcast_to(np.arange(1, items.shape[1] + 1), items.shape)[kept]
+        return pl.DataFrame(
+            {
+                query: ids[np.nonzero(kept)[0]],
+                "item_id": self.dataset.item_ids[items[kept]],
+                "score": scores[kept].astype(np.float64),
+                "rank": rank,
+            }
+        )
+
+    def _text_config(self) -> TextItemConfig:
+        config = self.recipe.model.item
+        if not isinstance(config, TextItemConfig):
+            raise ConfigError("this model knows items by id only and cannot read text; train one with an Item LLM")
+        return config
+
+    def _vectors(self, texts: Sequence[ItemText]) -> torch.Tensor:
+        if isinstance(texts, str) or not texts:
+            raise ConfigError("texts must be a list with at least one text")
+        config = self._text_config()
+        fields = self.dataset.text_cols
+        return self._encode(
+            [
+                render_text(text, fields, config.prompt)
+                if isinstance(text, str)
+                else render_fields(text, fields, config.prompt)
+                for text in texts
+            ]
+        )
+
+    def _encode(self, rendered: list[str]) -> torch.Tensor:
+        tokenize, _ = load_tokenizer(self.run.best / ITEM_BACKBONE, self._text_config().prompt.max_tokens)
+        return encode_items(
+            self.model, text_batch(tokenize(rendered)), device=self.device, precision=self.recipe.precision
+        )
+
+
+def fit_recipe(recipe: Path, out: Path, overrides: Sequence[str] = ()) -> Recommender:
+    """Train a recipe on the data that it names, and open the run."""
+    chosen, base = recipe_from(recipe, overrides)
+    interactions, items = locate(chosen.data, base)
+    return Recommender.load(fit(interactions, items, chosen, out, base=base).folder)
+
+
+def compare(runs: Mapping[str, Recommender], baselines: Sequence[str], *, part: Part = "test") -> list[Result]:
+    """Evaluate baselines and runs under one protocol; ConfigError if the runs' protocols differ."""
+    trained = [run.evaluate(part=part, name=name) for name, run in runs.items()]
+    expected = trained[0].protocol.model_dump()
+    for result in trained[1:]:
+        found = result.protocol.model_dump()
+        differing = [f"{key} ({expected[key]} and {found[key]})" for key in found if found[key] != expected[key]]
+        if differing:
+            raise ConfigError(
+                f"{trained[0].name} and {result.name} were made under different protocols: {', '.join(differing)}; "
+                "their numbers cannot stand in one table"
+            )
+    first = next(iter(runs.values()))
+    return [*(first.evaluate_baseline(name, part=part) for name in baselines), *trained]
+
+
+_NOTHING = np.zeros(0, dtype=np.int64)
+
+
+def _require_k(k: int) -> None:
+    if k < 1:
+        raise ConfigError(f"k is {k}; it must be at least 1")

@@ -1,0 +1,34 @@
+"""`hllm data fetch` and `hllm model fetch`."""
+
+import json
+
+import typer
+
+
+def data(
+    name: str = typer.Argument(help='The data set: "movielens-100k".'),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+) -> None:
+    """Download a public data set once, checked by SHA-256, into the cache ($HLLM_HOME or ~/.cache/hllm)."""
+    from hllm.data.sources.catalog import fetch_data
+
+    folder, downloaded = fetch_data(name)
+    _say(name, str(folder), downloaded, as_json)
+
+
+def model(
+    name: str = typer.Argument(help='The model: "smollm2-135m" (decoder, either tier) or "minilm-l6" (item tier).'),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+) -> None:
+    """Download a pre-trained language model once, checked by SHA-256, as a Hugging Face directory in the cache."""
+    from hllm.models.sources import fetch_model
+
+    folder, downloaded = fetch_model(name)
+    _say(name, str(folder), downloaded, as_json)
+
+
+def _say(name: str, folder: str, downloaded: bool, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"name": name, "path": folder, "downloaded": downloaded}))
+    else:
+        typer.echo(f"{name}: {'fetched into' if downloaded else 'already in'} {folder}")

@@ -1,0 +1,68 @@
+"""The `hllm` command: its table of contents, and what an exit code means. Imports torch only inside a verb."""
+
+import sys
+
+import click
+import typer
+
+from hllm.cli import fetch, recommend, run
+from hllm.errors import CheckpointError, ConfigError, DataError, HllmError
+
+EXIT_FAILURE = 1
+EXIT_WRONG_INPUT = 2
+
+app = typer.Typer(
+    help="Recommend with language models: one reads the items' text, another the users' histories.\n\n"
+    "First results: hllm data fetch movielens-100k; hllm model fetch minilm-l6; hllm model fetch smollm2-135m; "
+    "hllm train recipes/demo.toml --out demo; hllm recommend --run demo --user 42\n\n"
+    "Exit codes: 0 done, 1 failure, 2 wrong input.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Public data sets.", no_args_is_help=True, rich_markup_mode=None)
+model_app = typer.Typer(help="Pre-trained language models.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+app.add_typer(model_app, name="model")
+
+data_app.command("fetch")(fetch.data)
+model_app.command("fetch")(fetch.model)
+app.command("train")(run.train)
+app.command("evaluate")(run.evaluate)
+app.command("report")(run.report)
+app.command("recommend")(recommend.recommend)
+app.command("similar")(recommend.similar)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        from hllm import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> int:
+    """Run the command line; errors meant for people end in one line on stderr."""
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except (DataError, ConfigError, CheckpointError) as error:
+        return _fail(error, EXIT_WRONG_INPUT)
+    except HllmError as error:
+        return _fail(error, EXIT_FAILURE)
+    except click.ClickException as error:
+        error.show()
+        return EXIT_WRONG_INPUT
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("\nhllm: stopped; what was finished is kept\n")
+        return EXIT_FAILURE
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _fail(error: HllmError, code: int) -> int:
+    sys.stderr.write(f"hllm: {type(error).__name__}: {error}\n")
+    return code

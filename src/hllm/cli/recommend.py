@@ -1,0 +1,84 @@
+"""`hllm recommend` and `hllm similar`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from hllm.cli.run import RUN
+from hllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+K = typer.Option(10, "--k", "-k", min=1, help="How many to show.")
+JSON = typer.Option(False, "--json", help="Print JSON for programs.")
+
+
+def recommend(
+    run: Path = RUN,
+    user: str = typer.Option(None, "--user", help="A user id of the training data."),
+    history: str = typer.Option(None, "--history", help='Item ids, oldest first: "id,id,…".'),
+    new_item: str = typer.Option(
+        None, "--new-item", help='The text of an item nobody has seen: "title: …; genres: …". Shows whom to offer it to.'
+    ),
+    k: int = K,
+    include_seen: bool = typer.Option(False, "--include-seen", help="Keep items that the user has already."),
+    as_json: bool = JSON,
+) -> None:
+    """Show the best items for a user or a history, or the users for a brand-new item known only by its text."""
+    if sum(option is not None for option in (user, history, new_item)) != 1:
+        raise ConfigError("give one of --user ID, --history ID,ID,… or --new-item TEXT")
+    from hllm.api import Recommender
+
+    recommender = Recommender.load(run)
+    if new_item is not None:
+        frame = recommender.audience(new_item, k=k)
+        _show(frame, f"users to offer {new_item!r} to (rank: its place in the user's own list)", as_json)
+        return
+    if user is not None:
+        frame = recommender.recommend(users=[user], k=k, exclude_seen=not include_seen)
+        title = f"for user {user}"
+    else:
+        ids = [part.strip() for part in history.split(",") if part.strip()]
+        frame = recommender.recommend(histories=[ids], k=k, exclude_seen=not include_seen)
+        title = f"after {', '.join(recommender.title_of(ids))}"
+    _show(frame.with_columns(title=recommender.title_of(frame["item_id"])), title, as_json)
+
+
+def similar(
+    run: Path = RUN,
+    item: str = typer.Option(None, "--item", help="An item id of the catalogue."),
+    text: str = typer.Option(None, "--text", help='The text of any item: "title: …; genres: …".'),
+    k: int = K,
+    as_json: bool = JSON,
+) -> None:
+    """Show the items nearest to an item or to a text."""
+    if (item is None) == (text is None):
+        raise ConfigError("give one of --item ID or --text TEXT")
+    from hllm.api import Recommender
+
+    recommender = Recommender.load(run)
+    frame = recommender.similar([item], k=k) if item is not None else recommender.similar(texts=[text], k=k)
+    title = f"like {recommender.title_of([item])[0] if item is not None else text}"
+    _show(frame.with_columns(title=recommender.title_of(frame["item_id"])), title, as_json)
+
+
+def _show(frame: "pl.DataFrame", title: str, as_json: bool) -> None:
+    """Print a frame: JSON lines for programs, a table for people."""
+    if as_json:
+        for row in frame.iter_rows(named=True):
+            typer.echo(json.dumps(row, default=str, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=None, header_style="bold")
+    shown = [name for name in ("rank", "score", "user_id", "item_id", "title") if name in frame.columns]
+    for name in shown:
+        table.add_column(name, justify="right" if name in ("rank", "score") else "left")
+    for row in frame.iter_rows(named=True):
+        table.add_row(*(Text(f"{row[name]:.4f}" if name == "score" else str(row[name])) for name in shown))
+    Console().print(table)

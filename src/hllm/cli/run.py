@@ -1,0 +1,97 @@
+"""`hllm train`, `hllm evaluate` and `hllm report`."""
+
+import json
+from pathlib import Path
+
+import typer
+
+RUN = typer.Option(..., "--run", help="The directory that `hllm train --out` made.")
+AGAINST = typer.Option([], "--against", help="Another run on the same data and split; may be repeated.")
+BASELINES = typer.Option(
+    "popularity,co-occurrence,markov", "--baselines", help='Comma-separated recommenders without training; "" for none.'
+)
+
+
+def train(
+    recipe: Path = typer.Argument(help="A recipe, such as recipes/demo.toml."),
+    out: Path = typer.Option(..., "--out", help="The run's directory; a run stopped there goes on."),
+    overrides: list[str] = typer.Option(
+        [], "--set", metavar="A.B=VALUE", help="Change one key of the recipe, such as stages.0.epochs=2; repeatable."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+) -> None:
+    """Train the recipe's model on the recipe's data; what is finished already is not done again."""
+    from hllm.api import fit_recipe
+
+    recommender = fit_recipe(recipe, out, overrides)
+    position = recommender.run.position()
+    best = {event["step"]: event for event in recommender.run.events() if event["event"] == "validation"}
+    value = max(event["ndcg@10"] for event in best.values())
+    if as_json:
+        typer.echo(json.dumps({"run": str(out), "steps": position.step, "elapsed_s": position.elapsed_s, "ndcg@10": value}))
+        return
+    typer.echo(
+        f"{out}: {position.step:,} steps in {position.elapsed_s:,.0f} s; best validation ndcg@10 {value:.4f}\n"
+        f"next: hllm evaluate --run {out}; hllm recommend --run {out} --user {recommender.dataset.users[0]}"
+    )
+
+
+def evaluate(
+    run: Path = RUN,
+    against: list[Path] = AGAINST,
+    baselines: str = BASELINES,
+    part: str = typer.Option("test", "--part", help='"test" or "validation".'),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+) -> None:
+    """Rank the full catalogue for every test user; print metrics with 95 % intervals and the protocol.
+
+    The numbers are also kept in evaluation.json (evaluation-validation.json) of the run's directory.
+    """
+    from hllm import artifacts
+    from hllm.api import compare
+    from hllm.evaluation.report import text_table
+
+    runs = _open([run, *against])
+    results = compare(runs, _names(baselines), part=_part(part))
+    content = json.dumps([result.model_dump(mode="json") for result in results], indent=1)
+    artifacts.write_text(run / ("evaluation.json" if part == "test" else f"evaluation-{part}.json"), content)
+    typer.echo(content if as_json else text_table(results))
+
+
+def report(
+    run: Path = RUN,
+    against: list[Path] = AGAINST,
+    baselines: str = BASELINES,
+    out: Path = typer.Option(None, "--out", help="The HTML file; default: report.html in the run's directory."),
+) -> None:
+    """Write one self-contained HTML page: metrics with intervals, loss curve, example users, cold items."""
+    from hllm import artifacts
+    from hllm.cli.examples import examples
+    from hllm.api import compare
+    from hllm.evaluation.report import html_report
+
+    runs = _open([run, *against])
+    page = html_report(
+        compare(runs, _names(baselines)), examples(runs[_label(run)]), {name: r.run.events() for name, r in runs.items()}
+    )
+    target = out or run / "report.html"
+    artifacts.write_text(target, page)
+    typer.echo(str(target))
+
+
+def _open(paths: list[Path]) -> dict:
+    from hllm.api import Recommender
+
+    return {_label(path): Recommender.load(path) for path in paths}
+
+
+def _label(path: Path) -> str:
+    return path.resolve().name
+
+
+def _names(baselines: str) -> list[str]:
+    return [name.strip() for name in baselines.split(",") if name.strip()]
+
+
+def _part(part: str) -> str:
+    return part

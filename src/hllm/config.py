@@ -1,0 +1,106 @@
+"""TOML to pydantic: strict, every error names the place and the nearest known key, `--set a.b=value` overrides."""
+
+import tomllib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hllm.errors import ConfigError, nearest
+
+
+class Config(BaseModel):
+    """Base of every config model: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, where: str) -> Self:
+        """Validate `values`; ConfigError lists every fault with its path and, for unknown keys, the nearest."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [_explain(cls, fault) for fault in error.errors()]
+            raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+    @classmethod
+    def from_toml(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a TOML file and apply `overrides` of the form "a.b=value" on top.
+
+        A value is read as TOML if it can be (numbers, true, lists), otherwise as a plain string.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConfigError(f"there is no recipe {path}; the examples are in recipes/") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read as UTF-8 text: {error}") from None
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        for override in overrides:
+            _override(values, override)
+        return cls.from_dict(values, where=str(path))
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set one dotted key of `values` in place; list entries are addressed by number: stages.0.epochs=2."""
+    key, equals, raw = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r} is not of the form key.subkey=value")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw
+    *parents, last = key.split(".")
+    node: Any = values
+    for name in parents:
+        node = _child(node, name, override)
+    if isinstance(node, list):
+        if not last.isdigit() or int(last) >= len(node):
+            raise ConfigError(f"--set {override!r}: {last!r} is not one of the {len(node)} entries of that list")
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ConfigError(f"--set {override!r}: {'.'.join(parents)} is a value, not a table")
+
+
+def _child(node: Any, name: str, override: str) -> Any:
+    if isinstance(node, dict):
+        return node.setdefault(name, {})
+    if isinstance(node, list) and name.isdigit() and int(name) < len(node):
+        return node[int(name)]
+    raise ConfigError(f"--set {override!r}: there is no {name!r} to go into")
+
+
+def _explain(model: type[BaseModel], fault: Any) -> str:
+    location = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(model, fault["loc"])
+        hint = nearest(str(fault["loc"][-1]), known)
+        return f"unknown key {location!r}{hint}" + ("" if hint else f"; known here: {', '.join(sorted(known))}")
+    if fault["type"] == "missing":
+        return f"{location!r} is missing"
+    found = f", found {fault['input']!r}" if not isinstance(fault["input"], dict | list) else ""
+    return f"{location or 'the file'!r}: {fault['msg']}{found}"
+
+
+def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> set[str]:
+    """Return the field names that would have been accepted where `location` ends."""
+    models = {model}
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        inner = {sub for m in models if part in m.model_fields for sub in _models_in(m.model_fields[part].annotation)}
+        models = inner or models  # the tag of a union ("llm") names no field: stay
+    return {name for m in models for name in m.model_fields}
+
+
+def _models_in(annotation: Any) -> set[type[BaseModel]]:
+    if typing.get_origin(annotation) is None and isinstance(annotation, type):
+        return {annotation} if issubclass(annotation, BaseModel) else set()
+    return {model for inner in typing.get_args(annotation) for model in _models_in(inner)}

@@ -1,0 +1,1 @@
+"""From the caller's tables to batches: datasets, splits, prompts, tokens, windows."""

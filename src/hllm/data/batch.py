@@ -1,0 +1,98 @@
+"""What a model is given: distinct items once, and sequences that point into them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from hllm.data.tokens import TokenCache
+
+
+@dataclass(frozen=True)
+class ItemBatch:
+    """Items to encode, each once: what the item tier reads."""
+
+    index: Int[Tensor, " item"]
+    """item_index of each; -1 for an item that is known only by its text."""
+    tokens: Int[Tensor, " token"]
+    """Token ids of all items, one item after another; empty for models that read no text."""
+    lengths: Int[Tensor, " item"]
+    """Number of tokens of each item."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device) -> "ItemBatch":
+        """Return the batch on `device`; lengths stay on the host, where they are needed."""
+        return ItemBatch(self.index.to(device), self.tokens.to(device), self.lengths)
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Histories and their targets. `history`, `targets` and `negatives` are rows of `items`."""
+
+    items: ItemBatch
+    history: Int[Tensor, "batch position"]
+    targets: Int[Tensor, "batch position"]
+    """The item after each position of `history`."""
+    mask: Bool[Tensor, "batch position"]
+    """True where both history and target are real; padding is on the right and points at row 0."""
+    negatives: Int[Tensor, " negative"]
+
+    def to(self, device: torch.device) -> "SequenceBatch":
+        """Return the batch on `device`."""
+        rest = (self.history, self.targets, self.mask, self.negatives)
+        return SequenceBatch(self.items.to(device), *(tensor.to(device) for tensor in rest))
+
+
+def item_batch(index: Int[np.ndarray, " item"], tokens: TokenCache | None) -> ItemBatch:
+    """Gather the items' tokens from the cache; without a cache the items are bare indices."""
+    if tokens is None:
+        empty = torch.zeros(0, dtype=torch.long)
+        return ItemBatch(torch.from_numpy(index.astype(np.int64)), empty, torch.zeros(len(index), dtype=torch.long))
+    ids, lengths = tokens.take(index)
+    return ItemBatch(*(torch.from_numpy(a.astype(np.int64)) for a in (index, ids, lengths)))
+
+
+def text_batch(token_ids: Sequence[Sequence[int]]) -> ItemBatch:
+    """Make a batch of items that are known only by their text."""
+    lengths = torch.tensor([len(ids) for ids in token_ids], dtype=torch.long)
+    flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.long)
+    return ItemBatch(torch.full((len(token_ids),), -1), flat, lengths)
+
+
+def sequence_batch(
+    windows: Sequence[Int[np.ndarray, " position"]],
+    negatives: Int[np.ndarray, " negative"],
+    tokens: TokenCache | None,
+) -> SequenceBatch:
+    """Turn windows of item indices, each of at least two, into inputs and shifted targets over distinct items."""
+    history, mask = pad([window[:-1] for window in windows])
+    targets, _ = pad([window[1:] for window in windows])
+    index = np.unique(np.concatenate([*windows, negatives]))
+
+    def rows(items: Int[np.ndarray, "..."]) -> Tensor:
+        return torch.from_numpy(np.searchsorted(index, items))
+
+    fill = index[0]  # padding points at row 0, an ordinary item; the mask keeps it out
+    return SequenceBatch(
+        items=item_batch(index, tokens),
+        history=rows(np.where(mask, history, fill)),
+        targets=rows(np.where(mask, targets, fill)),
+        mask=torch.from_numpy(mask),
+        negatives=rows(negatives),
+    )
+
+
+def pad(
+    sequences: Sequence[Int[np.ndarray, " position"]],
+) -> tuple[Int[np.ndarray, "batch position"], Bool[np.ndarray, "batch position"]]:
+    """Put sequences side by side, padded on the right with 0, and return the mask of what is real."""
+    lengths = np.array([len(s) for s in sequences])
+    mask = np.arange(max(1, lengths.max())) < lengths[:, None]
+    padded = np.zeros(mask.shape, dtype=np.int64)
+    padded[mask] = np.concatenate(sequences)
+    return padded, mask

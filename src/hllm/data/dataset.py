@@ -1,0 +1,258 @@
+"""The Dataset: a catalogue of described items and each user's history in time order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int
+
+from hllm import artifacts
+from hllm.data import checks
+from hllm.data.schema import DataConfig
+from hllm.data.tables import Table, read_table, require_columns
+from hllm.errors import DataError, first_few
+
+KIND = "dataset"
+_INDEX = pl.Int64
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Items and histories. `item_index` is a row of `items`; `user_index` is a row of `users`."""
+
+    items: pl.DataFrame
+    """The catalogue: the caller's columns, one row for each item, in the caller's order."""
+    users: pl.Series
+    """The caller's user ids, in order of first appearance."""
+    item_col: str
+    text_cols: tuple[str, ...]
+    title_col: str
+    item_index: Int[np.ndarray, " interaction"]
+    """Every interaction's item; each user's interactions stand together, oldest first."""
+    timestamps: Int[np.ndarray, " interaction"]
+    """Microseconds for dates, the caller's own number otherwise; never decreasing within a user."""
+    offsets: Int[np.ndarray, " users_plus_one"]
+    """Where each user's interactions start, and the end of the last one's."""
+
+    @property
+    def num_items(self) -> int:
+        """Return the size of the catalogue, items without interactions included."""
+        return len(self.items)
+
+    @property
+    def num_users(self) -> int:
+        """Return how many users have at least one interaction."""
+        return len(self.users)
+
+    @property
+    def num_interactions(self) -> int:
+        """Return how many interactions there are."""
+        return len(self.item_index)
+
+    @property
+    def item_ids(self) -> pl.Series:
+        """Return the caller's item ids; row = item_index."""
+        return self.items[self.item_col]
+
+    @property
+    def titles(self) -> pl.Series:
+        """Return what to show a person for each item; the id where the title is empty."""
+        title = self.items[self.title_col].cast(pl.String)
+        return title.zip_with(title.fill_null("").str.strip_chars() != "", self.item_ids.cast(pl.String))
+
+    def history(self, user_index: int | np.integer[Any]) -> Int[np.ndarray, " position"]:
+        """Return all items of one user, oldest first."""
+        return self.item_index[self.offsets[user_index] : self.offsets[user_index + 1]]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a hash of ids, texts, order and times: equal data gives equal hashes, wherever it came from."""
+        text = self.items.select(self.item_col, *self.text_cols).write_csv()
+        arrays = [a.astype(np.int64).tobytes().hex() for a in (self.item_index, self.timestamps, self.offsets)]
+        return artifacts.fingerprint([text, self.users.cast(pl.String).to_list(), arrays])
+
+    def item_rows(self, item_ids: Sequence[Any] | pl.Series) -> Int[np.ndarray, " item"]:
+        """Return the item_index of each id; DataError counts the unknown ones and shows the first."""
+        return _lookup(self.item_ids, item_ids, noun="items", where="the catalogue")
+
+    def user_rows(self, user_ids: Sequence[Any] | pl.Series) -> Int[np.ndarray, " user"]:
+        """Return the user_index of each id; DataError counts the unknown ones and shows the first."""
+        return _lookup(self.users, user_ids, noun="users", where="the interactions")
+
+    def extended(self, items: Table) -> "Dataset":
+        """Return the dataset with more items at the end of its catalogue, which no one has interacted with.
+
+        Columns that only the catalogue has are null for them. Raises DataError for missing columns, ids that are
+        known already, and items without text.
+        """
+        wanted = {"item_col": self.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(self.text_cols)}
+        new = read_table(items, name="items")
+        require_columns(new, wanted, name="items")
+        new = new.select(
+            (pl.col(name) if name in new.columns else pl.lit(None)).cast(kind).alias(name)
+            for name, kind in self.items.schema.items()
+        )
+        checks.reject_null_ids(new, self.item_col, name="items")
+        checks.reject_items_without_text(new, _without_text(new, self.text_cols), self.item_col, self.text_cols)
+        catalogue = pl.concat([self.items, new])
+        checks.reject_duplicate_items(catalogue, self.item_col)
+        return replace(self, items=catalogue)
+
+    def save(self, path: Path) -> None:
+        """Write the dataset as a directory with a manifest."""
+        details = {
+            "item_col": self.item_col,
+            "text_cols": list(self.text_cols),
+            "title_col": self.title_col,
+            "fingerprint": self.fingerprint,
+            "num_users": self.num_users,
+            "num_items": self.num_items,
+            "num_interactions": self.num_interactions,
+        }
+        with artifacts.writing(path, KIND, details) as folder:
+            self.items.write_parquet(folder / "items.parquet")
+            pl.DataFrame({"user_id": self.users, "end": self.offsets[1:]}).write_parquet(folder / "users.parquet")
+            pl.DataFrame({"item_index": self.item_index, "timestamp": self.timestamps}).write_parquet(
+                folder / "interactions.parquet"
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "Dataset":
+        """Read a directory written by `save`, after checking every byte; CheckpointError if it is damaged."""
+        details = artifacts.verify(path, KIND).details
+        users = pl.read_parquet(path / "users.parquet")
+        events = pl.read_parquet(path / "interactions.parquet")
+        return cls(
+            items=pl.read_parquet(path / "items.parquet"),
+            users=users["user_id"],
+            item_col=details["item_col"],
+            text_cols=tuple(details["text_cols"]),
+            title_col=details["title_col"],
+            item_index=events["item_index"].to_numpy(),
+            timestamps=events["timestamp"].to_numpy(),
+            offsets=np.concatenate([[0], users["end"].to_numpy()]),
+        )
+
+
+def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Dataset:
+    """Check the two tables and join them: time order within a user, ties in the order of the file.
+
+    If the tables disagree on the type of the item id (number and text), both become text.
+    Raises DataError for missing columns or ids, duplicate items, unknown items, items without text.
+    """
+    catalogue = read_table(items, name="items")
+    events = read_table(interactions, name="interactions")
+    require_columns(catalogue, {"item_col": config.item_col}, name="items")
+    wanted = {"user_col": config.user_col, "item_col": config.item_col}
+    if config.time_col is not None:
+        wanted["time_col"] = config.time_col
+    require_columns(events, wanted, name="interactions")
+    checks.reject_null_ids(catalogue, config.item_col, name="items")
+    checks.reject_null_ids(events, config.item_col, name="interactions")
+    checks.reject_null_ids(events, config.user_col, name="interactions")
+    if catalogue.schema[config.item_col] != events.schema[config.item_col]:
+        catalogue = catalogue.with_columns(pl.col(config.item_col).cast(pl.String))
+        events = events.with_columns(pl.col(config.item_col).cast(pl.String))
+    checks.reject_duplicate_items(catalogue, config.item_col)
+    text_cols = _text_columns(catalogue, config)
+    catalogue, dropped = _drop_items_without_text(catalogue, text_cols, config)
+
+    index = catalogue.select(config.item_col).with_columns(pl.int_range(pl.len(), dtype=_INDEX).alias("item_index"))
+    known = _times(events, config.time_col)
+    known = known.join(index, on=config.item_col, how="left", maintain_order="left")
+    unknown = known.filter(pl.col("item_index").is_null())[config.item_col]
+    if config.unknown_items == "error":
+        checks.reject_unknown_items(unknown.filter(~unknown.is_in(dropped.implode())), len(events))
+    known = known.filter(pl.col("item_index").is_not_null())
+    if known.is_empty():
+        raise DataError(f"none of the {len(events):,} interactions is left: no item in them is in the items table")
+
+    users = known[config.user_col].unique(maintain_order=True)
+    order = users.to_frame().with_columns(pl.int_range(pl.len(), dtype=_INDEX).alias("user_index"))
+    known = known.join(order, on=config.user_col, how="left", maintain_order="left")
+    known = known.sort("user_index", "timestamp", maintain_order=True)  # stable: ties keep the file's order
+    lengths = np.bincount(known["user_index"].to_numpy(), minlength=len(users))
+    title = config.title_col or ("title" if "title" in catalogue.columns else text_cols[0])
+    require_columns(catalogue, {"title_col": title}, name="items")
+    return Dataset(
+        items=catalogue,
+        users=users,
+        item_col=config.item_col,
+        text_cols=text_cols,
+        title_col=title,
+        item_index=known["item_index"].to_numpy(),
+        timestamps=known["timestamp"].to_numpy(),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+    )
+
+
+def _text_columns(items: pl.DataFrame, config: DataConfig) -> tuple[str, ...]:
+    if config.text_cols is not None:
+        require_columns(items, {f"text_cols[{i}]": name for i, name in enumerate(config.text_cols)}, name="items")
+        return config.text_cols
+    found = tuple(c for c, kind in items.schema.items() if kind == pl.String and c != config.item_col)
+    if not found:
+        raise DataError(
+            f"items have no text column besides the id {config.item_col!r}; they have "
+            f"{', '.join(map(repr, items.columns))}. Add one, such as a title, or name columns with data.text_cols"
+        )
+    return found
+
+
+def _drop_items_without_text(
+    items: pl.DataFrame, text_cols: tuple[str, ...], config: DataConfig
+) -> tuple[pl.DataFrame, pl.Series]:
+    """Return the items that have text, and the ids of the others (empty unless the config allows it)."""
+    empty = _without_text(items, text_cols)
+    if config.items_without_text == "error":
+        checks.reject_items_without_text(items, empty, config.item_col, text_cols)
+    return items.filter(~empty), items.filter(empty)[config.item_col]
+
+
+def _without_text(items: pl.DataFrame, text_cols: tuple[str, ...]) -> pl.Series:
+    """Return True for each item whose text columns are all empty."""
+    texts = [pl.col(name).cast(pl.String).fill_null("").str.strip_chars() == "" for name in text_cols]
+    return items.select(pl.all_horizontal(texts)).to_series()
+
+
+def _times(events: pl.DataFrame, time_col: str | None) -> pl.DataFrame:
+    """Return `events` with an integer column "timestamp": microseconds for dates, else the caller's number."""
+    if time_col is None:
+        return events.with_columns(pl.lit(0, dtype=pl.Int64).alias("timestamp"))
+    column = events[time_col]
+    if column.dtype.is_temporal():
+        times = column.cast(pl.Datetime("us")).cast(pl.Int64)
+    else:
+        number = column.cast(pl.Float64, strict=False) if not column.dtype.is_integer() else column
+        times = number.cast(pl.Int64, strict=False)
+        if column.dtype == pl.String and number.null_count() > column.null_count():
+            times = column.str.to_datetime(strict=False, time_unit="us").cast(pl.Int64)
+    bad = events.filter(times.is_null())
+    if len(bad):
+        raise DataError(
+            f"{len(bad):,} of {len(events):,} interactions have no readable time in {time_col!r}; first: "
+            f"{first_few(bad[time_col])}. Expected a number, or a date such as 2024-05-31 12:00:00"
+        )
+    return events.with_columns(times.alias("timestamp"))
+
+
+def _lookup(known: pl.Series, wanted: Sequence[Any] | pl.Series, *, noun: str, where: str) -> Int[np.ndarray, " row"]:
+    given = wanted if isinstance(wanted, pl.Series) else pl.Series(list(wanted), dtype=None, strict=False)
+    table = pl.DataFrame({"id": known, "row": np.arange(len(known))})
+    rows = (
+        given.alias("id")
+        .cast(known.dtype, strict=False)
+        .to_frame()
+        .join(table, on="id", how="left", maintain_order="left")["row"]
+    )
+    bad = given.filter(rows.is_null())
+    if len(bad):
+        raise DataError(
+            f"{len(bad):,} of {len(given):,} {noun} asked for are not in {where}; first: {first_few(bad)}. "
+            f"Known ids look like {first_few(known)}"
+        )
+    return rows.to_numpy()

@@ -1,0 +1,65 @@
+"""From an item's fields to the one text that the Item LLM reads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from hllm.config import Config
+from hllm.errors import DataError, nearest
+
+
+class PromptConfig(Config):
+    """How an item's fields become one text."""
+
+    prefix: str = ""
+    """Put before every item's text. The paper's is "Compress the following sentence into embedding: "."""
+    separator: str = " "
+    """Put between two fields."""
+    field_names: bool = True
+    """Write "field: value"; False writes the value alone, which saves tokens where values speak for themselves."""
+    max_tokens: int = 64
+    """An item's text is cut on the right to this many tokens, the tokenizer's own special tokens included."""
+
+
+def render(items: pl.DataFrame, fields: tuple[str, ...], config: PromptConfig) -> list[str]:
+    """Return "prefix field: value separator field: value" for each row; empty fields are left out."""
+    columns = [items[field].cast(pl.String).fill_null("").to_list() for field in fields]
+    return [_join(dict(zip(fields, row, strict=True)), config) for row in zip(*columns, strict=True)]
+
+
+def render_text(text: str, fields: tuple[str, ...], config: PromptConfig) -> str:
+    """Render a new item given as free text, or as lines or "; "-separated parts "field: value".
+
+    Raises DataError for an empty text. A text that names no field is taken as the first field.
+    """
+    if not text.strip():
+        raise DataError(f'a new item needs text, such as "{fields[0]}: …"; found an empty one')
+    values: dict[str, str] = {}
+    for part in text.replace("\n", ";").split(";"):
+        name, colon, value = part.partition(":")
+        if colon and name.strip() in fields:
+            values[name.strip()] = value.strip()
+        elif values:
+            last = next(reversed(values))
+            values[last] += ";" + part
+        else:
+            values[fields[0]] = part.strip()
+    return _join({field: values[field] for field in fields if field in values}, config)
+
+
+def render_fields(values: Mapping[str, Any], fields: tuple[str, ...], config: PromptConfig) -> str:
+    """Render a new item given as a mapping; DataError names a field that the catalogue does not have."""
+    for name in values:
+        if name not in fields:
+            raise DataError(f"unknown field {name!r}{nearest(name, fields)}; items are read by {', '.join(fields)}")
+    text = _join({field: str(values.get(field) or "") for field in fields}, config)
+    if text == config.prefix:
+        raise DataError(f"a new item needs text in at least one of {', '.join(fields)}; found none")
+    return text
+
+
+def _join(values: Mapping[str, str], config: PromptConfig) -> str:
+    given = {field: value.strip() for field, value in values.items() if value.strip()}
+    parts = [f"{field}: {value}" if config.field_names else value for field, value in given.items()]
+    return config.prefix + config.separator.join(parts)

@@ -1,0 +1,30 @@
+"""Which columns of the caller's tables mean what."""
+
+from typing import Literal
+
+from hllm.config import Config
+
+
+class DataConfig(Config):
+    """Where the tables are, and the names of their columns."""
+
+    source: str | None = None
+    """A data set fetched by `hllm data fetch`, such as "movielens-100k"; or give `interactions` and `items`."""
+    interactions: str | None = None
+    """Path of the interactions table: one row for each thing that a user did with an item."""
+    items: str | None = None
+    """Path of the items table: one row for each item, with the columns that describe it."""
+    user_col: str = "user_id"
+    """Column of the interactions that names the user."""
+    item_col: str = "item_id"
+    """Column of both tables that names the item."""
+    time_col: str | None = "timestamp"
+    """Column of the interactions that orders them: any number or date. None: the file's order is the order."""
+    text_cols: tuple[str, ...] | None = None
+    """Columns of the items that describe an item, in the order they are read. None: every text column."""
+    title_col: str | None = None
+    """Column of the items shown to people. None: "title" where there is one, else the first of `text_cols`."""
+    unknown_items: Literal["error", "drop"] = "error"
+    """What to do with interactions whose item the items table lacks."""
+    items_without_text: Literal["error", "drop"] = "error"
+    """What to do with items whose `text_cols` are all empty; "drop" drops their interactions too."""

@@ -1,0 +1,1 @@
+"""Public data sets and foreign layouts, one file each."""

@@ -1,0 +1,48 @@
+"""Every error that hllm raises on purpose; each message says what was found, where, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class HllmError(Exception):
+    """An error whose message is meant for the person who called hllm."""
+
+
+class DataError(HllmError, ValueError):
+    """The caller's tables, ids or texts are not usable as they are."""
+
+
+class ConfigError(HllmError, ValueError):
+    """A recipe or an option is not usable as it is."""
+
+
+class CheckpointError(HllmError, ValueError):
+    """A directory written by hllm is missing, damaged, or belongs to something else."""
+
+
+class MissingExtraError(HllmError, ImportError):
+    """An optional dependency is not installed; the message ends with the command that installs it."""
+
+
+class FetchError(HllmError, RuntimeError):
+    """A data set or a model could not be downloaded or unpacked."""
+
+
+class StorageError(HllmError, OSError):
+    """Something could not be written; nothing half-written was left behind."""
+
+
+class TrainingError(HllmError, RuntimeError):
+    """Training cannot go on: the loss is not finite, or the item embeddings have collapsed."""
+
+
+def first_few(values: Iterable[object], limit: int = 3) -> str:
+    """Return the first `limit` values, quoted and comma-separated, for an error message."""
+    shown = [repr(value) for _, value in zip(range(limit), values, strict=False)]
+    return ", ".join(shown)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ' (did you mean …?)' for the known word closest to `word`, or an empty string."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {match[0]!r}?)" if match else ""

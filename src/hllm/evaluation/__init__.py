@@ -1,0 +1,1 @@
+"""Protocols, baselines, metrics with intervals, and the report."""

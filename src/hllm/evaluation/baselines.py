@@ -1,0 +1,75 @@
+"""Recommenders without training, to be beaten: popularity, item co-occurrence, first-order Markov."""
+
+from collections.abc import Callable
+from typing import final
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from hllm.data.dataset import Dataset
+from hllm.data.split import Split
+from hllm.retrieval.retriever import Histories
+
+
+@final
+class Popularity:
+    """Every user gets the items that occur most often in the training interactions."""
+
+    def __init__(self, dataset: Dataset, split: Split) -> None:
+        self.counts = split.train_counts(dataset).astype(np.float32)
+        self.num_items = dataset.num_items
+
+    def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
+        """Return the counts, the same for all."""
+        return np.tile(self.counts, (len(histories), 1))
+
+
+@final
+class CoOccurrence:
+    """How many (training user, history item) pairs lead from the history to an item: a walk of three steps.
+
+    Source: the learning-free optimum of GTE with k = 3, which after removing seen items is A·AᵀA.
+    """
+
+    def __init__(self, dataset: Dataset, split: Split) -> None:
+        self.num_items = dataset.num_items
+        self.together = np.zeros((dataset.num_items, dataset.num_items), dtype=np.float32)
+        for user in range(dataset.num_users):
+            items = np.unique(dataset.history(user)[: split.train_end[user]])
+            self.together[np.ix_(items, items)] += 1.0
+
+    def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
+        """Return the sum over the history's items of their co-occurrences with each item."""
+        return np.stack([self.together[np.unique(items)].sum(0) for items in histories])
+
+
+@final
+class Markov:
+    """How often an item followed the history's last item in training, popularity breaking ties."""
+
+    def __init__(self, dataset: Dataset, split: Split) -> None:
+        self.num_items = dataset.num_items
+        self.follows = np.zeros((dataset.num_items, dataset.num_items), dtype=np.float32)
+        for user in range(dataset.num_users):
+            items = dataset.history(user)[: split.train_end[user]]
+            np.add.at(self.follows, (items[:-1], items[1:]), 1.0)
+        counts = split.train_counts(dataset)
+        self.popularity = (counts / (1.0 + counts.max())).astype(np.float32)
+
+    def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
+        """Return transition counts from the last item plus a popularity below 1."""
+        rows = [self.follows[items[-1]] if len(items) else np.zeros_like(self.popularity) for items in histories]
+        scores: Float[np.ndarray, "user item"] = np.stack(rows) + self.popularity
+        return scores
+
+
+BASELINES: dict[str, Callable[[Dataset, Split], Popularity | CoOccurrence | Markov]] = {
+    "popularity": Popularity,
+    "co-occurrence": CoOccurrence,
+    "markov": Markov,
+}
+
+
+def cold_items(dataset: Dataset, split: Split, at_most: int) -> Int[np.ndarray, " item"]:
+    """Return the items with at most that many training interactions."""
+    return np.flatnonzero(split.train_counts(dataset) <= at_most)

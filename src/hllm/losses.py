@@ -1,0 +1,60 @@
+"""Contrastive losses: pull a user's embedding towards the next item, away from other items."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class InfoNCE(NamedTuple):
+    """The loss, and how many negatives the mask left in it."""
+
+    loss: Float[Tensor, ""]
+    masked: Float[Tensor, ""]
+    """Share of (query, negative) pairs left out because both name the same item."""
+    top1: Float[Tensor, ""]
+    """Share of queries whose positive has the highest logit."""
+
+
+def info_nce(
+    user: Float[Tensor, "query dim"],
+    positive: Float[Tensor, "query dim"],
+    negatives: Float[Tensor, "negative dim"],
+    *,
+    positive_ids: Int[Tensor, " query"],
+    negative_ids: Int[Tensor, " negative"],
+    scale: Float[Tensor, ""] | float,
+) -> InfoNCE:
+    """Mean cross-entropy, in nats, of each positive against negatives shared by the whole batch.
+
+    A logit is the cosine times `scale` (1 / temperature), in fp32 whatever the inputs. A negative that is the
+    query's positive item (equal ids) leaves that query's softmax. With no negatives left the loss is 0.
+
+    Source: InfoNCE, arXiv:1807.03748; cosine with a learnt scale as in HLLM, arXiv:2409.12740, section 3.
+    Differs from the reference: negatives are masked by item id, not by a cosine above 0.99, which lets all
+    negatives vanish, and the loss with them, once the embeddings draw together.
+    """
+    user, positive, negatives = (F.normalize(x.float(), dim=-1, eps=1e-6) for x in (user, positive, negatives))
+    positive_logit = scale * (user * positive).sum(-1, keepdim=True)  # (query, 1)
+    same = positive_ids[:, None] == negative_ids
+    negative_logits = (scale * (user @ negatives.T)).masked_fill(same, -torch.inf)  # (query, negative)
+    logits = torch.cat([positive_logit, negative_logits], dim=-1)
+    loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+    with torch.no_grad():
+        masked = same.float().mean() if same.numel() else loss.new_zeros(())
+        top1 = (logits.argmax(-1) == 0).float().mean()
+    return InfoNCE(loss, masked, top1)
+
+
+def mean_cosine(embeddings: Float[Tensor, "item dim"]) -> Float[Tensor, ""]:
+    """Return the mean cosine over all pairs of different rows: near 1 when the embeddings have collapsed.
+
+    Uses |sum of unit vectors|² = n + 2 · (sum over pairs), so it costs one pass. 0 for fewer than two rows.
+    """
+    unit = F.normalize(embeddings.float(), dim=-1, eps=1e-6)
+    count = len(unit)
+    if count < 2:
+        return unit.new_zeros(())
+    return (unit.sum(0).square().sum() - unit.square().sum()) / (count * (count - 1))

@@ -1,0 +1,1 @@
+"""The two tiers, the backbones behind them, and their checkpoints."""

@@ -1,0 +1,87 @@
+"""From a config to a model: one match statement for each tier."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from hllm.data.loader import WindowConfig
+from hllm.errors import ConfigError
+from hllm.models.backbone import Backbone, load_backbone
+from hllm.models.item.ids import IdItemConfig, IdItemEncoder
+from hllm.models.item.text import TextItemConfig, TextItemEncoder
+from hllm.models.recommender import SequentialRecommender
+from hllm.models.sources import resolve_backbone
+from hllm.models.tiers import ItemEncoder, UserEncoder
+from hllm.models.user.llm import UserLLM, UserLLMConfig
+from hllm.models.user.sasrec import SASRec, SASRecConfig
+
+
+class ModelConfig(WindowConfig):
+    """Which tiers, and what they share."""
+
+    item: Annotated[TextItemConfig | IdItemConfig, Field(discriminator="kind")]
+    """The item tier: kind "llm" reads text, kind "id" learns a vector for each item."""
+    user: Annotated[UserLLMConfig | SASRecConfig, Field(discriminator="kind")]
+    """The user tier: kind "llm" or "sasrec"."""
+    temperature: float = 0.07
+    """Where 1 / scale of the cosines starts; it is learnt."""
+
+
+def build_model(config: ModelConfig, *, num_items: int, base: Path) -> SequentialRecommender:
+    """Build the model with its pre-trained weights, as the recipe says; paths in it start at `base`."""
+    if config.item.kind == "llm" and not config.item.pretrained and config.item.whiten:
+        raise ConfigError(
+            "model.item: whiten = true needs pretrained = true: fresh weights have no statistics to remove"
+        )
+    user, dim = _user_encoder(config, base)
+    return SequentialRecommender(_item_encoder(config, dim, num_items, base), user, scale=1 / config.temperature)
+
+
+def rebuild_model(config: ModelConfig, *, num_items: int, checkpoint: Path) -> SequentialRecommender:
+    """Build the same shape from the configs kept in a checkpoint, to be filled with its weights."""
+    item, user = config.item, config.user
+    if item.kind == "llm":
+        kept = {"backbone": "item_backbone", "num_layers": None, "pretrained": False}
+        item = item.model_copy(update=kept)
+    if user.kind == "llm":
+        user = user.model_copy(update={"backbone": "user_backbone", "num_layers": None, "pretrained": False})
+    config = config.model_copy(update={"item": item, "user": user})
+    user_encoder, dim = _user_encoder(config, checkpoint)
+    item_encoder = _item_encoder(config, dim, num_items, checkpoint)
+    return SequentialRecommender(item_encoder, user_encoder, scale=1 / config.temperature)
+
+
+def _backbone(config: TextItemConfig | UserLLMConfig, base: Path) -> Backbone:
+    path = resolve_backbone(config.backbone, base)
+    return load_backbone(path, num_layers=config.num_layers, pretrained=config.pretrained)
+
+
+def _user_encoder(config: ModelConfig, base: Path) -> tuple[UserEncoder, int]:
+    match config.user:
+        case UserLLMConfig() as user:
+            backbone = _backbone(user, base)
+            return UserLLM(backbone), backbone.width
+        case SASRecConfig() as user:
+            encoder = SASRec(
+                dim=user.dim,
+                num_layers=user.num_layers,
+                num_heads=user.num_heads,
+                dropout=user.dropout,
+                max_history=config.max_history,
+            )
+            return encoder, user.dim
+
+
+def _item_encoder(config: ModelConfig, dim: int, num_items: int, base: Path) -> ItemEncoder:
+    match config.item:
+        case TextItemConfig() as item:
+            return TextItemEncoder(
+                _backbone(item, base),
+                dim,
+                pooling=item.pooling,
+                whiten=item.whiten,
+                train_word_embeddings=item.train_word_embeddings,
+            )
+        case IdItemConfig():
+            return IdItemEncoder(num_items, dim)

@@ -1,0 +1,1 @@
+"""Item tiers: what turns an item into a vector."""

@@ -1,0 +1,26 @@
+"""A frozen Item LLM: its raw vectors are read from memory, and only its projector still learns."""
+
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import override
+
+from hllm.data.batch import ItemBatch
+from hllm.models.item.text import TextItemEncoder
+from hllm.models.tiers import ItemEncoder
+
+
+class CachedItemEncoder(ItemEncoder):
+    """Gives what `encoder` would give with its language model frozen, at the price of a look-up."""
+
+    cache: Tensor
+
+    def __init__(self, encoder: TextItemEncoder, pooled: Float[Tensor, "item width"]) -> None:
+        super().__init__()
+        self.projector = encoder.projector
+        self.register_buffer("cache", pooled, persistent=False)
+
+    @override
+    def forward(self, items: ItemBatch) -> Float[Tensor, "item dim"]:
+        vectors = self.cache[items.index]
+        projected: Tensor = vectors if self.projector is None else self.projector(vectors)
+        return projected

@@ -1,0 +1,1 @@
+"""User tiers: what turns a history of item vectors into a user vector."""

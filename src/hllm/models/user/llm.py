@@ -1,0 +1,43 @@
+"""The User LLM: a causal language model that reads item embeddings instead of words."""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import override
+
+from hllm.config import Config
+from hllm.errors import ConfigError
+from hllm.models.backbone import Backbone
+from hllm.models.tiers import History, UserEncoder
+
+
+class UserLLMConfig(Config):
+    """A user tier that is a language model, without word embeddings and LM head."""
+
+    kind: Literal["llm"] = "llm"
+    backbone: str
+    """A model fetched by `hllm model fetch`, or a Hugging Face model directory; it must be a decoder."""
+    num_layers: int | None = None
+    """Keep only the first layers of the model. None keeps all."""
+    pretrained: bool = True
+    """False takes only the model's shape and starts from fresh weights."""
+
+
+class UserLLM(UserEncoder):
+    """Item embeddings in, user embeddings out: the state at each position predicts the next item."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        if not backbone.causal:
+            raise ConfigError(
+                f"{backbone.config.model_type!r} reads both ways: as a user tier it would see what it is to predict. "
+                "Choose a decoder, such as smollm2-135m"
+            )
+        backbone.drop_word_embeddings()
+        self.backbone = backbone
+
+    @override
+    def forward(self, history: History) -> Float[Tensor, "batch position dim"]:
+        states: Tensor = self.backbone(history.embeddings, history.mask)
+        return states

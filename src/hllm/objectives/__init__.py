@@ -1,0 +1,1 @@
+"""What training minimises: functions from a model and a batch to a loss."""

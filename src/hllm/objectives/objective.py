@@ -1,0 +1,21 @@
+"""What an objective is: a function from a model and a batch to a loss and named numbers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from hllm.data.batch import SequenceBatch
+from hllm.models.recommender import SequentialRecommender
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A differentiable loss, and numbers to log."""
+
+    loss: Float[Tensor, ""]
+    numbers: dict[str, Float[Tensor, ""]]
+
+
+Objective = Callable[[SequentialRecommender, SequenceBatch], Outcome]

@@ -1,0 +1,1 @@
+"""Ranking a catalogue for a history."""

@@ -1,0 +1,56 @@
+"""What evaluation, the command line and services see of any recommender: a Retriever."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from hllm.metrics import TargetRanks
+
+Histories = Sequence[Int[np.ndarray, " position"]]
+"""Item indices of each user, oldest first."""
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """The k best items for each user; rows end early (-1, -inf) where fewer may be recommended."""
+
+    items: Int[np.ndarray, "user k"]
+    scores: Float[np.ndarray, "user k"]
+
+
+class Retriever(Protocol):
+    """Ranks the whole catalogue for histories."""
+
+    def recommend(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        exclude: Histories | None = None,
+        candidates: Bool[np.ndarray, " item"] | None = None,
+    ) -> Recommendations:
+        """Return the k items with the highest scores, best first, equal scores in catalogue order.
+
+        `exclude` holds items that a user must not get, such as those already seen; `candidates` is True for
+        items that may be recommended at all.
+        """
+
+    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: Histories) -> TargetRanks:
+        """Return where each user's target stands among all items but the excluded ones.
+
+        An excluded target cannot be recommended: it counts as behind the whole catalogue.
+        """
+
+
+class Scorer(Protocol):
+    """Gives every item of the catalogue a score for each history: all that an exact Retriever needs."""
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue."""
+
+    def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
+        """Return a new array of finite scores; higher is better."""

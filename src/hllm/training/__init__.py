@@ -1,0 +1,1 @@
+"""Recipes, the loop, and a run's directory."""

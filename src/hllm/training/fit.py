@@ -1,0 +1,98 @@
+"""From two tables and a recipe to a finished run on disk; picks up a run that was stopped."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from hllm import artifacts
+from hllm.data.dataset import Dataset, build_dataset
+from hllm.data.prompt import render
+from hllm.data.split import split_dataset
+from hllm.data.tables import Table
+from hllm.data.tokens import TokenCache, token_cache
+from hllm.embedding.encode import encode_catalogue
+from hllm.embedding.table import ItemEmbeddingTable
+from hllm.errors import CheckpointError, DataError
+from hllm.models.backbone import load_tokenizer
+from hllm.models.build import build_model
+from hllm.models.checkpoint import load_checkpoint
+from hllm.models.item.text import TextItemConfig
+from hllm.models.sources import resolve_backbone
+from hllm.objectives.next_item import next_item
+from hllm.precision import choose_device
+from hllm.random import stream
+from hllm.training.loop import Trainer
+from hllm.training.recipe import Recipe
+from hllm.training.run import Run
+
+
+def fit(interactions: Table, items: Table, recipe: Recipe, folder: Path, *, base: Path) -> Run:
+    """Train as the recipe says into `folder` and return the run; what is finished there is not done again.
+
+    Relative paths in the recipe start at `base`. Raises ConfigError if `folder` belongs to another recipe, and
+    DataError if it belongs to other data.
+    """
+    dataset = build_dataset(interactions, items, recipe.data)
+    split = split_dataset(dataset, recipe.split)
+    run = Run(folder)
+    run.write_recipe(recipe)
+    _keep_dataset(run, dataset)
+    if run.position().stage < len(recipe.stages):
+        tokenizer = None
+        tokens = None
+        if recipe.model.item.kind == "llm":
+            tokenizer = resolve_backbone(recipe.model.item.backbone, base)
+            tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
+        torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
+        model = build_model(recipe.model, num_items=dataset.num_items, base=base)
+        Trainer(model, recipe, dataset, split, tokens, tokenizer, next_item, run, choose_device()).train()
+    embed_catalogue(run, dataset, recipe)
+    return run
+
+
+def catalogue_tokens(run: Run, dataset: Dataset, config: TextItemConfig, tokenizer: Path) -> TokenCache:
+    """Return the token cache of the catalogue, made if need be."""
+    tokenize, fingerprint = load_tokenizer(tokenizer, config.prompt.max_tokens)
+    texts = render(dataset.items, dataset.text_cols, config.prompt)
+    return token_cache(run.tokens, texts, tokenize, tokenizer=fingerprint)
+
+
+def embed_catalogue(run: Run, dataset: Dataset, recipe: Recipe) -> None:
+    """Write the item vectors of the best checkpoint, unless they are there."""
+    checkpoint = artifacts.read_manifest(run.best, "checkpoint").fingerprint
+    if run.table.exists():
+        try:
+            ItemEmbeddingTable.load(run.table, checkpoint=checkpoint)
+            return
+        except CheckpointError:
+            pass  # of an earlier best checkpoint, or damaged: it is made again below
+    model, config, _ = load_checkpoint(run.best)
+    tokens = None
+    if config.item.kind == "llm":
+        tokens = catalogue_tokens(run, dataset, config.item, run.best / "item_backbone")
+    device = choose_device()
+    vectors = encode_catalogue(
+        model.to(device).item_encoder, dataset.num_items, tokens, device=device, precision=recipe.precision
+    )
+    ItemEmbeddingTable(vectors, checkpoint).save(run.table, dataset.item_ids)
+
+
+def _keep_dataset(run: Run, dataset: Dataset) -> None:
+    if run.dataset.exists():
+        kept = artifacts.verify(run.dataset, "dataset").details["fingerprint"]
+        if kept != dataset.fingerprint:
+            raise DataError(
+                f"{run.folder} was begun on other data (fingerprint {kept[:12]}…, now {dataset.fingerprint[:12]}…); "
+                "give another --out, or remove that directory"
+            )
+        return
+    dataset.save(run.dataset)
+
+
+def recipe_from(recipe: Recipe | Path | str, overrides: Sequence[str] = ()) -> tuple[Recipe, Path]:
+    """Return a recipe and the folder that its relative paths start at: the file's own, or the working folder."""
+    if isinstance(recipe, Recipe):
+        return recipe, Path.cwd()
+    path = Path(recipe)
+    return Recipe.from_toml(path, overrides), path.parent.resolve()

@@ -1,0 +1,212 @@
+"""The training loop: stages, epochs, steps; validation and a checkpoint after every epoch."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hllm.data.dataset import Dataset
+from hllm.data.loader import TrainingLoader
+from hllm.data.split import Split
+from hllm.data.tokens import TokenCache
+from hllm.embedding.encode import encode_catalogue
+from hllm.evaluation.evaluate import mean_metrics
+from hllm.models.checkpoint import load_weights, save_checkpoint
+from hllm.models.item.cached import CachedItemEncoder
+from hllm.models.item.text import TextItemEncoder
+from hllm.models.recommender import SequentialRecommender
+from hllm.objectives.objective import Objective
+from hllm.precision import autocast, resolve_precision
+from hllm.progress import Progress, progress
+from hllm.random import stream
+from hllm.retrieval.exact import ExactRetriever
+from hllm.retrieval.model import ModelScorer
+from hllm.training.alarm import CollapseAlarm
+from hllm.training.optimizer import build_optimizer, load_optimizer, save_optimizer
+from hllm.training.recipe import Recipe
+from hllm.training.run import Position, Run
+
+SELECT_BY = "ndcg@10"
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What stays the same over all stages of one run."""
+
+    model: SequentialRecommender
+    recipe: Recipe
+    dataset: Dataset
+    split: Split
+    tokens: TokenCache | None
+    tokenizer: Path | None
+    objective: Objective
+    run: Run
+    device: torch.device
+
+    def train(self) -> None:
+        """Run every stage from where the run stands; the best validation checkpoint is kept beside the last."""
+        self.model.to(self.device)
+        position = self.run.position()
+        self.run.forget_after(position.step)
+        if position.step:
+            load_weights(self.model, self.run.last)
+        else:
+            self._fit_whitening()
+        for number in range(position.stage, len(self.recipe.stages)):
+            position = self._train_stage(number, position)
+
+    def _train_stage(self, number: int, position: Position) -> Position:
+        stage = self.recipe.stages[number]
+        working = self._frozen_items() if stage.item_tier == "frozen" else self.model
+        loader = TrainingLoader(
+            self.dataset,
+            self.split,
+            self.tokens,
+            max_history=self.recipe.model.max_history,
+            batch_size=stage.batch_size,
+            negatives=stage.negatives,
+            seed=self.recipe.seed,
+            stage=number,
+        )
+        optimizer, schedule = build_optimizer(working, stage, stage.epochs * loader.steps_per_epoch)
+        if position.epoch:
+            load_optimizer(optimizer, self.run.last / "optimizer.safetensors")
+            schedule.last_epoch = position.epoch * loader.steps_per_epoch - 1
+            schedule.step()
+        with progress(stage.name, stage.epochs * loader.steps_per_epoch) as advance:
+            advance(position.epoch * loader.steps_per_epoch)
+            for epoch in range(position.epoch, stage.epochs):
+                torch.manual_seed(int(stream(self.recipe.seed, "dropout", number, epoch).integers(2**62)))
+                start = time.monotonic()
+                self._train_epoch(working, loader, optimizer, schedule, number, epoch, position, advance)
+                steps = position.step + loader.steps_per_epoch
+                metrics = self._validate(working)
+                elapsed = position.elapsed_s + time.monotonic() - start
+                finished = epoch + 1 == stage.epochs
+                position = Position(
+                    stage=number + finished,
+                    epoch=0 if finished else epoch + 1,
+                    step=steps,
+                    elapsed_s=elapsed,
+                    best=max(position.best, metrics[SELECT_BY]),
+                )
+                self.run.log(
+                    {
+                        "event": "validation",
+                        "stage": number,
+                        "epoch": epoch,
+                        "step": steps,
+                        "elapsed_s": elapsed,
+                        **metrics,
+                    }
+                )
+                if metrics[SELECT_BY] == position.best:
+                    self._save(self.run.best, position, metrics, None)
+                self._save(self.run.last, position, metrics, None if finished else optimizer)
+        return position
+
+    def _train_epoch(
+        self,
+        model: SequentialRecommender,
+        loader: TrainingLoader,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        stage: int,
+        epoch: int,
+        position: Position,
+        advance: Progress,
+    ) -> None:
+        model.train()
+        precision = resolve_precision(self.recipe.precision, self.device)
+        alarm = CollapseAlarm()
+        settings = self.recipe.stages[stage]
+        start, items_done, tokens_done = time.monotonic(), 0, 0
+        for index, batch in enumerate(loader.batches(epoch)):
+            with autocast(precision, self.device):
+                outcome = self.objective(model, batch.to(self.device))
+            optimizer.zero_grad()
+            outcome.loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient_norm)
+            optimizer.step()
+            schedule.step()
+
+            step = position.step + index + 1
+            numbers = {name: float(value) for name, value in outcome.numbers.items()}
+            loss = float(outcome.loss.detach())
+            alarm.check(
+                step,
+                loss=loss,
+                mean_cosine=numbers["mean_cosine"],
+                masked_negatives=numbers["masked_negatives"],
+            )
+            items_done += len(batch.items)
+            tokens_done += int(batch.items.lengths.sum())
+            seconds = time.monotonic() - start
+            rates = {"items_per_s": items_done / seconds, "tokens_per_s": tokens_done / seconds}
+            event = {"event": "step", "stage": stage, "epoch": epoch, "step": step}
+            event |= {"elapsed_s": position.elapsed_s + seconds, "loss": loss, "gradient_norm": float(norm)}
+            self.run.log(event | {"learning_rate": schedule.get_last_lr()[-1]} | numbers | rates)
+            advance(
+                1,
+                f"loss {loss:.3f}, {rates['items_per_s']:,.0f} items/s, {rates['tokens_per_s']:,.0f} tokens/s",
+            )
+
+    def _validate(self, model: SequentialRecommender) -> dict[str, float]:
+        """Embed the catalogue and rank it for the validation targets, by the code that serves."""
+        model.eval()
+        table = encode_catalogue(
+            model.item_encoder, self.dataset.num_items, self.tokens,
+            device=self.device, precision=self.recipe.precision, label="validate",
+        )  # fmt: skip
+        scorer = ModelScorer(
+            model,
+            table,
+            max_history=self.recipe.model.max_history,
+            device=self.device,
+            precision=self.recipe.precision,
+        )
+        return mean_metrics(ExactRetriever(scorer), self.dataset, self.split, "validation")
+
+    def _pooled(self, encoder: TextItemEncoder) -> torch.Tensor:
+        encoder.eval()
+        return encode_catalogue(
+            encoder.pool, self.dataset.num_items, self.tokens,
+            device=self.device, precision=self.recipe.precision, label="encode items once",
+        )  # fmt: skip
+
+    def _fit_whitening(self) -> None:
+        encoder = self.model.item_encoder
+        if isinstance(encoder, TextItemEncoder) and encoder.projector is not None and encoder.projector.whiten:
+            encoder.projector.fit_whitening(self._pooled(encoder))
+
+    def _frozen_items(self) -> SequentialRecommender:
+        """Return the same model with its language model replaced by the vectors it gives now."""
+        encoder = self.model.item_encoder
+        if not isinstance(encoder, TextItemEncoder):
+            return self.model
+        working = SequentialRecommender(CachedItemEncoder(encoder, self._pooled(encoder)), self.model.user_encoder)
+        working.log_scale = self.model.log_scale
+        return working.to(self.device)
+
+    def _save(
+        self, path: Path, position: Position, metrics: dict[str, float], optimizer: torch.optim.AdamW | None
+    ) -> None:
+        def extra_files(folder: Path) -> None:
+            if optimizer is not None:
+                save_optimizer(optimizer, folder / "optimizer.safetensors")
+
+        save_checkpoint(
+            path,
+            self.model,
+            self.recipe.model,
+            num_items=self.dataset.num_items,
+            tokenizer=self.tokenizer,
+            details={
+                "position": position.model_dump(),
+                "validation": metrics,
+                "dataset": self.dataset.fingerprint,
+            },
+            extra_files=extra_files,
+        )

@@ -1,0 +1,69 @@
+"""A recipe: one TOML file that says what a run is made of."""
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from hllm.config import Config
+from hllm.data.negatives import NegativesConfig
+from hllm.data.schema import DataConfig
+from hllm.data.split import SplitConfig
+from hllm.evaluation.protocol import EvaluationConfig
+from hllm.models.build import ModelConfig
+from hllm.precision import Precision
+
+
+class StageConfig(Config):
+    """One stretch of training with its own schedule."""
+
+    name: str = "train"
+    """Shown in progress and metrics."""
+    item_tier: Literal["train", "frozen"] = "train"
+    """"frozen" encodes the catalogue once and trains the projector and the user tier on these vectors."""
+    epochs: int = 1
+    """Passes over the training windows."""
+    batch_size: int = 64
+    """Windows in a step."""
+    learning_rate: float = 5e-4
+    """Peak rate of everything but the item tier's language model."""
+    item_learning_rate: float | None = None
+    """Peak rate of the item tier's language model. None: learning_rate."""
+    warmup: float = 0.1
+    """Share of the stage's steps in which the rate rises from 0; after it the rate falls to 0 as a cosine."""
+    weight_decay: float = 0.01
+    """On matrices; norms, biases, the [ITEM] vector and the scale have none."""
+    max_gradient_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    negatives: NegativesConfig = NegativesConfig()
+    """What each position's target is told apart from."""
+
+    @field_validator("epochs", "batch_size")
+    @classmethod
+    def _positive(cls, value: int) -> int:
+        if value < 1:
+            raise ValueError("must be at least 1")
+        return value
+
+
+class Recipe(Config):
+    """Data, split, model, training, evaluation."""
+
+    about: str
+    """What this recipe is for, in a sentence."""
+    seed: int = 1
+    """Of every random choice."""
+    data: DataConfig
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig
+    stages: tuple[StageConfig, ...]
+    """Run one after another, each from where the last one ended."""
+    precision: Precision = "auto"
+    """Format of matrix products: "auto" is bf16 where the device multiplies it in hardware, else fp32."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("stages")
+    @classmethod
+    def _some(cls, value: tuple[StageConfig, ...]) -> tuple[StageConfig, ...]:
+        if not value:
+            raise ValueError("at least one [[stages]] table is needed")
+        return value

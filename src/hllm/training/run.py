@@ -1,0 +1,116 @@
+"""A run's directory: its recipe, data, checkpoints, vectors and metrics, and where training stands."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hllm import artifacts
+from hllm.config import Config
+from hllm.errors import CheckpointError, ConfigError, StorageError
+from hllm.training.recipe import Recipe
+
+
+class Position(Config):
+    """How far training has come: the next epoch to run."""
+
+    stage: int
+    """Number of the stage, from 0; equal to the number of stages when all is done."""
+    epoch: int
+    step: int
+    """Optimizer steps done in all stages."""
+    elapsed_s: float
+    """Seconds spent training, over all starts."""
+    best: float
+    """The best validation value so far; -1 before the first."""
+
+
+START = Position(stage=0, epoch=0, step=0, elapsed_s=0.0, best=-1.0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths in a run's directory."""
+
+    folder: Path
+
+    @property
+    def dataset(self) -> Path:
+        """The dataset, so that the run can be used without the original tables."""
+        return self.folder / "dataset"
+
+    @property
+    def tokens(self) -> Path:
+        """The token cache."""
+        return self.folder / "tokens"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from, with the optimizer's state."""
+        return self.folder / "checkpoints" / "last"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best validation value."""
+        return self.folder / "checkpoints" / "best"
+
+    @property
+    def table(self) -> Path:
+        """Item vectors of the best checkpoint."""
+        return self.folder / "table"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: steps, validations."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.folder / "recipe.json"
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Store the resolved recipe; ConfigError if the directory belongs to another one."""
+        if self.recipe.is_file():
+            stored = self.read_recipe()
+            if stored != recipe:
+                ours, theirs = recipe.model_dump(), stored.model_dump()
+                differing = ", ".join(key for key in ours if ours[key] != theirs[key])
+                raise ConfigError(
+                    f"{self.folder} holds a run of another recipe (they differ in: {differing}); "
+                    "give another --out, or remove that directory"
+                )
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ConfigError(f"{self.folder} is not empty and holds no run; give another --out")
+        artifacts.write_text(self.recipe, recipe.model_dump_json(indent=1))
+
+    def read_recipe(self) -> Recipe:
+        """Read the resolved recipe; CheckpointError if this is not a run."""
+        if not self.recipe.is_file():
+            raise CheckpointError(f"{self.folder} is not a run: it has no recipe.json; make one with hllm train")
+        return Recipe.from_dict(json.loads(self.recipe.read_text(encoding="utf-8")), where=str(self.recipe))
+
+    def position(self) -> Position:
+        """Return where training stands, after checking the last checkpoint's bytes."""
+        if not self.last.exists():
+            return START
+        return Position.from_dict(artifacts.verify(self.last, "checkpoint").details["position"], where=str(self.last))
+
+    def log(self, event: dict[str, Any]) -> None:
+        """Append one event to the metrics."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event) + "\n")
+        except OSError as error:
+            raise StorageError(f"{self.metrics} cannot be written: {error.strerror}") from error
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return all logged events, oldest first."""
+        if not self.metrics.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def forget_after(self, step: int) -> None:
+        """Drop events of steps that a resumed run does again."""
+        kept = [event for event in self.events() if event["step"] <= step]
+        artifacts.write_text(self.metrics, "".join(json.dumps(event) + "\n" for event in kept))

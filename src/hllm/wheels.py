@@ -1,0 +1,149 @@
+"""Files that travel in Python wheels: downloaded by pip at a pinned version, checked, unpacked, never imported."""
+
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hllm import artifacts
+from hllm.errors import FetchError, StorageError
+from hllm.progress import progress
+
+_TAIL = 400
+_DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+_NO_NETWORK = (
+    "NewConnectionError",
+    "Temporary failure in name resolution",
+    "Could not find a version",
+    "ConnectTimeoutError",
+    "ProxyError",
+    "Network is unreachable",
+    "No matching distribution",
+)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One pinned wheel and the files in it that are wanted."""
+
+    requirement: str
+    """Such as "recbole==1.2.1"."""
+    sha256: str
+    size_bytes: int
+    prefix: str
+    """Only members below this folder of the wheel are unpacked, without the prefix."""
+
+
+def fetch_wheel(wheel: Wheel, *, destination: Path, kind: str, prepare: Callable[[Path, Path], None]) -> bool:
+    """Make `destination` from the wheel's files, unless it is there already; return whether it was made.
+
+    `prepare(unpacked, folder)` turns the unpacked files into the final ones; the directory then appears in one
+    rename. A wheel that was downloaded before, by an attempt that failed later, is checked and used again.
+    Raises FetchError (no pip, no network, wrong checksum) or StorageError (disk full).
+    """
+    if (destination / artifacts.MANIFEST).is_file():
+        artifacts.verify(destination, kind)
+        return False
+    downloads = destination.parent / ".downloads"
+    path = _download(wheel, downloads)
+    with artifacts.writing(destination, kind, {"requirement": wheel.requirement, "sha256": wheel.sha256}) as folder:
+        unpacked = folder / ".unpacked"
+        _unpack(wheel, path, unpacked)
+        prepare(unpacked, folder)
+        for leftover in sorted(unpacked.rglob("*"), reverse=True):
+            leftover.rmdir() if leftover.is_dir() else leftover.unlink()
+        unpacked.rmdir()
+    path.unlink()
+    return True
+
+
+def _download(wheel: Wheel, downloads: Path) -> Path:
+    """Return the checked wheel file in `downloads`; pip resumes an interrupted download by itself."""
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{downloads} cannot be made: {error.strerror}; choose another place with HLLM_HOME"
+        ) from None
+    name = wheel.requirement.split("==")[0].replace("-", "_")
+    for path in downloads.glob(f"{name}-*.whl"):
+        if artifacts.sha256_of(path) == wheel.sha256:
+            return path
+        path.unlink()
+    _run_pip(wheel, downloads)
+    found = list(downloads.glob(f"{name}-*.whl"))
+    if not found:
+        raise FetchError(f"pip reported success but left no wheel of {wheel.requirement} in {downloads}")
+    digest = artifacts.sha256_of(found[0])
+    if digest != wheel.sha256:
+        found[0].unlink()
+        raise FetchError(
+            f"the download of {wheel.requirement} is not the file hllm knows: its SHA-256 is {digest[:12]}…, "
+            f"expected {wheel.sha256[:12]}…. It was removed; try again, and check the package index if this repeats"
+        )
+    return found[0]
+
+
+def _run_pip(wheel: Wheel, downloads: Path) -> None:
+    """Run `pip download`, showing how many bytes have arrived."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet",
+               "--disable-pip-version-check", "--dest", str(downloads), wheel.requirement]  # fmt: skip
+    scratch = downloads / "tmp"  # beside the destination, so that arriving bytes can be counted
+    scratch.mkdir(exist_ok=True)
+    log = downloads / "pip.log"
+    with log.open("wb") as output, progress(f"download {wheel.requirement}", wheel.size_bytes) as advance:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "TMPDIR": str(scratch)})
+        arrived = 0
+        while process.poll() is None:
+            time.sleep(0.2)
+            now = min(wheel.size_bytes, sum(_size(p) for p in scratch.rglob("*.whl")))
+            advance(max(0, now - arrived), f"{now / 1e6:.0f} MB")
+            arrived = max(arrived, now)
+        if process.returncode == 0:
+            advance(wheel.size_bytes - arrived, f"{wheel.size_bytes / 1e6:.0f} MB")
+    said = log.read_text(errors="replace").strip()
+    log.unlink()
+    for leftover in sorted(scratch.rglob("*"), reverse=True):
+        leftover.rmdir() if leftover.is_dir() else leftover.unlink()
+    if process.returncode != 0:
+        raise _pip_error(wheel, said, downloads)
+
+
+def _pip_error(wheel: Wheel, said: str, downloads: Path) -> FetchError | StorageError:
+    if "No module named pip" in said:
+        return FetchError(f"{sys.executable} has no pip, which fetches {wheel.requirement}: python -m ensurepip")
+    if any(phrase in said for phrase in _DISK_FULL):
+        return StorageError(
+            f"the disk is full: {wheel.requirement} needs {wheel.size_bytes / 1e6:.0f} MB in {downloads}; "
+            "free some space or choose another place with HLLM_HOME"
+        )
+    if any(phrase in said for phrase in _NO_NETWORK):
+        return FetchError(
+            f"the package index that pip is set up with cannot be reached or does not have {wheel.requirement}; check "
+            f"the network and `pip config list`, then try again. pip said: {said[-_TAIL:]}"
+        )
+    return FetchError(f"pip could not download {wheel.requirement}: {said[-_TAIL:]}")
+
+
+def _unpack(wheel: Wheel, path: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.infolist() if m.filename.startswith(wheel.prefix) and not m.is_dir()]
+            if not members:
+                raise FetchError(f"{wheel.requirement} holds no files under {wheel.prefix}")
+            for member in members:
+                member.filename = member.filename.removeprefix(wheel.prefix)
+                archive.extract(member, folder)  # zipfile drops "..", drive letters and leading slashes
+    except zipfile.BadZipFile as error:
+        raise FetchError(f"{path} is not a readable wheel: {error}") from None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # pip has just renamed it
+        return 0
