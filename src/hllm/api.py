@@ -190,6 +190,11 @@ class Recommender:
         vectors: Float[np.ndarray, "text dim"] = self._vectors(texts).cpu().numpy()
         return vectors
 
+    def title_of(self, item_ids: Sequence[Any] | pl.Series) -> list[str]:
+        """Return what to show a person for each item id."""
+        titles: list[str] = self.dataset.titles[self.dataset.item_rows(item_ids)].to_list()
+        return titles
+
     def evaluate(self, *, part: Part = "test", name: str = "model") -> Result:
         """Rank the full catalogue for every target of `part`; return metrics with intervals and the protocol."""
         return evaluate(name, self.retriever, self.dataset, self.split, part, self.recipe.evaluation)

@@ -18,9 +18,9 @@ JSON = typer.Option(False, "--json", help="Print JSON for programs.")
 
 def recommend(
     run: Path = RUN,
-    user: str = typer.Option(None, "--user", help="A user id of the training data."),
-    history: str = typer.Option(None, "--history", help='Item ids, oldest first: "id,id,…".'),
-    new_item: str = typer.Option(
+    user: str | None = typer.Option(None, "--user", help="A user id of the training data."),
+    history: str | None = typer.Option(None, "--history", help='Item ids, oldest first: "id,id,…".'),
+    new_item: str | None = typer.Option(
         None, "--new-item", help='The text of an item nobody has seen: "title: …; genres: …". Shows whom to offer it to.'
     ),
     k: int = K,
@@ -40,7 +40,7 @@ def recommend(
     if user is not None:
         frame = recommender.recommend(users=[user], k=k, exclude_seen=not include_seen)
         title = f"for user {user}"
-    else:
+    elif history is not None:
         ids = [part.strip() for part in history.split(",") if part.strip()]
         frame = recommender.recommend(histories=[ids], k=k, exclude_seen=not include_seen)
         title = f"after {', '.join(recommender.title_of(ids))}"
@@ -49,8 +49,8 @@ def recommend(
 
 def similar(
     run: Path = RUN,
-    item: str = typer.Option(None, "--item", help="An item id of the catalogue."),
-    text: str = typer.Option(None, "--text", help='The text of any item: "title: …; genres: …".'),
+    item: str | None = typer.Option(None, "--item", help="An item id of the catalogue."),
+    text: str | None = typer.Option(None, "--text", help='The text of any item: "title: …; genres: …".'),
     k: int = K,
     as_json: bool = JSON,
 ) -> None:

@@ -2,8 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import typer
+
+from hllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hllm.api import Recommender
 
 RUN = typer.Option(..., "--run", help="The directory that `hllm train --out` made.")
 AGAINST = typer.Option([], "--against", help="Another run on the same data and split; may be repeated.")
@@ -25,13 +31,11 @@ def train(
 
     recommender = fit_recipe(recipe, out, overrides)
     position = recommender.run.position()
-    best = {event["step"]: event for event in recommender.run.events() if event["event"] == "validation"}
-    value = max(event["ndcg@10"] for event in best.values())
     if as_json:
-        typer.echo(json.dumps({"run": str(out), "steps": position.step, "elapsed_s": position.elapsed_s, "ndcg@10": value}))
+        typer.echo(json.dumps({"run": str(out), "steps": position.step, "elapsed_s": position.elapsed_s, "ndcg@10": position.best}))
         return
     typer.echo(
-        f"{out}: {position.step:,} steps in {position.elapsed_s:,.0f} s; best validation ndcg@10 {value:.4f}\n"
+        f"{out}: {position.step:,} steps in {position.elapsed_s:,.0f} s; best validation ndcg@10 {position.best:.4f}\n"
         f"next: hllm evaluate --run {out}; hllm recommend --run {out} --user {recommender.dataset.users[0]}"
     )
 
@@ -62,7 +66,7 @@ def report(
     run: Path = RUN,
     against: list[Path] = AGAINST,
     baselines: str = BASELINES,
-    out: Path = typer.Option(None, "--out", help="The HTML file; default: report.html in the run's directory."),
+    out: Path | None = typer.Option(None, "--out", help="The HTML file; default: report.html in the run's directory."),
 ) -> None:
     """Write one self-contained HTML page: metrics with intervals, loss curve, example users, cold items."""
     from hllm import artifacts
@@ -79,7 +83,7 @@ def report(
     typer.echo(str(target))
 
 
-def _open(paths: list[Path]) -> dict:
+def _open(paths: list[Path]) -> dict[str, "Recommender"]:
     from hllm.api import Recommender
 
     return {_label(path): Recommender.load(path) for path in paths}
@@ -93,5 +97,8 @@ def _names(baselines: str) -> list[str]:
     return [name.strip() for name in baselines.split(",") if name.strip()]
 
 
-def _part(part: str) -> str:
-    return part
+def _part(part: str) -> Literal["validation", "test"]:
+    match part:
+        case "validation" | "test":
+            return part
+    raise ConfigError(f'--part is {part!r}; expected "test" or "validation"')

@@ -16,6 +16,8 @@ from hllm.models.item.projector import Projector
 from hllm.models.tiers import ItemEncoder
 
 MAX_CHUNK_TOKENS = 8192
+MIN_CHUNK_TOKENS = 512  # smaller matrix products would waste more than the padding does
+MAX_PADDING = 1.05  # tokens computed / tokens needed
 
 
 class TextItemConfig(Config):
@@ -68,7 +70,7 @@ class TextItemEncoder(ItemEncoder):
     def pool(self, items: ItemBatch) -> Float[Tensor, "item width"]:
         """Return the language model's own vector of each item, before the projector.
 
-        Items are sorted by length and run in chunks of at most MAX_CHUNK_TOKENS, so little is padding.
+        Items are sorted by length and run in chunks of like length, so little is padding.
         """
         starts = items.lengths.cumsum(0) - items.lengths
         order = items.lengths.argsort(stable=True)
@@ -82,12 +84,16 @@ class TextItemEncoder(ItemEncoder):
         return projected
 
     def _chunks(self, lengths: Int[Tensor, " item"], order: Int[Tensor, " item"]) -> Iterator[Int[Tensor, " chunk"]]:
-        """Cut `order` where the next item would make the padded chunk larger than allowed."""
-        start = 0
-        for end in range(1, len(order) + 1):
-            if end == len(order) or (end + 1 - start) * (int(lengths[end]) + 1) > MAX_CHUNK_TOKENS:
+        """Cut `order`, sorted by length, where a chunk would grow too large or too much of it would be padding."""
+        start, needed = 0, 0
+        for end, length in enumerate(lengths.tolist()):
+            computed = (end + 1 - start) * (length + 1)
+            padded = computed > MAX_PADDING * (needed + length + 1)
+            if end > start and (computed > MAX_CHUNK_TOKENS or (padded and needed >= MIN_CHUNK_TOKENS)):
                 yield order[start:end]
-                start = end
+                start, needed = end, 0
+            needed += length + 1
+        yield order[start:]
 
     def _pool_chunk(
         self, items: ItemBatch, starts: Int[Tensor, " item"], chunk: Int[Tensor, " chunk"]

@@ -1,0 +1,152 @@
+"""The results for people: a table for the terminal, and one self-contained HTML page."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hllm.evaluation.evaluate import Result
+from hllm.evaluation.statistics import Estimate
+from hllm.extras import require
+
+_TERMINAL_METRICS = ("recall@10", "ndcg@10", "mrr@10", "recall@50")
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one user did and is offered, or whom a new item would be offered to: rows of text under a heading."""
+
+    heading: str
+    history: Sequence[str]
+    recommended: Sequence[tuple[str, float]]
+    """Title or user, and score."""
+
+
+def text_table(results: Sequence[Result]) -> str:
+    """Return the protocol and a table of the main metrics, each with its interval."""
+    protocol = results[0].protocol
+    lines = [*protocol.lines(), ""]
+    for heading, pick in (("all items", "all_items"), ("cold items", "cold_items")):
+        rows = [(result.name, getattr(result, pick)) for result in results]
+        names = [name for name in _TERMINAL_METRICS if all(name in values for _, values in rows)]
+        count = protocol.num_targets if pick == "all_items" else protocol.num_cold_targets
+        lines.append(f"{heading} ({count:,} targets)")
+        if not names:
+            lines += ["  no metrics: no targets, or other cut-offs", ""]
+            continue
+        width = max(len(name) for name, _ in rows)
+        lines.append("  " + " " * width + "".join(f"  {name:>20}" for name in names))
+        lines += [f"  {label:<{width}}" + "".join(f"  {_cell(values[n]):>20}" for n in names) for label, values in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def html_report(
+    results: Sequence[Result],
+    examples: Sequence[Example],
+    events: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> str:
+    """Return one HTML page without links to anything outside it: metrics, curves, examples, protocol.
+
+    `events` are the logged events of each trained run, by name. Raises MissingExtraError without matplotlib.
+    """
+    protocol = results[0].protocol
+    body = [
+        f"<h1>{_text(results[-1].name)}</h1>" if len(results) == 1 else "<h1>Recommenders compared</h1>",
+        "<p>Each number is a mean over users with its 95 % interval; the highest mean of a column is bold.</p>",
+        f"<h2>All items</h2><p>{protocol.num_targets:,} users, one target each.</p>",
+        _metrics_table([(r.name, r.all_items) for r in results]),
+        f"<h2>Cold items</h2><p>{protocol.num_cold_targets} users whose target has at most "
+        f"{protocol.evaluation.cold_at_most} training interactions. With so few targets the intervals are wide.</p>",
+        _metrics_table([(r.name, r.cold_items) for r in results]),
+        "<h2>Training</h2>",
+        *(_curves(name, logged) for name, logged in events.items()),
+        "<h2>Examples</h2>",
+        *(_example(example) for example in examples),
+        "<h2>Protocol</h2><ul>" + "".join(f"<li>{_text(line)}</li>" for line in protocol.lines()) + "</ul>",
+        "<dl>" + "".join(f"<dt>{_text(k)}@k</dt><dd>{_text(v)}</dd>" for k, v in protocol.metrics.items()) + "</dl>",
+    ]
+    return _PAGE.replace("{body}", "\n".join(body))
+
+
+def _cell(estimate: Estimate) -> str:
+    return f"{estimate.mean:.3f} [{estimate.low:.3f} {estimate.high:.3f}]"
+
+
+def _metrics_table(rows: Sequence[tuple[str, Mapping[str, Estimate]]]) -> str:
+    names = list(rows[0][1])
+    if not names:
+        return "<p>No targets.</p>"
+    best = {name: max(values[name].mean for _, values in rows) for name in names}
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    lines = []
+    for label, values in rows:
+        cells = []
+        for name in names:
+            value = values[name]
+            mean = f"<b>{value.mean:.3f}</b>" if value.mean == best[name] > 0 else f"{value.mean:.3f}"
+            cells.append(f"<td>{mean}<small>{value.low:.3f} – {value.high:.3f}</small></td>")
+        lines.append(f"<tr><th>{_text(label)}</th>{''.join(cells)}</tr>")
+    return f'<div class="wide"><table><tr><th></th>{head}</tr>{"".join(lines)}</table></div>'
+
+
+def _curves(name: str, events: Sequence[Mapping[str, Any]]) -> str:
+    """Draw loss and validation value over training time as an inline picture."""
+    require("matplotlib", extra="report", purpose="The report")
+    from matplotlib.figure import Figure
+
+    steps = [event for event in events if event["event"] == "step"]
+    checks = [event for event in events if event["event"] == "validation"]
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    loss, value = figure.subplots(1, 2)
+    loss.plot([e["elapsed_s"] for e in steps], [e["loss"] for e in steps], linewidth=1)
+    loss.set(xlabel="seconds of training", ylabel="loss, nats", title="Training loss")
+    value.plot([e["elapsed_s"] for e in checks], [e["ndcg@10"] for e in checks], marker="o", label="ndcg@10")
+    value.plot([e["elapsed_s"] for e in checks], [e["recall@10"] for e in checks], marker="o", label="recall@10")
+    value.set(xlabel="seconds of training", title="Validation", ylim=(0, None))
+    value.legend()
+    for number in sorted({e["stage"] for e in steps})[1:]:
+        begin = next(e["elapsed_s"] for e in steps if e["stage"] == number)
+        for axes in (loss, value):
+            axes.axvline(begin, color="grey", linestyle=":", linewidth=1)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    alt = f"loss and validation metrics of {name} over training time"
+    return f'<h3>{_text(name)}</h3><img alt="{_text(alt)}" src="data:image/png;base64,{picture}">'
+
+
+def _example(example: Example) -> str:
+    history = "".join(f"<li>{_text(title)}</li>" for title in example.history)
+    offered = "".join(f"<li>{_text(what)} <small>{score:.3f}</small></li>" for what, score in example.recommended)
+    columns = f"<div><h4>Latest history</h4><ol>{history}</ol></div>" if history else ""
+    return (
+        f"<h3>{_text(example.heading)}</h3>"
+        f'<div class="columns">{columns}<div><h4>Recommended</h4><ol>{offered}</ol></div></div>'
+    )
+
+
+def _text(value: str) -> str:
+    return html.escape(value)
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>hllm report</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
+table { border-collapse: collapse; font-size: .85rem; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
+th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+td small { display: block; color: #666; white-space: nowrap; }
+.wide { overflow-x: auto; }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 0 2rem; }
+img { max-width: 100%; }
+h4 { margin: .5rem 0 0; } ol { margin: .2rem 0 1rem; padding-left: 1.6rem; } dt { font-weight: 600; }
+</style></head><body>
+{body}
+</body></html>
+"""

@@ -1,0 +1,137 @@
+import datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from hllm.data.dataset import Dataset, build_dataset
+from hllm.data.schema import DataConfig
+from hllm.errors import CheckpointError, DataError
+
+ITEMS = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["A", "B", "C"]})
+
+
+def events(*rows: tuple) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+
+
+def titles_of(dataset: Dataset, user: str) -> list[str]:
+    return dataset.items["title"][dataset.history(dataset.user_rows([user])[0])].to_list()
+
+
+def test_histories_are_in_time_order_and_ties_keep_the_files_order():
+    dataset = build_dataset(
+        events(("v", "a", 9), ("u", "c", 5), ("u", "b", 1), ("u", "a", 5), ("u", "b", 5)), ITEMS, DataConfig()
+    )
+    assert dataset.users.to_list() == ["v", "u"]
+    assert titles_of(dataset, "u") == ["B", "C", "A", "B"]
+    assert titles_of(dataset, "v") == ["A"]
+
+
+def test_integer_ids_stay_integers_and_dates_are_times():
+    items = pl.DataFrame({"item_id": [7, 8], "title": ["x", "y"]})
+    days = [datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC), datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)]
+    dataset = build_dataset(
+        pl.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "timestamp": days}), items, DataConfig()
+    )
+    assert dataset.item_ids.to_list() == [7, 8]
+    assert dataset.history(0).tolist() == [1, 0]
+
+
+def test_tables_that_disagree_on_the_ids_type_meet_as_text():
+    dataset = build_dataset(events(("u", "7", 1)), pl.DataFrame({"item_id": [7], "title": ["x"]}), DataConfig())
+    assert dataset.item_ids.to_list() == ["7"]
+
+
+def test_numbers_and_dates_in_csv_are_times(tmp_path):
+    ITEMS.write_csv(tmp_path / "items.csv")
+    for first, second in (("10", "9.5"), ("2024-01-02 10:00:00", "2024-01-01 10:00:00")):
+        (tmp_path / "events.csv").write_text(f"user_id,item_id,timestamp\nu,a,{first}\nu,b,{second}\n")
+        dataset = build_dataset(tmp_path / "events.csv", tmp_path / "items.csv", DataConfig())
+        assert titles_of(dataset, "u") == ["B", "A"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"interactions": events(("u", "a", 1)).rename({"user_id": "userid"})},
+         r"interactions have no column 'user_id' \(did you mean 'userid'\?\); they have 'userid', 'item_id', 'timestamp'"),
+        ({"items": ITEMS.rename({"item_id": "asin"})}, r"items have no column 'item_id'.*Name the right one with data\.item_col"),
+        ({"config": DataConfig(text_cols=("titel",))}, r"items have no column 'titel' \(did you mean 'title'\?\)"),
+        ({"items": pl.concat([ITEMS, ITEMS[:1]])}, r"1 item ids stand in more than one row of items; first: 'a'"),
+        ({"items": ITEMS.with_columns(title=pl.Series(["A", " ", None]))},
+         r"2 of 3 items have no text in 'title'; first: 'b', 'c'\. Describe them, or set data\.items_without_text"),
+        ({"interactions": events(("u", "a", 1), ("u", "z", 2), ("v", "y", 3))},
+         r"2 of 3 interactions name items that the items table lacks; first: 'z', 'y'\. Add these items, or set "
+         r"data\.unknown_items = \"drop\""),
+        ({"interactions": events(("u", "a", 1), (None, "a", 2))}, r"1 of 2 interactions have no user_id; first in data rows 2"),
+        ({"items": ITEMS.with_columns(item_id=pl.Series([None, "b", "c"]))}, r"1 of 3 items have no item_id"),
+        ({"interactions": events(("u", "a", "soon"))}, r"1 of 1 interactions have no readable time in 'timestamp'; first: 'soon'"),
+        ({"items": pl.DataFrame({"item_id": ["a"], "price": [1.0]})}, r"items have no text column besides the id 'item_id'"),
+    ],
+)  # fmt: skip
+def test_wrong_tables_are_explained(changed, message):
+    given = {"interactions": events(("u", "a", 1)), "items": ITEMS, "config": DataConfig()} | changed
+    with pytest.raises(DataError, match=message):
+        build_dataset(given["interactions"], given["items"], given["config"])
+
+
+def test_faults_can_be_dropped_when_the_config_says_so():
+    items = ITEMS.with_columns(title=pl.Series(["A", None, "C"]))
+    config = DataConfig(unknown_items="drop", items_without_text="drop")
+    dataset = build_dataset(events(("u", "a", 1), ("u", "b", 2), ("u", "z", 3), ("u", "c", 4)), items, config)
+    assert titles_of(dataset, "u") == ["A", "C"]
+    only_empty = DataConfig(items_without_text="drop")
+    assert titles_of(build_dataset(events(("u", "a", 1), ("u", "b", 2)), items, only_empty), "u") == ["A"]
+    with pytest.raises(DataError, match="none of the 1 interactions is left"):
+        build_dataset(events(("u", "z", 1)), ITEMS, config)
+
+
+def test_a_saved_dataset_is_the_same_and_a_damaged_one_is_refused(dataset, tmp_path):
+    dataset.save(tmp_path / "d")
+    again = Dataset.load(tmp_path / "d")
+    assert again.fingerprint == dataset.fingerprint
+    assert again.items.equals(dataset.items)
+    assert all(np.array_equal(again.history(u), dataset.history(u)) for u in range(dataset.num_users))
+    file = tmp_path / "d" / "interactions.parquet"
+    data = bytearray(file.read_bytes())
+    data[50] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"interactions\.parquet is damaged"):
+        Dataset.load(tmp_path / "d")
+
+
+def test_the_fingerprint_is_of_the_data_not_of_the_files(interactions, items, dataset):
+    shuffled = interactions.sample(fraction=1.0, shuffle=True, seed=3)
+    assert build_dataset(shuffled, items, DataConfig()).fingerprint != dataset.fingerprint, "other order of users"
+    assert build_dataset(interactions.to_pandas(), items.to_pandas(), DataConfig()).fingerprint == dataset.fingerprint
+    changed = items.with_columns(title=pl.lit("x"))
+    assert build_dataset(interactions, changed, DataConfig()).fingerprint != dataset.fingerprint
+
+
+def test_unknown_ids_are_counted_and_shown(dataset):
+    with pytest.raises(DataError, match=r"2 of 3 users asked for are not in the interactions; first: 'x', 'y'\. Known ids look like 'u0'"):
+        dataset.user_rows(["u1", "x", "y"])
+    with pytest.raises(DataError, match=r"1 of 1 items asked for are not in the catalogue; first: 'nope'"):
+        dataset.item_rows(["nope"])
+
+
+def test_items_can_be_added_at_the_end(dataset):
+    new = pl.DataFrame({"item_id": ["n1"], "title": ["new hat"], "kind": ["hat"]})
+    extended = dataset.extended(new)
+    assert extended.num_items == dataset.num_items + 1
+    assert extended.items[-1].rows() == new.rows()
+    with pytest.raises(DataError, match="1 item ids stand in more than one row of items; first: 'i3'"):
+        dataset.extended(new.with_columns(item_id=pl.lit("i3")))
+    with pytest.raises(DataError, match="1 of 1 items have no text"):
+        dataset.extended(new.with_columns(title=pl.lit(""), kind=pl.lit(None)))
+    with pytest.raises(DataError, match="items have no column 'kind'"):
+        dataset.extended(new.drop("kind"))
+
+
+def test_titles_fall_back_to_the_id():
+    dataset = build_dataset(
+        events(("u", "a", 1)),
+        pl.DataFrame({"item_id": ["a", "b"], "title": [None, "B"], "plot": ["p", "q"]}), DataConfig(),
+    )  # fmt: skip
+    assert dataset.titles.to_list() == ["a", "B"]

@@ -1,0 +1,222 @@
+import math
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from hllm.api import Recommender, compare
+from hllm.data.dataset import build_dataset
+from hllm.data.schema import DataConfig
+from hllm.errors import CheckpointError, ConfigError, DataError
+from hllm.models.tiers import History
+
+NEW = pl.DataFrame({"item_id": ["new"], "title": ["summer hat"], "kind": ["hat"]})
+
+
+def test_recommendations_carry_the_callers_ids(trained):
+    frame = trained.recommend(users=["u3", "u0"], k=4)
+    assert frame.columns == ["user_id", "item_id", "score", "rank"]
+    assert frame["user_id"].to_list() == ["u3"] * 4 + ["u0"] * 4
+    assert frame["rank"].to_list() == [1, 2, 3, 4] * 2
+    assert set(frame["item_id"]) <= set(trained.dataset.item_ids)
+    for _, rows in frame.group_by("user_id"):
+        assert rows["score"].is_sorted(descending=True)
+        assert rows["item_id"].n_unique() == 4
+
+
+@torch.no_grad()
+def test_scores_against_the_two_tiers_by_hand(trained):
+    """Encode the catalogue and one history directly and rank by cosine; the frame must say the same."""
+    history = trained.dataset.history(5)[-trained.recipe.model.max_history :]
+    table = torch.from_numpy(trained.encode(trained.dataset.items.select("title", "kind").to_dicts()))
+    one = History(table[torch.from_numpy(history)][None], torch.ones(1, len(history), dtype=torch.bool))
+    user = trained.model.user_encoder(one)[0, -1]
+    cosine = torch.cosine_similarity(user[None], table).numpy()
+    cosine[trained.dataset.history(5)] = -np.inf
+    best = np.argsort(-cosine)[:5]
+    frame = trained.recommend(users=["u5"], k=5)
+    assert frame["item_id"].to_list() == [f"i{i}" for i in best]
+    assert frame["score"].to_numpy() == pytest.approx(cosine[best], abs=1e-5)
+
+
+def test_seen_items_are_left_out_unless_asked_for(trained):
+    seen = {f"i{i}" for i in trained.dataset.history(0)}
+    everything = trained.recommend(users=["u0"], k=30)
+    assert seen.isdisjoint(everything["item_id"])
+    assert len(everything) == 30 - len(seen), "fewer rows than asked for when fewer items are left"
+    assert len(trained.recommend(users=["u0"], k=30, exclude_seen=False)) == 30
+
+
+def test_only_the_given_items_are_recommended(trained):
+    frame = trained.recommend(users=["u0"], k=5, items=["i20", "i21", "i22"])
+    assert sorted(frame["item_id"]) == ["i20", "i21", "i22"]
+
+
+def test_histories_stand_for_users(trained):
+    stored = [f"i{i}" for i in trained.dataset.history(4)]
+    by_user = trained.recommend(users=["u4"], k=5)
+    by_history = trained.recommend(histories={"me": stored}, k=5)
+    assert by_history.drop("user_id").equals(by_user.drop("user_id"))
+    assert by_history["user_id"].unique().to_list() == ["me"]
+    listed = trained.recommend(histories=[stored, []], k=5)
+    assert listed.filter(listed["user_id"] == 0)["item_id"].to_list() == by_user["item_id"].to_list()
+    assert len(listed.filter(listed["user_id"] == 1)) == 5, "someone without history gets a list too"
+
+
+def test_all_users_are_the_default(trained):
+    assert trained.recommend(k=1)["user_id"].to_list() == trained.dataset.users.to_list()
+
+
+def test_a_cold_item_is_recommended_after_it_is_embedded(trained):
+    """The new item gets the text of the user's best item, so it must stand level with that one."""
+    best = trained.recommend(users=["u2"], k=1)["item_id"][0]
+    text = trained.dataset.items.filter(pl.col("item_id") == best).with_columns(item_id=pl.lit("new"))
+    with pytest.raises(DataError, match="1 of 1 items asked for are not in the catalogue"):
+        trained.similar(items=["new"])
+    trained.add_items(text)
+    top = trained.recommend(users=["u2"], k=2)
+    assert set(top["item_id"]) == {best, "new"}
+    assert top["score"][0] == pytest.approx(top["score"][1], abs=1e-5)
+    assert trained.similar(items=["new"], k=1)["item_id"][0] == best
+
+
+def test_adding_a_wrong_item_changes_nothing(trained):
+    before = trained.recommend(users=["u2"], k=3)
+    for wrong, message in (
+        (NEW.with_columns(item_id=pl.lit("i1")), "stand in more than one row"),
+        (NEW.with_columns(title=pl.lit(" "), kind=pl.lit(None)), "have no text"),
+    ):
+        with pytest.raises(DataError, match=message):
+            trained.add_items(wrong)
+    assert trained.dataset.num_items == 30
+    assert trained.recommend(users=["u2"], k=3).equals(before)
+
+
+def test_the_audience_of_a_new_item_is_where_it_would_rank_best(trained):
+    """Against adding the item and reading off its place in every user's full list."""
+    audience = trained.audience({"title": "summer hat", "kind": "hat"}, k=12)
+    trained.add_items(NEW)
+    lists = trained.recommend(k=31)
+    places = dict(lists.filter(pl.col("item_id") == "new").select("user_id", "rank").rows())
+    assert dict(audience.select("user_id", "rank").rows()) == places
+    assert audience["rank"].is_sorted()
+
+
+def test_similar_items_against_cosines(trained):
+    table = trained.encode(trained.dataset.items.select("title", "kind").to_dicts())
+    unit = table / np.linalg.norm(table, axis=1, keepdims=True)
+    cosine = unit @ unit[7]
+    cosine[7] = -np.inf
+    frame = trained.similar(items=["i7"], k=3)
+    assert frame["item_id"].to_list() == [f"i{i}" for i in np.argsort(-cosine)[:3]]
+    assert frame["query"].to_list() == ["i7"] * 3
+    by_text = trained.similar(texts=[trained.dataset.items.select("title", "kind").row(7, named=True)], k=1)
+    assert by_text["item_id"][0] == "i7", "an item's own text finds the item"
+
+
+def test_a_text_is_encoded_alike_in_every_form_and_company(trained):
+    alone = trained.encode(["title: red shoe; kind: shoe"])
+    fields = trained.encode([{"kind": "shoe", "title": "red shoe"}])
+    company = trained.encode(["title: old old old old hat", "title: red shoe; kind: shoe", "new"])
+    assert alone == pytest.approx(fields, abs=1e-6)
+    assert company[1:2] == pytest.approx(alone, abs=1e-5)
+    assert alone.shape == (1, 16)
+
+
+def test_a_saved_recommender_is_the_same_and_small(trained, tmp_path):
+    trained.save(tmp_path / "kept")
+    again = Recommender.load(tmp_path / "kept")
+    assert again.recommend(k=5).equals(trained.recommend(k=5))
+    assert not list((tmp_path / "kept").rglob("optimizer*"))
+    with pytest.raises(ConfigError, match="exists already"):
+        trained.save(tmp_path / "kept")
+
+
+def test_fitting_without_a_folder_from_pandas(interactions, items, id_recipe):
+    short = id_recipe.model_copy(update={"stages": (id_recipe.stages[0].model_copy(update={"epochs": 1}),)})
+    recommender = Recommender.fit(interactions.to_pandas(), items.to_pandas(), recipe=short)
+    folder = recommender.run.folder
+    assert recommender.recommend(users=["u1"], k=2)["item_id"].len() == 2
+    with pytest.raises(ConfigError, match="knows items by id only and cannot read text"):
+        recommender.encode(["red shoe"])
+    assert folder.exists()
+    del recommender
+    assert not folder.exists(), "a temporary run goes with its recommender"
+
+
+def test_integer_ids_come_back_as_integers(tmp_path, interactions, items, id_recipe):
+    short = id_recipe.model_copy(update={"stages": (id_recipe.stages[0].model_copy(update={"epochs": 1}),)})
+    numbered = items.with_columns(pl.col("item_id").str.slice(1).cast(pl.Int32))
+    logged = interactions.with_columns(
+        pl.col("item_id").str.slice(1).cast(pl.Int32), pl.col("user_id").str.slice(1).cast(pl.Int64)
+    )
+    recommender = Recommender.fit(logged, numbered, recipe=short, out=tmp_path / "run")
+    frame = recommender.recommend(users=[3], k=2)
+    assert frame.schema["item_id"] == pl.Int32
+    assert frame["user_id"].to_list() == [3, 3]
+    assert recommender.recommend(users=["3"], k=2)["item_id"].to_list() == frame["item_id"].to_list()
+
+
+def test_models_and_baselines_stand_in_one_table(trained, tmp_path, interactions, items, id_recipe):
+    other = Recommender.fit(interactions, items, recipe=id_recipe, out=tmp_path / "id")
+    config = {"evaluation": trained.recipe.evaluation}
+    results = compare({"hllm": trained, "sasrec": other}, ["popularity"])
+    assert [r.name for r in results] == ["popularity", "hllm", "sasrec"]
+    assert {r.protocol.dataset for r in results} == {trained.dataset.fingerprint}
+    assert all(math.isfinite(e.mean) for r in results for e in r.all_items.values())
+    assert config["evaluation"] == other.recipe.evaluation
+    with pytest.raises(ConfigError, match=r"unknown baseline 'popularty' \(did you mean 'popularity'\?\)"):
+        trained.evaluate_baseline("popularty")
+
+
+def test_other_protocols_do_not_stand_in_one_table(trained, tmp_path, interactions, items, id_recipe):
+    shorter = Recommender.fit(interactions[:-3], items, recipe=id_recipe, out=tmp_path / "id")
+    with pytest.raises(ConfigError, match=r"a and b were made under different protocols: dataset \("):
+        compare({"a": trained, "b": shorter}, [])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda r: r.recommend(users=["nobody"]), DataError, "1 of 1 users asked for are not in the interactions; first: 'nobody'"),
+        (lambda r: r.recommend(histories=[["i1", "i99"]]), DataError, "1 of 2 items asked for are not in the catalogue; first: 'i99'"),
+        (lambda r: r.recommend(users=["u1"], histories=[[]]), ConfigError, "give users or histories, not both"),
+        (lambda r: r.recommend(histories=[]), DataError, "histories is empty"),
+        (lambda r: r.recommend(k=0), ConfigError, "k is 0; it must be at least 1"),
+        (lambda r: r.similar(), ConfigError, "give either items or texts"),
+        (lambda r: r.encode([]), ConfigError, "texts must be a list with at least one text"),
+        (lambda r: r.encode("red shoe"), ConfigError, "texts must be a list"),
+        (lambda r: r.encode(["  "]), DataError, "a new item needs text"),
+        (lambda r: r.audience({"titel": "x"}), DataError, r"unknown field 'titel' \(did you mean 'title'\?\)"),
+    ],
+)  # fmt: skip
+def test_wrong_questions_are_explained(trained, call, error, message):
+    with pytest.raises(error, match=message):
+        call(trained)
+
+
+def test_vectors_of_another_checkpoint_are_refused(trained_folder, tmp_path):
+    shutil.copytree(trained_folder, tmp_path / "run")
+    manifest = tmp_path / "run" / "table" / "manifest.json"
+    text = manifest.read_text()
+    made_by = Recommender.load(trained_folder).run.table
+    assert made_by.exists()
+    import json
+
+    content = json.loads(text)
+    content["details"]["checkpoint"] = "0" * 64
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"were made by checkpoint 000000000000…, the model is .* make them again"):
+        Recommender.load(tmp_path / "run")
+
+
+def test_validation_in_training_and_evaluation_afterwards_agree(trained):
+    """No train/serve skew: the kept checkpoint's logged value is what the served model gets."""
+    position = trained.run.position()
+    assert trained.evaluate(part="validation").all_items["ndcg@10"].mean == pytest.approx(position.best, abs=1e-6)
+
+
+def test_the_run_keeps_the_data_it_was_trained_on(trained, interactions, items):
+    assert trained.dataset.fingerprint == build_dataset(interactions, items, DataConfig()).fingerprint

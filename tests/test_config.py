@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from hllm.config import Config
+from hllm.errors import ConfigError
+
+
+class Inner(Config):
+    learning_rate: float = 0.1
+    names: tuple[str, ...] = ()
+
+
+class Outer(Config):
+    inner: Inner = Inner()
+    stages: tuple[Inner, ...] = ()
+    count: int = 1
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_and_its_overrides_become_one_config(tmp_path):
+    path = write(tmp_path, "count = 2\n[[stages]]\nlearning_rate = 0.5\n")
+    config = Outer.from_toml(path, ["inner.learning_rate=1e-3", "stages.0.names=['a', 'b']", "count=5"])
+    assert config == Outer(inner=Inner(learning_rate=1e-3), stages=(Inner(learning_rate=0.5, names=("a", "b")),), count=5)
+
+
+def test_an_override_that_is_not_toml_is_a_string(tmp_path):
+    class Named(Config):
+        path: str
+
+    assert Named.from_toml(write(tmp_path, "path = 'x'"), ["path=some/dir"]).path == "some/dir"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[inner]\nlearning_rat = 1.0", r"unknown key 'inner\.learning_rat' \(did you mean 'learning_rate'\?\)"),
+        ("[[stages]]\nlearnin_rate = 1.0", r"unknown key 'stages\.0\.learnin_rate' \(did you mean 'learning_rate'\?\)"),
+        ("zzz = 1", r"unknown key 'zzz'; known here: count, inner, stages"),
+        ("count = 'many'", r"'count': .*integer.*found 'many'"),
+        ("count = ", r"is not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_explained(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        Outer.from_toml(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("count", "not of the form"),
+        ("stages.3.learning_rate=1", "no '3' to go into"),
+        ("count.x=1", "is a value, not a table"),
+    ],
+)
+def test_a_wrong_override_is_explained(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        Outer.from_toml(write(tmp_path, "count = 1"), [override])
+
+
+def test_a_recipe_that_does_not_exist(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no recipe .*nothing\.toml"):
+        Outer.from_toml(tmp_path / "nothing.toml")
+
+
+def test_configs_are_immutable():
+    with pytest.raises(ValueError, match="frozen"):
+        Inner().learning_rate = 1.0

@@ -1,0 +1,50 @@
+import itertools
+import math
+
+import ir_measures
+import numpy as np
+import pytest
+
+from hllm.metrics import TargetRanks, ranking_metrics
+
+
+def ranks(better: list[int], tied: list[int]) -> TargetRanks:
+    return TargetRanks(np.array(better), np.array(tied))
+
+
+def test_metrics_against_ir_measures(rng):
+    """500 users, 40 items, distinct scores: every metric of every user equals ir-measures'."""
+    scores = rng.permuted(np.tile(np.arange(40.0), (500, 1)), axis=1)
+    targets = rng.integers(0, 40, 500)
+    better = (scores > scores[np.arange(500), targets][:, None]).sum(1)
+    ours = ranking_metrics(TargetRanks(better, np.zeros(500, dtype=np.int64)))
+
+    judged = [ir_measures.Qrel(str(u), str(t), 1) for u, t in enumerate(targets)]
+    run = [ir_measures.ScoredDoc(str(u), str(i), s) for u, row in enumerate(scores) for i, s in enumerate(row)]
+    names = {"recall": "R", "ndcg": "nDCG", "mrr": "RR"}
+    measures = {ir_measures.parse_measure(f"{names[k.split('@')[0]]}@{k.split('@')[1]}"): k for k in ours}
+    checked = 0
+    for value in ir_measures.iter_calc(list(measures), judged, run):
+        assert ours[measures[value.measure]][int(value.query_id)] == pytest.approx(value.value, abs=1e-9)
+        checked += 1
+    assert checked == 500 * len(ours), "every user and metric is compared"
+
+
+@pytest.mark.parametrize(("better", "tied"), [(0, 3), (2, 2), (3, 4), (4, 0), (6, 1)])
+def test_ties_are_the_mean_over_every_order_of_the_tied(better, tied):
+    """Brute force: put the target and its tied rivals in each possible order and average."""
+    places = [order.index(0) for order in itertools.permutations(range(tied + 1))]
+    actual = [better + 1 + place for place in places]
+    ours = ranking_metrics(ranks([better], [tied]), cutoffs=(5,))
+    assert ours["recall@5"][0] == pytest.approx(np.mean([r <= 5 for r in actual]))
+    assert ours["ndcg@5"][0] == pytest.approx(np.mean([(r <= 5) / math.log2(1 + r) for r in actual]))
+    assert ours["mrr@5"][0] == pytest.approx(np.mean([(r <= 5) / r for r in actual]))
+
+
+def test_a_model_with_constant_scores_is_at_chance_exactly():
+    """All 1,000 items tied: the target is in the first 10 with probability 10/1000."""
+    assert ranking_metrics(ranks([0], [999]))["recall@10"][0] == pytest.approx(0.01, abs=1e-12)
+
+
+def test_a_target_behind_the_whole_catalogue_is_a_miss():
+    assert all(value[0] == 0 for value in ranking_metrics(ranks([100], [0])).values())

@@ -1,0 +1,40 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hllm
+
+LIGHT = "import sys; {}; heavy = {{'torch', 'transformers', 'polars', 'pydantic'}} & set(sys.modules); assert not heavy, heavy"
+
+
+@pytest.mark.parametrize("statement", ["import hllm", "import hllm.cli.main"])
+def test_importing_is_light(statement):
+    subprocess.run([sys.executable, "-c", LIGHT.format(statement)], check=True)
+
+
+def test_help_is_a_table_of_contents_and_does_not_import_torch():
+    code = (
+        "import sys; sys.argv = ['hllm', '--help']\n"
+        "from hllm.cli.main import main\n"
+        "code = main()\n"
+        "assert not {'torch', 'transformers', 'polars'} & set(sys.modules)\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    for verb in ("data", "model", "train", "evaluate", "report", "recommend", "similar"):
+        assert verb in done.stdout
+
+
+def test_public_names_are_found_and_unknown_ones_are_not():
+    for name in hllm.__all__:
+        assert getattr(hllm, name)
+    with pytest.raises(AttributeError, match="no attribute 'Recomender'"):
+        _ = hllm.Recomender
+
+
+def test_every_file_is_short_enough_to_be_one_concept():
+    files = list(Path(hllm.__file__).parent.rglob("*.py"))
+    assert len(files) > 40, "the package is where the test looks"
+    assert [p.name for p in files if len(p.read_text().splitlines()) > 400] == []
