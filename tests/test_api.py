@@ -29,7 +29,7 @@ def test_recommendations_carry_the_callers_ids(trained):
 @torch.no_grad()
 def test_scores_against_the_two_tiers_by_hand(trained):
     """Encode the catalogue and one history directly and rank by cosine; the frame must say the same."""
-    history = trained.dataset.history(5)[-trained.recipe.model.max_history :]
+    history = trained.dataset.history(5)[-trained.recipe.model.max_history :].copy()
     table = torch.from_numpy(trained.encode(trained.dataset.items.select("title", "kind").to_dicts()))
     one = History(table[torch.from_numpy(history)][None], torch.ones(1, len(history), dtype=torch.bool))
     user = trained.model.user_encoder(one)[0, -1]
@@ -208,7 +208,9 @@ def test_vectors_of_another_checkpoint_are_refused(trained_folder, tmp_path):
     content = json.loads(text)
     content["details"]["checkpoint"] = "0" * 64
     manifest.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match=r"were made by checkpoint 000000000000…, the model is .* make them again"):
+    with pytest.raises(
+        CheckpointError, match=r"were made by checkpoint 000000000000…, the model is .* make them again"
+    ):
         Recommender.load(tmp_path / "run")
 
 

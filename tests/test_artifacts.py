@@ -86,7 +86,7 @@ def test_a_failure_while_writing_leaves_the_old_version_and_nothing_else(tmp_pat
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path):
-    with disk_of(4096), pytest.raises(StorageError, match="the disk is full: .* nothing half-written was left behind"):
+    with disk_of(4096), pytest.raises(StorageError, match=r"the disk is full: .* nothing half-written was left behind"):
         make(tmp_path / "x", b"x" * 10_000)
     assert list(tmp_path.iterdir()) == []
     make(tmp_path / "x", b"old")

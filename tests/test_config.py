@@ -26,7 +26,9 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_a_file_and_its_overrides_become_one_config(tmp_path):
     path = write(tmp_path, "count = 2\n[[stages]]\nlearning_rate = 0.5\n")
     config = Outer.from_toml(path, ["inner.learning_rate=1e-3", "stages.0.names=['a', 'b']", "count=5"])
-    assert config == Outer(inner=Inner(learning_rate=1e-3), stages=(Inner(learning_rate=0.5, names=("a", "b")),), count=5)
+    assert config == Outer(
+        inner=Inner(learning_rate=1e-3), stages=(Inner(learning_rate=0.5, names=("a", "b")),), count=5
+    )
 
 
 def test_an_override_that_is_not_toml_is_a_string(tmp_path):
@@ -61,7 +63,7 @@ def test_a_wrong_file_is_explained(tmp_path, text, message):
 )
 def test_a_wrong_override_is_explained(tmp_path, override, message):
     with pytest.raises(ConfigError, match=message):
-        Outer.from_toml(write(tmp_path, "count = 1"), [override])
+        Outer.from_toml(write(tmp_path, "count = 1\n[[stages]]\n"), [override])
 
 
 def test_a_recipe_that_does_not_exist(tmp_path):

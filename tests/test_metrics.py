@@ -5,7 +5,7 @@ import ir_measures
 import numpy as np
 import pytest
 
-from hllm.metrics import TargetRanks, ranking_metrics
+from hllm.metrics import UNREACHABLE, TargetRanks, ranking_metrics
 
 
 def ranks(better: list[int], tied: list[int]) -> TargetRanks:
@@ -46,5 +46,6 @@ def test_a_model_with_constant_scores_is_at_chance_exactly():
     assert ranking_metrics(ranks([0], [999]))["recall@10"][0] == pytest.approx(0.01, abs=1e-12)
 
 
-def test_a_target_behind_the_whole_catalogue_is_a_miss():
-    assert all(value[0] == 0 for value in ranking_metrics(ranks([100], [0])).values())
+def test_a_target_that_cannot_be_recommended_is_a_miss_at_every_cut_off():
+    metrics = ranking_metrics(ranks([UNREACHABLE], [0]), cutoffs=(1, 10, 100_000))
+    assert all(value[0] == 0 for value in metrics.values())

@@ -129,7 +129,7 @@ def test_a_full_disk_while_unpacking_leaves_nothing(index, tmp_path):
 def test_a_python_without_pip(index, tmp_path, monkeypatch):
     venv.create(tmp_path / "bare", with_pip=False)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
-    with pytest.raises(FetchError, match="has no pip, which fetches tiny-data==1.0: python -m ensurepip"):
+    with pytest.raises(FetchError, match=r"has no pip, which fetches tiny-data==1.0: python -m ensurepip"):
         fetch(wheel(index), tmp_path / "thing")
 
 

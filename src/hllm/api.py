@@ -5,7 +5,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -54,7 +54,7 @@ class Recommender:
     @classmethod
     def fit(
         cls, interactions: Table, items: Table, *, recipe: Recipe | Path | str, out: Path | str | None = None
-    ) -> Self:
+    ) -> "Recommender":
         """Train on two tables (data frames or paths) as the recipe says.
 
         The run is kept in `out`; a run that was stopped there goes on, a finished one is loaded. Without `out`
@@ -68,7 +68,7 @@ class Recommender:
         return recommender
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
+    def load(cls, path: Path | str) -> "Recommender":
         """Open a finished run; CheckpointError if it is damaged or training has not finished an epoch."""
         run = Run(Path(path))
         run.read_recipe()
@@ -220,7 +220,7 @@ class Recommender:
         self,
         users: Sequence[Any] | pl.Series | None,
         histories: Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]] | None,
-    ) -> tuple[pl.Series, list[Int[np.ndarray, " position"]]]:
+    ) -> tuple[pl.Series, list[Int[np.ndarray, " _"]]]:
         if histories is not None:
             named = histories if isinstance(histories, Mapping) else dict(enumerate(histories))
             if not named:

@@ -4,11 +4,13 @@ import tomllib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hllm.errors import ConfigError, nearest
+
+Model = TypeVar("Model", bound="Config")
 
 
 class Config(BaseModel):
@@ -17,7 +19,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], *, where: str) -> Self:
+    def from_dict(cls: type[Model], values: dict[str, Any], *, where: str) -> Model:
         """Validate `values`; ConfigError lists every fault with its path and, for unknown keys, the nearest."""
         try:
             return cls.model_validate(values)
@@ -26,7 +28,7 @@ class Config(BaseModel):
             raise ConfigError(f"{where}: " + "; ".join(lines)) from None
 
     @classmethod
-    def from_toml(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
+    def from_toml(cls: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
         """Read a TOML file and apply `overrides` of the form "a.b=value" on top.
 
         A value is read as TOML if it can be (numbers, true, lists), otherwise as a plain string.

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_MASKED = -1e9  # exp of it is exactly 0; -inf would make the gradient of a row with nothing left NaN
+
 
 class InfoNCE(NamedTuple):
     """The loss, and how many negatives the mask left in it."""
@@ -37,14 +39,14 @@ def info_nce(
     negatives vanish, and the loss with them, once the embeddings draw together.
     """
     user, positive, negatives = (F.normalize(x.float(), dim=-1, eps=1e-6) for x in (user, positive, negatives))
-    positive_logit = scale * (user * positive).sum(-1, keepdim=True)  # (query, 1)
+    positive_logit = scale * (user * positive).sum(-1)  # (query,)
     same = positive_ids[:, None] == negative_ids
-    negative_logits = (scale * (user @ negatives.T)).masked_fill(same, -torch.inf)  # (query, negative)
-    logits = torch.cat([positive_logit, negative_logits], dim=-1)
-    loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+    negative_logits = (scale * user @ negatives.T).masked_fill(same, _MASKED)  # (query, negative)
+    # -log softmax of the positive, without a copy of the matrix to put the positive beside the negatives
+    loss = F.softplus(torch.logsumexp(negative_logits, dim=-1) - positive_logit).mean()
     with torch.no_grad():
         masked = same.float().mean() if same.numel() else loss.new_zeros(())
-        top1 = (logits.argmax(-1) == 0).float().mean()
+        top1 = (positive_logit >= negative_logits.amax(-1)).float().mean() if same.numel() else loss.new_ones(())
     return InfoNCE(loss, masked, top1)
 
 

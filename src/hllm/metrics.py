@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 CUTOFFS = (5, 10, 20, 50)
+UNREACHABLE = 2**62  # beyond every cut-off
 DEFINITIONS = {
     "recall": "expected share of users whose target is among the first k (one target: also called hit rate)",
     "ndcg": "expected 1/log2(1 + rank) if rank <= k else 0 (one target: the ideal is 1)",
@@ -27,7 +28,7 @@ class TargetRanks:
     """Where each user's target stands among the ranked catalogue."""
 
     better: Int[np.ndarray, " user"]
-    """Number of items scored strictly higher; the catalogue's size for a target that cannot be recommended."""
+    """Number of items scored strictly higher; UNREACHABLE for a target that cannot be recommended."""
     tied: Int[np.ndarray, " user"]
     """Number of other items with exactly the target's score."""
 

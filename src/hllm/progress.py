@@ -4,11 +4,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 PLAIN_INTERVAL_S = 15.0
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What the worker calls: how much more is done, and a short text of figures."""
 

@@ -61,8 +61,14 @@ def test_similar(hllm, trained_folder, question):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recommend", "--user", "nobody"], "DataError: 1 of 1 users asked for are not in the interactions; first: 'nobody'"),
-        (["recommend", "--history", "i1,zz"], "DataError: 1 of 2 items asked for are not in the catalogue; first: 'zz'"),
+        (
+            ["recommend", "--user", "nobody"],
+            "DataError: 1 of 1 users asked for are not in the interactions; first: 'nobody'",
+        ),
+        (
+            ["recommend", "--history", "i1,zz"],
+            "DataError: 1 of 2 items asked for are not in the catalogue; first: 'zz'",
+        ),
         (["recommend", "--new-item", " "], "DataError: a new item needs text"),
         (["recommend"], "ConfigError: give one of --user ID, --history ID,ID,… or --new-item TEXT"),
         (["similar", "--item", "zz"], "DataError: 1 of 1 items asked for"),

@@ -110,7 +110,10 @@ def test_the_fingerprint_is_of_the_data_not_of_the_files(interactions, items, da
 
 
 def test_unknown_ids_are_counted_and_shown(dataset):
-    with pytest.raises(DataError, match=r"2 of 3 users asked for are not in the interactions; first: 'x', 'y'\. Known ids look like 'u0'"):
+    with pytest.raises(
+        DataError,
+        match=r"2 of 3 users asked for are not in the interactions; first: 'x', 'y'\. Known ids look like 'u0'",
+    ):
         dataset.user_rows(["u1", "x", "y"])
     with pytest.raises(DataError, match=r"1 of 1 items asked for are not in the catalogue; first: 'nope'"):
         dataset.item_rows(["nope"])

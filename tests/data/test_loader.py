@@ -40,7 +40,11 @@ def test_the_order_is_a_function_of_seed_stage_epoch_and_step(dataset):
     first = fingerprints(loader(dataset).batches(epoch=1))
     assert fingerprints(loader(dataset).batches(epoch=1)) == first
     assert fingerprints(loader(dataset).batches(epoch=1, first_step=2)) == first[2:]
-    for other in (loader(dataset).batches(epoch=2), loader(dataset, seed=2).batches(1), loader(dataset, stage=1).batches(1)):
+    for other in (
+        loader(dataset).batches(epoch=2),
+        loader(dataset, seed=2).batches(1),
+        loader(dataset, stage=1).batches(1),
+    ):
         assert fingerprints(other) != first
 
 
@@ -70,7 +74,9 @@ def test_sampled_negatives_are_distinct_and_uniform(rng):
     assert np.abs(counts - 800).max() < 5 * np.sqrt(800 * 0.6), "five standard deviations"
     mixed = choose_negatives(NegativesConfig(num_sampled=4), batch_items=np.array([0, 1]), num_items=10, rng=rng)
     assert {0, 1} <= set(mixed.tolist())
-    assert len(choose_negatives(NegativesConfig(num_sampled=99), batch_items=np.array([0]), num_items=10, rng=rng)) == 10
+    assert (
+        len(choose_negatives(NegativesConfig(num_sampled=99), batch_items=np.array([0]), num_items=10, rng=rng)) == 10
+    )
 
 
 def test_padding_is_on_the_right():

@@ -33,5 +33,7 @@ def test_a_new_item_without_text_is_refused():
         render_text("  ", FIELDS, PromptConfig())
     with pytest.raises(DataError, match="a new item needs text in at least one of title, year; found none"):
         render_fields({"title": None}, FIELDS, PromptConfig())
-    with pytest.raises(DataError, match=r"unknown field 'titel' \(did you mean 'title'\?\); items are read by title, year"):
+    with pytest.raises(
+        DataError, match=r"unknown field 'titel' \(did you mean 'title'\?\); items are read by title, year"
+    ):
         render_fields({"titel": "x"}, FIELDS, PromptConfig())

@@ -36,7 +36,11 @@ def test_leave_one_out_takes_each_users_last_two_items(log):
         if length < 3:
             assert (split.train_end[user], split.validation[user], split.test[user]) == (length, NONE, NONE)
         else:
-            assert (split.train_end[user], split.validation[user], split.test[user]) == (length - 2, length - 2, length - 1)
+            assert (split.train_end[user], split.validation[user], split.test[user]) == (
+                length - 2,
+                length - 2,
+                length - 1,
+            )
     assert split.in_training(dataset).sum() + 2 * (lengths >= 3).sum() == len(log), "train + validation + test = all"
 
 
@@ -89,7 +93,9 @@ def test_splits_that_leave_nothing_are_explained():
     short = dataset_of([(u, 1, t) for u in range(4) for t in range(2)])
     with pytest.raises(DataError, match="leaves no validation target"):
         split_dataset(short, SplitConfig())
-    with pytest.raises(DataError, match="leaves no user with two training interactions; the longest of 4 histories has 3"):
+    with pytest.raises(
+        DataError, match="leaves no user with two training interactions; the longest of 4 histories has 3"
+    ):
         split_dataset(dataset_of([(u, 1, t) for u in range(4) for t in range(3)]), SplitConfig())
     with pytest.raises(DataError, match="needs real times: all interactions have the same one"):
         split_dataset(dataset_of([(0, 1, 5)] * 9), SplitConfig(kind="temporal"))

@@ -106,9 +106,7 @@ def test_the_protocol_travels_with_the_numbers(world):
 
 def test_without_cold_targets_there_are_no_cold_numbers(world):
     dataset, split = world
-    result = evaluate(
-        "x", ExactRetriever(Constant(6)), dataset, split, "validation", EvaluationConfig(cold_at_most=-1)
-    )
+    result = evaluate("x", ExactRetriever(Constant(6)), dataset, split, "validation", EvaluationConfig(cold_at_most=-1))
     assert result.cold_items == {}
 
 

@@ -54,9 +54,9 @@ def test_other_decoders_come_through_the_same_door(tmp_path, config, model):
 
 
 def test_wrong_models_are_explained(tmp_path, tiny_llama):
-    with pytest.raises(ConfigError, match="num_layers is 3, but the model in .* has 2 layers; choose 1 to 2"):
+    with pytest.raises(ConfigError, match=r"num_layers is 3, but the model in .* has 2 layers; choose 1 to 2"):
         load_backbone(tiny_llama, num_layers=3, pretrained=True)
-    with pytest.raises(ConfigError, match="is not a Hugging Face model directory: it has no config.json"):
+    with pytest.raises(ConfigError, match=r"is not a Hugging Face model directory: it has no config.json"):
         load_backbone(tmp_path, num_layers=None, pretrained=True)
     shutil.copytree(tiny_llama, tmp_path / "bare")
     (tmp_path / "bare" / "model.safetensors").unlink()
@@ -66,7 +66,9 @@ def test_wrong_models_are_explained(tmp_path, tiny_llama):
     weights = load_file(tiny_llama / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "partial" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"lack 1 of the network's tensors; first: layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"lack 1 of the network's tensors; first: layers\.1\.mlp\.up_proj\.weight"
+    ):
         load_backbone(tmp_path / "partial", num_layers=None, pretrained=True)
     assert load_backbone(tmp_path / "partial", num_layers=1, pretrained=True), "the first layer is whole"
     (tmp_path / "odd").mkdir()

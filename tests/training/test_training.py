@@ -104,7 +104,9 @@ def test_every_step_is_logged_with_its_speed(trained_folder):
 
 def test_a_folder_of_another_recipe_or_other_data_is_refused(tmp_path, interactions, items, recipe, trained_folder):
     other = recipe.model_copy(update={"seed": 9})
-    with pytest.raises(ConfigError, match=r"holds a run of another recipe \(they differ in: seed\); give another --out"):
+    with pytest.raises(
+        ConfigError, match=r"holds a run of another recipe \(they differ in: seed\); give another --out"
+    ):
         fit(interactions, items, other, trained_folder, base=tmp_path)
     with pytest.raises(DataError, match="was begun on other data"):
         fit(interactions[:-1], items, recipe, trained_folder, base=tmp_path)
@@ -131,28 +133,35 @@ def test_what_is_no_run_or_unfinished_is_explained(tmp_path, monkeypatch, intera
 
 def test_the_alarm_stops_a_collapse_but_bears_a_slow_start():
     alarm = CollapseAlarm()
+    collapsed = {"loss": 6.0, "gradient_norm": 1.0, "mean_cosine": 0.999, "masked_negatives": 0.0}
     for step in range(PATIENCE - 1):
-        alarm.check(step, loss=6.0, mean_cosine=0.999, masked_negatives=0.0)
-    alarm.check(PATIENCE, loss=6.0, mean_cosine=0.9, masked_negatives=0.0)
-    with pytest.raises(TrainingError, match=r"collapsed: mean cosine 0\.9990 for 100 steps .* Lower item_learning_rate"):
-        for step in range(PATIENCE):
-            alarm.check(step, loss=6.0, mean_cosine=0.999, masked_negatives=0.0)
+        alarm.check(step, **collapsed)
+    alarm.check(PATIENCE, **(collapsed | {"mean_cosine": 0.9}))
+    for step in range(PATIENCE - 1):
+        alarm.check(step, **collapsed)
+    with pytest.raises(
+        TrainingError, match=r"collapsed: mean cosine 0\.9990 for 100 steps .* Lower item_learning_rate"
+    ):
+        alarm.check(PATIENCE, **collapsed)
 
 
-def test_the_alarm_stops_a_loss_that_is_not_finite_and_negatives_that_are_all_masked():
-    with pytest.raises(TrainingError, match="the loss of step 7 is nan: lower learning_rate"):
-        CollapseAlarm().check(7, loss=math.nan, mean_cosine=0.0, masked_negatives=0.0)
+def test_the_alarm_stops_what_is_not_finite_and_negatives_that_are_all_masked():
+    with pytest.raises(TrainingError, match=r"step 7 has loss nan and gradient norm 1\.0: lower learning_rate"):
+        CollapseAlarm().check(7, math.nan, 1.0, mean_cosine=0.0, masked_negatives=0.0)
+    with pytest.raises(TrainingError, match=r"step 7 has loss 1\.0 and gradient norm inf: lower learning_rate"):
+        CollapseAlarm().check(7, 1.0, math.inf, mean_cosine=0.0, masked_negatives=0.0)
     alarm = CollapseAlarm()
+    for step in range(PATIENCE - 1):
+        alarm.check(step, 1.0, 1.0, mean_cosine=0.0, masked_negatives=0.9)
     with pytest.raises(TrainingError, match="90% of the negatives are the target itself"):
-        for step in range(PATIENCE):
-            alarm.check(step, loss=1.0, mean_cosine=0.0, masked_negatives=0.9)
+        alarm.check(PATIENCE, 1.0, 1.0, mean_cosine=0.0, masked_negatives=0.9)
 
 
 def test_the_alarm_watches_training(tmp_path, interactions, items, tiny_llama):
     """A rate that blows the weights up ends in an error, not in a run that looks finished."""
     values = recipe_values(tiny_llama, tiny_llama)
     values["stages"] = [{"epochs": 40, "learning_rate": 1e30, "warmup": 0.0, "max_gradient_norm": 1e30}]
-    with pytest.raises(TrainingError, match="the loss of step"):
+    with pytest.raises(TrainingError, match="the item embeddings are no longer finite: lower learning_rate"):
         fit(interactions, items, Recipe.from_dict(values, where="test"), tmp_path / "run", base=tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 import sys
 
-import click
 import typer
 
 from hllm.cli import fetch, recommend, run
@@ -47,20 +46,17 @@ def _top(version: bool = typer.Option(False, "--version", help="Print the versio
 def main() -> int:
     """Run the command line; errors meant for people end in one line on stderr."""
     try:
-        return int(app(standalone_mode=False) or 0)
+        app()
+    except SystemExit as end:  # typer has shown its own messages about the use of verbs and options
+        return end.code if isinstance(end.code, int) else 0
     except (DataError, ConfigError, CheckpointError) as error:
         return _fail(error, EXIT_WRONG_INPUT)
     except HllmError as error:
         return _fail(error, EXIT_FAILURE)
-    except click.ClickException as error:
-        error.show()
-        return EXIT_WRONG_INPUT
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         sys.stderr.write("\nhllm: stopped; what was finished is kept\n")
         return EXIT_FAILURE
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        sys.stderr.close()
-        return 0
+    return 0
 
 
 def _fail(error: HllmError, code: int) -> int:

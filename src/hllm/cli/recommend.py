@@ -21,7 +21,9 @@ def recommend(
     user: str | None = typer.Option(None, "--user", help="A user id of the training data."),
     history: str | None = typer.Option(None, "--history", help='Item ids, oldest first: "id,id,…".'),
     new_item: str | None = typer.Option(
-        None, "--new-item", help='The text of an item nobody has seen: "title: …; genres: …". Shows whom to offer it to.'
+        None,
+        "--new-item",
+        help='The text of an item nobody has seen: "title: …; genres: …". Shows whom to offer it to.',
     ),
     k: int = K,
     include_seen: bool = typer.Option(False, "--include-seen", help="Keep items that the user has already."),

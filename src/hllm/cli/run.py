@@ -22,7 +22,7 @@ def train(
     recipe: Path = typer.Argument(help="A recipe, such as recipes/demo.toml."),
     out: Path = typer.Option(..., "--out", help="The run's directory; a run stopped there goes on."),
     overrides: list[str] = typer.Option(
-        [], "--set", metavar="A.B=VALUE", help="Change one key of the recipe, such as stages.0.epochs=2; repeatable."
+        (), "--set", metavar="A.B=VALUE", help="Change one key of the recipe, such as stages.0.epochs=2; repeatable."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
 ) -> None:
@@ -32,7 +32,11 @@ def train(
     recommender = fit_recipe(recipe, out, overrides)
     position = recommender.run.position()
     if as_json:
-        typer.echo(json.dumps({"run": str(out), "steps": position.step, "elapsed_s": position.elapsed_s, "ndcg@10": position.best}))
+        typer.echo(
+            json.dumps(
+                {"run": str(out), "steps": position.step, "elapsed_s": position.elapsed_s, "ndcg@10": position.best}
+            )
+        )
         return
     typer.echo(
         f"{out}: {position.step:,} steps in {position.elapsed_s:,.0f} s; best validation ndcg@10 {position.best:.4f}\n"
@@ -70,13 +74,15 @@ def report(
 ) -> None:
     """Write one self-contained HTML page: metrics with intervals, loss curve, example users, cold items."""
     from hllm import artifacts
-    from hllm.cli.examples import examples
     from hllm.api import compare
+    from hllm.cli.examples import examples
     from hllm.evaluation.report import html_report
 
     runs = _open([run, *against])
     page = html_report(
-        compare(runs, _names(baselines)), examples(runs[_label(run)]), {name: r.run.events() for name, r in runs.items()}
+        compare(runs, _names(baselines)),
+        examples(runs[_label(run)]),
+        {name: r.run.events() for name, r in runs.items()},
     )
     target = out or run / "report.html"
     artifacts.write_text(target, page)

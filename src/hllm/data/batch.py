@@ -65,7 +65,7 @@ def text_batch(token_ids: Sequence[Sequence[int]]) -> ItemBatch:
 
 
 def sequence_batch(
-    windows: Sequence[Int[np.ndarray, " position"]],
+    windows: Sequence[Int[np.ndarray, " _"]],
     negatives: Int[np.ndarray, " negative"],
     tokens: TokenCache | None,
 ) -> SequenceBatch:
@@ -88,7 +88,7 @@ def sequence_batch(
 
 
 def pad(
-    sequences: Sequence[Int[np.ndarray, " position"]],
+    sequences: Sequence[Int[np.ndarray, " _"]],
 ) -> tuple[Int[np.ndarray, "batch position"], Bool[np.ndarray, "batch position"]]:
     """Put sequences side by side, padded on the right with 0, and return the mask of what is real."""
     lengths = np.array([len(s) for s in sequences])

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int
+from polars.exceptions import ComputeError
 
 from hllm import artifacts
 from hllm.data import checks
@@ -64,9 +66,10 @@ class Dataset:
         title = self.items[self.title_col].cast(pl.String)
         return title.zip_with(title.fill_null("").str.strip_chars() != "", self.item_ids.cast(pl.String))
 
-    def history(self, user_index: int | np.integer[Any]) -> Int[np.ndarray, " position"]:
+    def history(self, user_index: SupportsIndex) -> Int[np.ndarray, " position"]:
         """Return all items of one user, oldest first."""
-        return self.item_index[self.offsets[user_index] : self.offsets[user_index + 1]]
+        user = index(user_index)
+        return self.item_index[self.offsets[user] : self.offsets[user + 1]]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -161,9 +164,9 @@ def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Data
     text_cols = _text_columns(catalogue, config)
     catalogue, dropped = _drop_items_without_text(catalogue, text_cols, config)
 
-    index = catalogue.select(config.item_col).with_columns(pl.int_range(pl.len(), dtype=_INDEX).alias("item_index"))
+    numbered = catalogue.select(config.item_col).with_columns(pl.int_range(pl.len(), dtype=_INDEX).alias("item_index"))
     known = _times(events, config.time_col)
-    known = known.join(index, on=config.item_col, how="left", maintain_order="left")
+    known = known.join(numbered, on=config.item_col, how="left", maintain_order="left")
     unknown = known.filter(pl.col("item_index").is_null())[config.item_col]
     if config.unknown_items == "error":
         checks.reject_unknown_items(unknown.filter(~unknown.is_in(dropped.implode())), len(events))
@@ -230,7 +233,7 @@ def _times(events: pl.DataFrame, time_col: str | None) -> pl.DataFrame:
         number = column.cast(pl.Float64, strict=False) if not column.dtype.is_integer() else column
         times = number.cast(pl.Int64, strict=False)
         if column.dtype == pl.String and number.null_count() > column.null_count():
-            times = column.str.to_datetime(strict=False, time_unit="us").cast(pl.Int64)
+            times = _dates(column)
     bad = events.filter(times.is_null())
     if len(bad):
         raise DataError(
@@ -238,6 +241,14 @@ def _times(events: pl.DataFrame, time_col: str | None) -> pl.DataFrame:
             f"{first_few(bad[time_col])}. Expected a number, or a date such as 2024-05-31 12:00:00"
         )
     return events.with_columns(times.alias("timestamp"))
+
+
+def _dates(column: pl.Series) -> pl.Series:
+    """Return microseconds for text such as "2024-05-31 12:00:00", null for text that is no date."""
+    try:
+        return column.str.to_datetime(strict=False, time_unit="us").cast(pl.Int64)
+    except ComputeError:  # not even one value looks like a date
+        return pl.Series([None] * len(column), dtype=pl.Int64)
 
 
 def _lookup(known: pl.Series, wanted: Sequence[Any] | pl.Series, *, noun: str, where: str) -> Int[np.ndarray, " row"]:
@@ -255,4 +266,4 @@ def _lookup(known: pl.Series, wanted: Sequence[Any] | pl.Series, *, noun: str, w
             f"{len(bad):,} of {len(given):,} {noun} asked for are not in {where}; first: {first_few(bad)}. "
             f"Known ids look like {first_few(known)}"
         )
-    return rows.to_numpy()
+    return rows.to_numpy(writable=True)

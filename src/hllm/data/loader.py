@@ -21,7 +21,7 @@ class WindowConfig(Config):
     """Most items the User LLM reads at once: the latest ones when scoring, consecutive windows when training."""
 
 
-def training_windows(dataset: Dataset, split: Split, max_history: int) -> list[Int[np.ndarray, " position"]]:
+def training_windows(dataset: Dataset, split: Split, max_history: int) -> list[Int[np.ndarray, " _"]]:
     """Cut each user's training items into windows of at most max_history + 1, from the latest backwards.
 
     Neighbouring windows share one item, so that every item but a user's first is a target exactly once.

@@ -106,7 +106,7 @@ def _temporal(dataset: Dataset, config: SplitConfig) -> Split:
     if dataset.timestamps.min() == dataset.timestamps.max():
         raise DataError('split.kind = "temporal" needs real times: all interactions have the same one')
     in_order = np.sort(dataset.timestamps)
-    validation_cut, test_cut = (in_order[int(share * len(in_order))] for share in shares)
+    validation_cut, test_cut = (int(in_order[int(share * len(in_order))]) for share in shares)
     starts = dataset.offsets[:-1]
     users = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
 

@@ -5,7 +5,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from hllm.metrics import TargetRanks
+from hllm.metrics import UNREACHABLE, TargetRanks
 from hllm.retrieval.retriever import Histories, Recommendations, Scorer
 
 USERS_PER_TILE = 256
@@ -54,7 +54,7 @@ class ExactRetriever:
             scores = self._scores(histories[tile], exclude[tile])
             target = scores[np.arange(len(scores)), targets[tile]][:, None]
             impossible = np.isneginf(target[:, 0])
-            better[tile] = np.where(impossible, self.scorer.num_items, (scores > target).sum(1))
+            better[tile] = np.where(impossible, UNREACHABLE, (scores > target).sum(1))
             tied[tile] = np.where(impossible, 0, (scores == target).sum(1) - 1)
         return TargetRanks(better, tied)
 

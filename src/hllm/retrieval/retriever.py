@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from hllm.metrics import TargetRanks
 
-Histories = Sequence[Int[np.ndarray, " position"]]
+Histories = Sequence[Int[np.ndarray, " _"]]
 """Item indices of each user, oldest first."""
 
 
@@ -21,6 +21,7 @@ class Recommendations:
     scores: Float[np.ndarray, "user k"]
 
 
+@runtime_checkable
 class Retriever(Protocol):
     """Ranks the whole catalogue for histories."""
 
@@ -41,10 +42,11 @@ class Retriever(Protocol):
     def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: Histories) -> TargetRanks:
         """Return where each user's target stands among all items but the excluded ones.
 
-        An excluded target cannot be recommended: it counts as behind the whole catalogue.
+        An excluded target cannot be recommended: its `better` is UNREACHABLE, a miss at every cut-off.
         """
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Gives every item of the catalogue a score for each history: all that an exact Retriever needs."""
 

@@ -20,12 +20,12 @@ class CollapseAlarm:
         self.steps_collapsed = 0
         self.steps_masked = 0
 
-    def check(self, step: int, *, loss: float, mean_cosine: float, masked_negatives: float) -> None:
-        """Take one step's numbers."""
-        if not math.isfinite(loss):
+    def check(self, step: int, loss: float, gradient_norm: float, mean_cosine: float, masked_negatives: float) -> None:
+        """Take one step's numbers, before it changes the weights."""
+        if not math.isfinite(loss + gradient_norm):
             raise TrainingError(
-                f'the loss of step {step} is {loss}: lower learning_rate, or set precision = "fp32". The last '
-                "checkpoint is from before it"
+                f"step {step} has loss {loss} and gradient norm {gradient_norm}: lower learning_rate, or set "
+                'precision = "fp32". The last checkpoint is from before it'
             )
         self.steps_collapsed = self.steps_collapsed + 1 if mean_cosine > COLLAPSED_COSINE else 0
         if self.steps_collapsed >= PATIENCE:

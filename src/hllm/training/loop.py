@@ -12,6 +12,7 @@ from hllm.data.loader import TrainingLoader
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.embedding.encode import encode_catalogue
+from hllm.errors import TrainingError
 from hllm.evaluation.evaluate import mean_metrics
 from hllm.models.checkpoint import load_weights, save_checkpoint
 from hllm.models.item.cached import CachedItemEncoder
@@ -25,10 +26,23 @@ from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.model import ModelScorer
 from hllm.training.alarm import CollapseAlarm
 from hllm.training.optimizer import build_optimizer, load_optimizer, save_optimizer
-from hllm.training.recipe import Recipe
+from hllm.training.recipe import Recipe, StageConfig
 from hllm.training.run import Position, Run
 
 SELECT_BY = "ndcg@10"
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What one stage trains, and with what."""
+
+    number: int
+    config: StageConfig
+    model: SequentialRecommender
+    loader: TrainingLoader
+    optimizer: torch.optim.AdamW
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    alarm: CollapseAlarm
 
 
 @dataclass(frozen=True)
@@ -58,100 +72,75 @@ class Trainer:
             position = self._train_stage(number, position)
 
     def _train_stage(self, number: int, position: Position) -> Position:
-        stage = self.recipe.stages[number]
-        working = self._frozen_items() if stage.item_tier == "frozen" else self.model
-        loader = TrainingLoader(
-            self.dataset,
-            self.split,
-            self.tokens,
-            max_history=self.recipe.model.max_history,
-            batch_size=stage.batch_size,
-            negatives=stage.negatives,
-            seed=self.recipe.seed,
-            stage=number,
-        )
-        optimizer, schedule = build_optimizer(working, stage, stage.epochs * loader.steps_per_epoch)
-        if position.epoch:
-            load_optimizer(optimizer, self.run.last / "optimizer.safetensors")
-            schedule.last_epoch = position.epoch * loader.steps_per_epoch - 1
-            schedule.step()
-        with progress(stage.name, stage.epochs * loader.steps_per_epoch) as advance:
-            advance(position.epoch * loader.steps_per_epoch)
-            for epoch in range(position.epoch, stage.epochs):
-                torch.manual_seed(int(stream(self.recipe.seed, "dropout", number, epoch).integers(2**62)))
+        stage = self._prepare_stage(number, position)
+        done = position.epoch * stage.loader.steps_per_epoch
+        with progress(stage.config.name, stage.config.epochs * stage.loader.steps_per_epoch) as advance:
+            advance(done)
+            for epoch in range(position.epoch, stage.config.epochs):
                 start = time.monotonic()
-                self._train_epoch(working, loader, optimizer, schedule, number, epoch, position, advance)
-                steps = position.step + loader.steps_per_epoch
-                metrics = self._validate(working)
-                elapsed = position.elapsed_s + time.monotonic() - start
-                finished = epoch + 1 == stage.epochs
+                self._train_epoch(stage, epoch, position, advance)
+                metrics = self._validate(stage.model)
+                finished = epoch + 1 == stage.config.epochs
                 position = Position(
                     stage=number + finished,
                     epoch=0 if finished else epoch + 1,
-                    step=steps,
-                    elapsed_s=elapsed,
+                    step=position.step + stage.loader.steps_per_epoch,
+                    elapsed_s=position.elapsed_s + time.monotonic() - start,
                     best=max(position.best, metrics[SELECT_BY]),
                 )
-                self.run.log(
-                    {
-                        "event": "validation",
-                        "stage": number,
-                        "epoch": epoch,
-                        "step": steps,
-                        "elapsed_s": elapsed,
-                        **metrics,
-                    }
-                )
+                event = {"event": "validation", "stage": number, "epoch": epoch, "step": position.step}
+                self.run.log(event | {"elapsed_s": position.elapsed_s} | metrics)
                 if metrics[SELECT_BY] == position.best:
                     self._save(self.run.best, position, metrics, None)
-                self._save(self.run.last, position, metrics, None if finished else optimizer)
+                self._save(self.run.last, position, metrics, None if finished else stage.optimizer)
         return position
 
-    def _train_epoch(
-        self,
-        model: SequentialRecommender,
-        loader: TrainingLoader,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-        stage: int,
-        epoch: int,
-        position: Position,
-        advance: Progress,
-    ) -> None:
-        model.train()
-        precision = resolve_precision(self.recipe.precision, self.device)
-        alarm = CollapseAlarm()
-        settings = self.recipe.stages[stage]
-        start, items_done, tokens_done = time.monotonic(), 0, 0
-        for index, batch in enumerate(loader.batches(epoch)):
-            with autocast(precision, self.device):
-                outcome = self.objective(model, batch.to(self.device))
-            optimizer.zero_grad()
-            outcome.loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient_norm)
-            optimizer.step()
-            schedule.step()
+    def _prepare_stage(self, number: int, position: Position) -> _Stage:
+        config = self.recipe.stages[number]
+        frozen = config.item_tier == "frozen"
+        model = self._frozen_items() if frozen else self.model
+        loader = TrainingLoader(
+            self.dataset,
+            self.split,
+            None if frozen else self.tokens,
+            max_history=self.recipe.model.max_history,
+            batch_size=config.batch_size,
+            negatives=config.negatives,
+            seed=self.recipe.seed,
+            stage=number,
+        )
+        steps, done = (epochs * loader.steps_per_epoch for epochs in (config.epochs, position.epoch))
+        optimizer, schedule = build_optimizer(model, config, steps, steps_done=done)
+        if position.epoch:
+            load_optimizer(optimizer, self.run.last / "optimizer.safetensors")
+        return _Stage(number, config, model, loader, optimizer, schedule, CollapseAlarm())
 
-            step = position.step + index + 1
-            numbers = {name: float(value) for name, value in outcome.numbers.items()}
+    def _train_epoch(self, stage: _Stage, epoch: int, position: Position, advance: Progress) -> None:
+        torch.manual_seed(int(stream(self.recipe.seed, "dropout", stage.number, epoch).integers(2**62)))
+        stage.model.train()
+        precision = resolve_precision(self.recipe.precision, self.device)
+        start, items_done, tokens_done = time.monotonic(), 0, 0
+        for step, batch in enumerate(stage.loader.batches(epoch), start=position.step + 1):
+            with autocast(precision, self.device):
+                outcome = self.objective(stage.model, batch.to(self.device))
+            stage.optimizer.zero_grad()
+            outcome.loss.backward()
+            norm = float(nn.utils.clip_grad_norm_(stage.model.parameters(), stage.config.max_gradient_norm))
             loss = float(outcome.loss.detach())
-            alarm.check(
-                step,
-                loss=loss,
-                mean_cosine=numbers["mean_cosine"],
-                masked_negatives=numbers["masked_negatives"],
-            )
+            numbers = {name: float(value) for name, value in outcome.numbers.items()}
+            stage.alarm.check(step, loss, norm, numbers["mean_cosine"], numbers["masked_negatives"])
+            stage.optimizer.step()
+            stage.schedule.step()
+
             items_done += len(batch.items)
             tokens_done += int(batch.items.lengths.sum())
             seconds = time.monotonic() - start
             rates = {"items_per_s": items_done / seconds, "tokens_per_s": tokens_done / seconds}
-            event = {"event": "step", "stage": stage, "epoch": epoch, "step": step}
-            event |= {"elapsed_s": position.elapsed_s + seconds, "loss": loss, "gradient_norm": float(norm)}
-            self.run.log(event | {"learning_rate": schedule.get_last_lr()[-1]} | numbers | rates)
-            advance(
-                1,
-                f"loss {loss:.3f}, {rates['items_per_s']:,.0f} items/s, {rates['tokens_per_s']:,.0f} tokens/s",
-            )
+            event = {"event": "step", "stage": stage.number, "epoch": epoch, "step": step}
+            event |= {"elapsed_s": position.elapsed_s + seconds, "loss": loss, "gradient_norm": norm}
+            self.run.log(event | {"learning_rate": stage.schedule.get_last_lr()[-1]} | numbers | rates)
+            read = f", {rates['tokens_per_s']:,.0f} tokens/s" if tokens_done else ""
+            advance(1, f"loss {loss:.3f}, {rates['items_per_s']:,.0f} items/s{read}")
 
     def _validate(self, model: SequentialRecommender) -> dict[str, float]:
         """Embed the catalogue and rank it for the validation targets, by the code that serves."""
@@ -160,6 +149,8 @@ class Trainer:
             model.item_encoder, self.dataset.num_items, self.tokens,
             device=self.device, precision=self.recipe.precision, label="validate",
         )  # fmt: skip
+        if not bool(torch.isfinite(table).all()):
+            raise TrainingError("the item embeddings are no longer finite: lower learning_rate")
         scorer = ModelScorer(
             model,
             table,

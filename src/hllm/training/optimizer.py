@@ -15,9 +15,9 @@ _LANGUAGE_MODEL = ("item_encoder.backbone.", "item_encoder.item_token")
 
 
 def build_optimizer(
-    model: nn.Module, stage: StageConfig, num_steps: int
+    model: nn.Module, stage: StageConfig, num_steps: int, *, steps_done: int = 0
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """Return the optimizer over trainable parameters, in up to four groups, and its schedule."""
+    """Return the optimizer over trainable parameters, in up to four groups, and its schedule after `steps_done`."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -42,7 +42,9 @@ def build_optimizer(
             return (step + 1) / warmup
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup)))
 
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]  # what the schedule multiplies, wherever it starts
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=steps_done - 1)
 
 
 def save_optimizer(optimizer: torch.optim.AdamW, file: Path) -> None:
