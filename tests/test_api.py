@@ -146,6 +146,13 @@ def test_fitting_without_a_folder_from_pandas(interactions, items, id_recipe):
     assert not folder.exists(), "a temporary run goes with its recommender"
 
 
+def test_without_a_recipe_the_default_says_what_to_fetch(interactions, items, tmp_path, monkeypatch):
+    monkeypatch.setenv("HLLM_HOME", str(tmp_path / "home"))
+    with pytest.raises(ConfigError, match="minilm-l6 is not on this machine yet: hllm model fetch minilm-l6"):
+        Recommender.fit(interactions, items, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_integer_ids_come_back_as_integers(tmp_path, interactions, items, id_recipe):
     short = id_recipe.model_copy(update={"stages": (id_recipe.stages[0].model_copy(update={"epochs": 1}),)})
     numbered = items.with_columns(pl.col("item_id").str.slice(1).cast(pl.Int32))

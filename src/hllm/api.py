@@ -33,7 +33,7 @@ from hllm.precision import choose_device
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.model import ModelScorer
 from hllm.training.fit import fit, recipe_from
-from hllm.training.recipe import Recipe
+from hllm.training.recipe import Recipe, default_recipe
 from hllm.training.run import Run
 
 ItemText = str | Mapping[str, Any]
@@ -53,14 +53,19 @@ class Recommender:
 
     @classmethod
     def fit(
-        cls, interactions: Table, items: Table, *, recipe: Recipe | Path | str, out: Path | str | None = None
+        cls,
+        interactions: Table,
+        items: Table,
+        *,
+        recipe: Recipe | Path | str | None = None,
+        out: Path | str | None = None,
     ) -> "Recommender":
-        """Train on two tables (data frames or paths) as the recipe says.
+        """Train on two tables (data frames or paths) as the recipe (None: `default_recipe()`) says.
 
         The run is kept in `out`; a run that was stopped there goes on, a finished one is loaded. Without `out`
         it lives in a temporary folder until `save`. The recipe's own data.source is not used.
         """
-        chosen, base = recipe_from(recipe)
+        chosen, base = recipe_from(default_recipe() if recipe is None else recipe)
         folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="hllm-")) / "run"
         recommender = cls.load(fit(interactions, items, chosen, folder, base=base).folder)
         if out is None:

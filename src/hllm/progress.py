@@ -63,9 +63,10 @@ def _plain(label: str, total: int | None) -> Iterator[Progress]:
         nonlocal done, shown
         done += advance
         now = time.monotonic()
-        if now - shown < PLAIN_INTERVAL_S and done != total:
+        ended = done == total and advance > 0
+        if now - shown < PLAIN_INTERVAL_S and not ended:
             return
-        if done == total and now - start < 1.0:
+        if ended and now - start < 1.0:
             return  # short work needs no line
         shown = now
         of = f" of {total:,}" if total is not None else ""

@@ -138,3 +138,8 @@ def test_titles_fall_back_to_the_id():
         pl.DataFrame({"item_id": ["a", "b"], "title": [None, "B"], "plot": ["p", "q"]}), DataConfig(),
     )  # fmt: skip
     assert dataset.titles.to_list() == ["a", "B"]
+
+
+def test_without_a_time_column_the_files_order_is_the_order():
+    log = events(("u", "c", 9), ("u", "a", 1)).drop("timestamp")
+    assert titles_of(build_dataset(log, ITEMS, DataConfig(time_col="")), "u") == ["C", "A"]

@@ -117,6 +117,25 @@ def test_a_folder_of_another_recipe_or_other_data_is_refused(tmp_path, interacti
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
+def test_a_recipe_that_cannot_be_built_leaves_nothing(tmp_path, interactions, items, tiny_llama):
+    values = recipe_values(tiny_llama, tiny_llama)
+    values["model"]["user"]["num_layers"] = 9
+    with pytest.raises(ConfigError, match=r"num_layers is 9, but the model in .* has 2 layers"):
+        fit(interactions, items, Recipe.from_dict(values, where="test"), tmp_path / "run", base=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_checkpoint_may_be_begun_anew(tmp_path, monkeypatch, interactions, items, recipe):
+    def stop(self, event):
+        raise Stopped
+
+    monkeypatch.setattr(Run, "log", stop)
+    for seed, rows in ((1, interactions), (2, interactions[:-2])):
+        with pytest.raises(Stopped):
+            fit(rows, items, recipe.model_copy(update={"seed": seed}), tmp_path / "run", base=tmp_path)
+    assert Run(tmp_path / "run").read_recipe().seed == 2
+
+
 def test_what_is_no_run_or_unfinished_is_explained(tmp_path, monkeypatch, interactions, items, recipe):
     with pytest.raises(CheckpointError, match=r"is not a run: it has no recipe\.json"):
         Recommender.load(tmp_path)

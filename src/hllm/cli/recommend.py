@@ -62,8 +62,10 @@ def similar(
     from hllm.api import Recommender
 
     recommender = Recommender.load(run)
-    frame = recommender.similar([item], k=k) if item is not None else recommender.similar(texts=[text], k=k)
-    title = f"like {recommender.title_of([item])[0] if item is not None else text}"
+    if text is not None:
+        frame, title = recommender.similar(texts=[text], k=k), f"like {text!r}"
+    else:
+        frame, title = recommender.similar([item], k=k), f"like {recommender.title_of([item])[0]}"
     _show(frame.with_columns(title=recommender.title_of(frame["item_id"])), title, as_json)
 
 

@@ -151,7 +151,7 @@ def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Data
     events = read_table(interactions, name="interactions")
     require_columns(catalogue, {"item_col": config.item_col}, name="items")
     wanted = {"user_col": config.user_col, "item_col": config.item_col}
-    if config.time_col is not None:
+    if config.time_col:
         wanted["time_col"] = config.time_col
     require_columns(events, wanted, name="interactions")
     checks.reject_null_ids(catalogue, config.item_col, name="items")
@@ -222,9 +222,9 @@ def _without_text(items: pl.DataFrame, text_cols: tuple[str, ...]) -> pl.Series:
     return items.select(pl.all_horizontal(texts)).to_series()
 
 
-def _times(events: pl.DataFrame, time_col: str | None) -> pl.DataFrame:
+def _times(events: pl.DataFrame, time_col: str) -> pl.DataFrame:
     """Return `events` with an integer column "timestamp": microseconds for dates, else the caller's number."""
-    if time_col is None:
+    if not time_col:
         return events.with_columns(pl.lit(0, dtype=pl.Int64).alias("timestamp"))
     column = events[time_col]
     if column.dtype.is_temporal():

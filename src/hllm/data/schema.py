@@ -18,8 +18,8 @@ class DataConfig(Config):
     """Column of the interactions that names the user."""
     item_col: str = "item_id"
     """Column of both tables that names the item."""
-    time_col: str | None = "timestamp"
-    """Column of the interactions that orders them: any number or date. None: the file's order is the order."""
+    time_col: str = "timestamp"
+    """Column of the interactions that orders them: any number or date. "": the file's order is the order."""
     text_cols: tuple[str, ...] | None = None
     """Columns of the items that describe an item, in the order they are read. None: every text column."""
     title_col: str | None = None

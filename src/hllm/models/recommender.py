@@ -54,6 +54,6 @@ class SequentialRecommender(nn.Module):
         mask: Bool[Tensor, "batch position"],
     ) -> Float[Tensor, "batch dim"]:
         """Return each user's embedding after the last real position; histories are rows of `table`."""
-        users = self.user_encoder(History(table[history], mask))
+        users: Tensor = self.user_encoder(History(table[history], mask))
         last = mask.sum(-1) - 1
         return users[torch.arange(len(users), device=users.device), last]

@@ -33,20 +33,21 @@ def fit(interactions: Table, items: Table, recipe: Recipe, folder: Path, *, base
     Relative paths in the recipe start at `base`. Raises ConfigError if `folder` belongs to another recipe, and
     DataError if it belongs to other data.
     """
+    run = Run(folder)
+    run.require_room_for(recipe)
     dataset = build_dataset(interactions, items, recipe.data)
     split = split_dataset(dataset, recipe.split)
-    run = Run(folder)
-    run.write_recipe(recipe)
-    _keep_dataset(run, dataset)
     if run.position().stage < len(recipe.stages):
-        tokenizer = None
-        tokens = None
+        torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
+        model = build_model(recipe.model, num_items=dataset.num_items, base=base)
+        _begin(run, recipe, dataset)  # only now: what is wrong with the recipe has shown itself
+        tokenizer, tokens = None, None
         if recipe.model.item.kind == "llm":
             tokenizer = resolve_backbone(recipe.model.item.backbone, base)
             tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
-        torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
-        model = build_model(recipe.model, num_items=dataset.num_items, base=base)
         Trainer(model, recipe, dataset, split, tokens, tokenizer, next_item, run, choose_device()).train()
+    else:
+        _begin(run, recipe, dataset)
     embed_catalogue(run, dataset, recipe)
     return run
 
@@ -78,8 +79,9 @@ def embed_catalogue(run: Run, dataset: Dataset, recipe: Recipe) -> None:
     ItemEmbeddingTable(vectors, checkpoint).save(run.table, dataset.item_ids)
 
 
-def _keep_dataset(run: Run, dataset: Dataset) -> None:
-    if run.dataset.exists():
+def _begin(run: Run, recipe: Recipe, dataset: Dataset) -> None:
+    """Put recipe and dataset into the run; DataError if it has been trained on other data."""
+    if run.last.exists():
         kept = artifacts.verify(run.dataset, "dataset").details["fingerprint"]
         if kept != dataset.fingerprint:
             raise DataError(
@@ -87,6 +89,7 @@ def _keep_dataset(run: Run, dataset: Dataset) -> None:
                 "give another --out, or remove that directory"
             )
         return
+    run.write_recipe(recipe)
     dataset.save(run.dataset)
 
 

@@ -10,6 +10,8 @@ from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig
 from hllm.evaluation.protocol import EvaluationConfig
 from hllm.models.build import ModelConfig
+from hllm.models.item.text import TextItemConfig
+from hllm.models.user.llm import UserLLMConfig
 from hllm.precision import Precision
 
 
@@ -67,3 +69,29 @@ class Recipe(Config):
         if not value:
             raise ValueError("at least one [[stages]] table is needed")
         return value
+
+
+def default_recipe() -> Recipe:
+    """Return what `Recommender.fit` uses when it is given no recipe: small models, for a CPU.
+
+    The first layers of MiniLM read the items, the first layers of SmolLM2 the histories; the user tier learns on
+    frozen item vectors first, then both tiers together. `recipes/demo.toml` has the reasons.
+    """
+    return Recipe(
+        about="The default: small models, first the user tier, then both tiers",
+        data=DataConfig(),
+        model=ModelConfig(
+            item=TextItemConfig(backbone="minilm-l6", num_layers=3, pooling="mean", whiten=True),
+            user=UserLLMConfig(backbone="smollm2-135m", num_layers=2),
+        ),
+        stages=(
+            StageConfig(
+                name="user tier on frozen items",
+                item_tier="frozen",
+                epochs=3,
+                learning_rate=1e-3,
+                negatives=NegativesConfig(num_sampled=2048),
+            ),
+            StageConfig(name="both tiers", epochs=2),
+        ),
+    )

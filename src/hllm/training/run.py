@@ -69,11 +69,14 @@ class Run:
         """The resolved recipe."""
         return self.folder / "recipe.json"
 
-    def write_recipe(self, recipe: Recipe) -> None:
-        """Store the resolved recipe; ConfigError if the directory belongs to another one."""
+    def require_room_for(self, recipe: Recipe) -> None:
+        """Raise ConfigError if the directory holds something else, or training of another recipe.
+
+        A run without a checkpoint has nothing to lose: its recipe may be replaced.
+        """
         if self.recipe.is_file():
             stored = self.read_recipe()
-            if stored != recipe:
+            if stored != recipe and self.last.exists():
                 ours, theirs = recipe.model_dump(), stored.model_dump()
                 differing = ", ".join(key for key in ours if ours[key] != theirs[key])
                 raise ConfigError(
@@ -82,6 +85,9 @@ class Run:
                 )
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise ConfigError(f"{self.folder} is not empty and holds no run; give another --out")
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Store the resolved recipe."""
         artifacts.write_text(self.recipe, recipe.model_dump_json(indent=1))
 
     def read_recipe(self) -> Recipe:

@@ -1,6 +1,5 @@
 """The Item LLM: a language model reads an item's text, ended by a learnt [ITEM] vector, and makes one vector of it."""
 
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -15,9 +14,8 @@ from hllm.models.backbone import Backbone
 from hllm.models.item.projector import Projector
 from hllm.models.tiers import ItemEncoder
 
-MAX_CHUNK_TOKENS = 8192
-MIN_CHUNK_TOKENS = 512  # smaller matrix products would waste more than the padding does
-MAX_PADDING = 1.05  # tokens computed / tokens needed
+# Tokens in a chunk, padding included. On a CPU small chunks keep the padding small and cost nothing.
+CHUNK_TOKENS = {"cpu": 1024, "cuda": 16_384}
 
 
 class TextItemConfig(Config):
@@ -70,11 +68,17 @@ class TextItemEncoder(ItemEncoder):
     def pool(self, items: ItemBatch) -> Float[Tensor, "item width"]:
         """Return the language model's own vector of each item, before the projector.
 
-        Items are sorted by length and run in chunks of like length, so little is padding.
+        Items are sorted by length and run in chunks of like length, so little is padding. The number of items
+        in a chunk depends on its longest item alone: the shapes recur from batch to batch, and the kernels that
+        are built for each shape are found ready (on a CPU this saved a quarter of a training step).
         """
         starts = items.lengths.cumsum(0) - items.lengths
-        order = items.lengths.argsort(stable=True)
-        parts = [self._pool_chunk(items, starts, chunk) for chunk in self._chunks(items.lengths[order], order)]
+        order = items.lengths.argsort(descending=True, stable=True)
+        parts = []
+        while (done := sum(map(len, parts))) < len(order):
+            longest = int(items.lengths[order[done]]) + 1
+            chunk = order[done : done + max(1, CHUNK_TOKENS[items.tokens.device.type] // longest)]
+            parts.append(self._pool_chunk(items, starts, chunk))
         pooled = torch.cat(parts)
         return pooled[order.argsort().to(pooled.device)]
 
@@ -82,18 +86,6 @@ class TextItemEncoder(ItemEncoder):
         """Map the language model's vectors to the embedding space."""
         projected: Tensor = pooled if self.projector is None else self.projector(pooled)
         return projected
-
-    def _chunks(self, lengths: Int[Tensor, " item"], order: Int[Tensor, " item"]) -> Iterator[Int[Tensor, " chunk"]]:
-        """Cut `order`, sorted by length, where a chunk would grow too large or too much of it would be padding."""
-        start, needed = 0, 0
-        for end, length in enumerate(lengths.tolist()):
-            computed = (end + 1 - start) * (length + 1)
-            padded = computed > MAX_PADDING * (needed + length + 1)
-            if end > start and (computed > MAX_CHUNK_TOKENS or (padded and needed >= MIN_CHUNK_TOKENS)):
-                yield order[start:end]
-                start, needed = end, 0
-            needed += length + 1
-        yield order[start:]
 
     def _pool_chunk(
         self, items: ItemBatch, starts: Int[Tensor, " item"], chunk: Int[Tensor, " chunk"]

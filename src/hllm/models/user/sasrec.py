@@ -39,7 +39,7 @@ class SASRec(UserEncoder):
         nn.init.normal_(self.positions.weight, std=0.02)
         self.dropout = nn.Dropout(dropout)
         block = nn.TransformerEncoderLayer(
-            dim, num_heads, 4 * dim, dropout, activation="gelu", batch_first=True, norm_first=True
+            dim, num_heads, dim, dropout, activation="gelu", batch_first=True, norm_first=True
         )
         self.blocks = nn.TransformerEncoder(block, num_layers, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
 
