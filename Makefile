@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo smoke test check format slow clean
+.PHONY: demo smoke test check format network clean
 
 demo: $(VENV)/.demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -25,8 +25,8 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-slow: $(VENV)/.dev
-	$(BIN)/pytest -q -m "slow or network"
+network: $(VENV)/.dev
+	$(BIN)/pytest -q -m network
 
 clean:
 	rm -rf $(VENV) demo-output

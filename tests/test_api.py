@@ -1,3 +1,4 @@
+import json
 import math
 import shutil
 
@@ -125,6 +126,45 @@ def test_a_text_is_encoded_alike_in_every_form_and_company(trained):
     assert alone.shape == (1, 16)
 
 
+def test_the_text_of_a_known_item_ranks_behind_that_item(trained):
+    """Ties go to what is there already, in the audience as in the lists."""
+    best = trained.recommend(users=["u2"], k=1)["item_id"][0]
+    text = trained.dataset.items.filter(pl.col("item_id") == best).select("title", "kind").row(0, named=True)
+    audience = trained.audience(text, k=12)
+    assert audience.filter(audience["user_id"] == "u2")["rank"].item() == 2
+
+
+def test_a_damaged_recipe_or_other_data_are_refused(trained_folder, tmp_path, trained):
+    for name, change in (
+        (
+            "recipe",
+            lambda run: (run / "recipe.json").write_text(
+                (run / "recipe.json").read_text().replace('"max_history": 8', '"max_history": 9')
+            ),
+        ),
+        ("dataset", lambda run: (shutil.rmtree(run / "dataset"), trained.dataset.extended(NEW).save(run / "dataset"))),
+    ):
+        shutil.copytree(trained_folder, tmp_path / name)
+        change(tmp_path / name)
+        with pytest.raises(CheckpointError, match=f"the {name} in .* is not the one its checkpoint was trained with"):
+            Recommender.load(tmp_path / name)
+    (tmp_path / "recipe" / "recipe.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"recipe\.json is damaged"):
+        Recommender.load(tmp_path / "recipe")
+
+
+def test_training_over_a_saved_copy_is_refused_or_does_nothing(trained, tmp_path, interactions, items, recipe):
+    """A copy without the last checkpoint once looked untrained and was overwritten."""
+    trained.save(tmp_path / "kept")
+    with pytest.raises(ConfigError, match="holds a run of another recipe"):
+        Recommender.fit(interactions, items, recipe=recipe.model_copy(update={"seed": 5}), out=tmp_path / "kept")
+    again = Recommender.fit(interactions, items, recipe=recipe, out=tmp_path / "kept")
+    assert again.recommend(k=3).equals(trained.recommend(k=3))
+    trained.add_items(NEW)
+    with pytest.raises(ConfigError, match="items added by add_items live in memory only"):
+        trained.save(tmp_path / "other")
+
+
 def test_a_saved_recommender_is_the_same_and_small(trained, tmp_path):
     trained.save(tmp_path / "kept")
     again = Recommender.load(tmp_path / "kept")
@@ -148,7 +188,7 @@ def test_fitting_without_a_folder_from_pandas(interactions, items, id_recipe):
 
 def test_without_a_recipe_the_default_says_what_to_fetch(interactions, items, tmp_path, monkeypatch):
     monkeypatch.setenv("HLLM_HOME", str(tmp_path / "home"))
-    with pytest.raises(ConfigError, match="minilm-l6 is not on this machine yet: hllm model fetch minilm-l6"):
+    with pytest.raises(ConfigError, match="smollm2-135m is not on this machine yet: hllm model fetch smollm2-135m"):
         Recommender.fit(interactions, items, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -168,12 +208,10 @@ def test_integer_ids_come_back_as_integers(tmp_path, interactions, items, id_rec
 
 def test_models_and_baselines_stand_in_one_table(trained, tmp_path, interactions, items, id_recipe):
     other = Recommender.fit(interactions, items, recipe=id_recipe, out=tmp_path / "id")
-    config = {"evaluation": trained.recipe.evaluation}
     results = compare({"hllm": trained, "sasrec": other}, ["popularity"])
     assert [r.name for r in results] == ["popularity", "hllm", "sasrec"]
     assert {r.protocol.dataset for r in results} == {trained.dataset.fingerprint}
     assert all(math.isfinite(e.mean) for r in results for e in r.all_items.values())
-    assert config["evaluation"] == other.recipe.evaluation
     with pytest.raises(ConfigError, match=r"unknown baseline 'popularty' \(did you mean 'popularity'\?\)"):
         trained.evaluate_baseline("popularty")
 
@@ -207,12 +245,7 @@ def test_wrong_questions_are_explained(trained, call, error, message):
 def test_vectors_of_another_checkpoint_are_refused(trained_folder, tmp_path):
     shutil.copytree(trained_folder, tmp_path / "run")
     manifest = tmp_path / "run" / "table" / "manifest.json"
-    text = manifest.read_text()
-    made_by = Recommender.load(trained_folder).run.table
-    assert made_by.exists()
-    import json
-
-    content = json.loads(text)
+    content = json.loads(manifest.read_text())
     content["details"]["checkpoint"] = "0" * 64
     manifest.write_text(json.dumps(content))
     with pytest.raises(

@@ -103,12 +103,25 @@ def test_a_text_file_on_a_full_disk(tmp_path):
 
 def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path):
     make(tmp_path / "x", b"old")
-    (tmp_path / ".x.partial-dead").mkdir()
-    (tmp_path / "x").rename(tmp_path / ".x.old-99")  # killed between the two renames
+    (tmp_path / ".x.partial-999999999-dead").mkdir()
+    (tmp_path / "x").rename(tmp_path / ".x.old-999999999")  # killed between the two renames
     with pytest.raises(RuntimeError, match="stop"), artifacts.writing(tmp_path / "x", "thing", {}):
         raise RuntimeError("stop")
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
     artifacts.verify(tmp_path / "x", "thing")
+
+
+def test_a_version_left_aside_by_a_kill_is_found_by_a_reader(tmp_path):
+    make(tmp_path / "x", b"old")
+    (tmp_path / "x").rename(tmp_path / ".x.old-999999999")
+    artifacts.verify(tmp_path / "x", "thing")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_a_running_process_is_writing_is_left_alone(tmp_path):
+    (tmp_path / ".x.partial-1-theirs").mkdir()  # process 1 always runs
+    make(tmp_path / "x")
+    assert (tmp_path / ".x.partial-1-theirs").is_dir()
 
 
 def test_a_place_that_is_a_file_cannot_hold_a_directory(tmp_path):

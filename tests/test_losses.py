@@ -64,14 +64,19 @@ def test_without_any_negative_left_the_loss_is_zero_and_so_is_its_gradient():
     assert torch.equal(user.grad, torch.zeros_like(user))
 
 
-def test_logits_are_fp32_even_for_bf16_inputs():
-    """With bf16 logits the cosines 1 and 0.999 would be one number, and the loss ln 2."""
+def test_logits_are_fp32_even_under_autocast():
+    """In bf16 the cosines 1 and 0.999 are one number, and the loss would be ln 2 = .693.
+
+    Autocast casts the inputs of a product whatever their type, so the loss has to switch it off: it once did not.
+    """
     close = torch.tensor([[0.999, math.sqrt(1 - 0.999**2)]])
-    args = [torch.tensor([unit(0)]), torch.tensor([unit(0)]), close]
-    result = info_nce(
-        *(x.bfloat16() for x in args), positive_ids=torch.tensor([0]), negative_ids=torch.tensor([1]), scale=100.0
-    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = info_nce(
+            torch.tensor([unit(0)]), torch.tensor([unit(0)]), close,
+            positive_ids=torch.tensor([0]), negative_ids=torch.tensor([1]), scale=100.0,
+        )  # fmt: skip
     assert result.loss.dtype == torch.float32
+    assert result.loss.item() == pytest.approx(math.log(1 + math.exp(-0.1)), abs=1e-4)
 
 
 def test_mean_cosine_against_all_pairs(rng):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hllm import artifacts
-from hllm.errors import CheckpointError, ConfigError, FetchError, StorageError
+from hllm.errors import ConfigError, FetchError, StorageError
 from hllm.wheels import Wheel, fetch_wheel
 
 from .test_artifacts import disk_of
@@ -67,7 +67,7 @@ def test_a_wheel_becomes_a_directory_once(index, tmp_path):
 def test_a_damaged_copy_is_found_when_asked_for_again(index, tmp_path):
     fetch(wheel(index), tmp_path / "thing")
     (tmp_path / "thing" / "a.bin").write_bytes(PAYLOAD[:-1])
-    with pytest.raises(CheckpointError, match=r"a\.bin is damaged"):
+    with pytest.raises(FetchError, match=r"a\.bin is damaged: .* Remove .*thing and fetch again"):
         fetch(wheel(index), tmp_path / "thing")
 
 

@@ -66,10 +66,15 @@ class Recommender:
         it lives in a temporary folder until `save`. The recipe's own data.source is not used.
         """
         chosen, base = recipe_from(default_recipe() if recipe is None else recipe)
-        folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="hllm-")) / "run"
-        recommender = cls.load(fit(interactions, items, chosen, folder, base=base).folder)
-        if out is None:
-            weakref.finalize(recommender, shutil.rmtree, folder.parent, ignore_errors=True)
+        if out is not None:
+            return cls.load(fit(interactions, items, chosen, Path(out), base=base).folder)
+        folder = Path(tempfile.mkdtemp(prefix="hllm-"))
+        try:
+            recommender = cls.load(fit(interactions, items, chosen, folder / "run", base=base).folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        weakref.finalize(recommender, shutil.rmtree, folder, ignore_errors=True)
         return recommender
 
     @classmethod
@@ -83,15 +88,24 @@ class Recommender:
             )
         model, _, manifest = load_checkpoint(run.best)
         table = ItemEmbeddingTable.load(run.table, checkpoint=manifest.fingerprint)
-        return cls(run, Dataset.load(run.dataset), model, table)
+        dataset = Dataset.load(run.dataset)
+        for name, found in (("dataset", dataset.fingerprint), ("recipe", run.read_recipe().fingerprint)):
+            if found != manifest.details[name]:
+                raise CheckpointError(
+                    f"the {name} in {run.folder} is not the one its checkpoint was trained with: fingerprint "
+                    f"{found[:12]}…, expected {manifest.details[name][:12]}…; restore it from a copy, or train again"
+                )
+        return cls(run, dataset, model, table)
 
     def save(self, path: Path | str) -> None:
-        """Copy the run to `path`, without the state that only resuming needs."""
+        """Copy the run to `path`; ConfigError if items were added in memory, which the run does not hold."""
         target = Path(path)
+        if self.dataset.num_items != len(Dataset.load(self.run.dataset).items):
+            raise ConfigError("items added by add_items live in memory only; save before adding, and add them again")
         if target.exists():
             raise ConfigError(f"{target} exists already; give a new directory")
         with artifacts.writing(target, "run", {}) as folder:
-            shutil.copytree(self.run.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("last", ".*"))
+            shutil.copytree(self.run.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
 
     @property
     def split(self) -> Split:
@@ -156,18 +170,19 @@ class Recommender:
         """Return the k users to whom a brand-new item, known only by its text, would be offered first.
 
         The frame is user_id, score (cosine), rank: the place the item would take in that user's own list of
-        unseen items. Users are ordered by that place, then by score.
+        unseen items, behind those that score the same. Users are ordered by that place, then by score.
         """
         _require_k(k)
         _, histories = self._histories(None, None)
-        vector = F.normalize(self._vectors([text]), dim=-1, eps=1e-6)[0]
+        vector = F.normalize(self._vectors([text]), dim=-1, eps=1e-6)
         users = F.normalize(self.scorer.users(histories), dim=-1, eps=1e-6)
-        score = (users @ vector).cpu().numpy()
-        above = np.empty(len(histories), dtype=np.int64)
-        for user, (history, own) in enumerate(zip(histories, score, strict=True)):
-            others = (users[user] @ self.scorer.unit.T).cpu().numpy()
-            others[history] = -np.inf
-            above[user] = (others > own).sum()
+        table = torch.cat([self.scorer.unit, vector])  # one product for all, so that equal items score equally
+        score, above = np.empty(len(histories)), np.empty(len(histories), dtype=np.int64)
+        for user, history in enumerate(histories):
+            scores = (table @ users[user]).cpu().numpy()
+            scores[history] = -np.inf
+            score[user] = scores[-1]
+            above[user] = (scores[:-1] >= scores[-1]).sum()
         order = np.lexsort((-score, above))[:k]
         return pl.DataFrame(
             {

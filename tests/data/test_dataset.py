@@ -43,9 +43,33 @@ def test_tables_that_disagree_on_the_ids_type_meet_as_text():
     assert dataset.item_ids.to_list() == ["7"]
 
 
+@pytest.mark.parametrize(("item_kind", "log_kind"), [(pl.Int32, pl.Int64), (pl.Int64, pl.Float64)])
+def test_integer_ids_of_other_widths_stay_the_catalogues(item_kind, log_kind):
+    items = pl.DataFrame({"item_id": pl.Series([7, 8], dtype=item_kind), "title": ["x", "y"]})
+    log = pl.DataFrame({"user_id": ["u"], "item_id": pl.Series([8], dtype=log_kind), "timestamp": [1]})
+    dataset = build_dataset(log, items, DataConfig())
+    assert dataset.item_ids.dtype == item_kind
+    assert dataset.history(0).tolist() == [1]
+
+
+def test_other_columns_of_the_callers_do_not_matter():
+    """A column named item_index or user_index once took the place of our own numbering."""
+    log = events(("u", "b", 2), ("u", "a", 1)).with_columns(item_index=pl.lit(5), user_index=pl.lit(3))
+    dataset = build_dataset(log, ITEMS.with_columns(item_index=pl.lit(9)), DataConfig())
+    assert dataset.history(0).tolist() == [0, 1]
+    assert dataset.offsets.tolist() == [0, 2]
+
+
+def test_fractions_and_nanoseconds_keep_their_order():
+    """Fractions once were cut to whole numbers, which made ties of them."""
+    for later, earlier in ((0.9, 0.1), ("10.9", "10.1"), ("1732000000000000100", "1732000000000000050")):
+        log = pl.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"], "timestamp": [later, earlier]})
+        assert titles_of(build_dataset(log, ITEMS, DataConfig()), "u") == ["B", "A"]
+
+
 def test_numbers_and_dates_in_csv_are_times(tmp_path):
     ITEMS.write_csv(tmp_path / "items.csv")
-    for first, second in (("10", "9.5"), ("2024-01-02 10:00:00", "2024-01-01 10:00:00")):
+    for first, second in (("10", "9"), ("10", "9.5"), ("2024-01-02 10:00:00", "2024-01-01 10:00:00")):
         (tmp_path / "events.csv").write_text(f"user_id,item_id,timestamp\nu,a,{first}\nu,b,{second}\n")
         dataset = build_dataset(tmp_path / "events.csv", tmp_path / "items.csv", DataConfig())
         assert titles_of(dataset, "u") == ["B", "A"]
@@ -67,6 +91,8 @@ def test_numbers_and_dates_in_csv_are_times(tmp_path):
         ({"interactions": events(("u", "a", 1), (None, "a", 2))}, r"1 of 2 interactions have no user_id; first in data rows 2"),
         ({"items": ITEMS.with_columns(item_id=pl.Series([None, "b", "c"]))}, r"1 of 3 items have no item_id"),
         ({"interactions": events(("u", "a", "soon"))}, r"1 of 1 interactions have no readable time in 'timestamp'; first: 'soon'"),
+        ({"interactions": events(("u", "a", 1)).with_columns(timestamp=pl.lit(True))}, r"'timestamp' is of type Boolean; expected"),
+        ({"config": DataConfig(text_cols=())}, r"data\.text_cols names each column once, and at least one; found \[\]"),
         ({"items": pl.DataFrame({"item_id": ["a"], "price": [1.0]})}, r"items have no text column besides the id 'item_id'"),
     ],
 )  # fmt: skip
@@ -130,6 +156,15 @@ def test_items_can_be_added_at_the_end(dataset):
         dataset.extended(new.with_columns(title=pl.lit(""), kind=pl.lit(None)))
     with pytest.raises(DataError, match="items have no column 'kind'"):
         dataset.extended(new.drop("kind"))
+
+
+def test_new_items_with_ids_of_another_type_are_refused():
+    numbered = build_dataset(
+        pl.DataFrame({"user_id": ["u"], "item_id": [7], "timestamp": [1]}),
+        pl.DataFrame({"item_id": [7], "title": ["x"]}), DataConfig(),
+    )  # fmt: skip
+    with pytest.raises(DataError, match="the new items' columns do not have the catalogue's types"):
+        numbered.extended(pl.DataFrame({"item_id": ["x1"], "title": ["y"]}))
 
 
 def test_titles_fall_back_to_the_id():

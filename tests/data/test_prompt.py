@@ -29,10 +29,13 @@ def test_a_text_with_colons_and_semicolons_of_its_own_is_kept_whole():
 
 
 def test_a_new_item_without_text_is_refused():
-    with pytest.raises(DataError, match='a new item needs text, such as "title: …"; found an empty one'):
-        render_text("  ", FIELDS, PromptConfig())
-    with pytest.raises(DataError, match="a new item needs text in at least one of title, year; found none"):
+    message = 'a new item needs text, such as "title: …", in at least one of title, year'
+    for text in ("  ", "title: ", ";", "title: ; year:"):
+        with pytest.raises(DataError, match=message):
+            render_text(text, FIELDS, PromptConfig())
+    with pytest.raises(DataError, match=message):
         render_fields({"title": None}, FIELDS, PromptConfig())
+    assert render_fields({"year": 0}, FIELDS, PromptConfig()) == "year: 0", "0 is a value"
     with pytest.raises(
         DataError, match=r"unknown field 'titel' \(did you mean 'title'\?\); items are read by title, year"
     ):

@@ -94,7 +94,7 @@ def test_splits_that_leave_nothing_are_explained():
     with pytest.raises(DataError, match="leaves no validation target"):
         split_dataset(short, SplitConfig())
     with pytest.raises(
-        DataError, match="leaves no user with two training interactions; the longest of 4 histories has 3"
+        DataError, match="leaves no user with two training interactions, so nothing to learn from; the longest of 4"
     ):
         split_dataset(dataset_of([(u, 1, t) for u in range(4) for t in range(3)]), SplitConfig())
     with pytest.raises(DataError, match="needs real times: all interactions have the same one"):

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -176,12 +177,32 @@ def test_the_alarm_stops_what_is_not_finite_and_negatives_that_are_all_masked():
         alarm.check(PATIENCE, 1.0, 1.0, mean_cosine=0.0, masked_negatives=0.9)
 
 
-def test_the_alarm_watches_training(tmp_path, interactions, items, tiny_llama):
+def test_the_alarm_watches_training(tmp_path, monkeypatch, interactions, items, recipe):
+    """With a threshold that any embeddings pass, three steps must be enough to stop."""
+    monkeypatch.setattr("hllm.training.alarm.COLLAPSED_COSINE", -1.0)
+    monkeypatch.setattr("hllm.training.alarm.PATIENCE", 3)
+    with pytest.raises(TrainingError, match=r"the item embeddings have collapsed: .* for 3 steps up to step 3"):
+        fit(interactions, items, recipe, tmp_path / "run", base=tmp_path)
+
+
+def test_embeddings_that_are_not_finite_stop_training(tmp_path, interactions, items, tiny_llama):
     """A rate that blows the weights up ends in an error, not in a run that looks finished."""
     values = recipe_values(tiny_llama, tiny_llama)
     values["stages"] = [{"epochs": 40, "learning_rate": 1e30, "warmup": 0.0, "max_gradient_norm": 1e30}]
     with pytest.raises(TrainingError, match="the item embeddings are no longer finite: lower learning_rate"):
         fit(interactions, items, Recipe.from_dict(values, where="test"), tmp_path / "run", base=tmp_path)
+
+
+def test_a_line_of_metrics_cut_off_by_a_kill_does_not_block_the_run(tmp_path, trained_folder):
+    shutil.copytree(trained_folder, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    whole = run.events()
+    with run.metrics.open("a") as file:
+        file.write('{"event": "st')
+    assert run.events() == whole
+    run.forget_after(3)
+    assert run.events() == [event for event in whole if event["step"] <= 3]
+    assert 0 < len(run.events()) < len(whole)
 
 
 def test_rates_warm_up_and_fall_as_a_cosine():
@@ -213,10 +234,28 @@ def test_only_matrices_decay_and_the_language_model_has_its_own_rate(trained):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"temperature": 0}, r"model\.temperature.*greater than or equal to 0\.01"),
+        ({"max_history": 0}, r"model\.max_history.*greater than or equal to 1"),
+        ({"user": {"kind": "sasrec", "dim": 10, "num_heads": 3}}, "dim 10 is not a multiple of num_heads 3"),
+        ({"item": {"kind": "id"}}, 'item_tier = "frozen" needs model.item.kind = "llm"'),
+    ],
+)
+def test_a_wrong_model_is_explained(tiny_llama, change, message):
+    values = recipe_values(tiny_llama, tiny_llama)
+    values["model"] |= change
+    with pytest.raises(ConfigError, match=message):
+        Recipe.from_dict(values, where="test")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         ({"stages": []}, r"at least one \[\[stages\]\] table is needed"),
-        ({"stages": [{"epochs": 0}]}, r"stages\.0\.epochs.*must be at least 1"),
+        ({"stages": [{"epochs": 0}]}, r"stages\.0\.epochs.*greater than or equal to 1"),
         ({"stages": [{"learning_rat": 1}]}, r"unknown key 'stages\.0\.learning_rat' \(did you mean 'learning_rate'"),
         ({"about": None}, "about"),
+        ({"stages": [{"negatives": {"num_sampled": 0}}]}, r"num_sampled.*greater than or equal to 1, found 0"),
+        ({"evaluation": {"cutoffs": []}}, r"cutoffs"),
     ],
 )
 def test_a_wrong_recipe_is_explained(tiny_llama, change, message):

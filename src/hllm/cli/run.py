@@ -92,7 +92,14 @@ def report(
 def _open(paths: list[Path]) -> dict[str, "Recommender"]:
     from hllm.api import Recommender
 
-    return {_label(path): Recommender.load(path) for path in paths}
+    runs: dict[str, Recommender] = {}
+    for path in paths:
+        if _label(path) in runs:
+            raise ConfigError(
+                f"two runs are named {_label(path)!r}; a table needs names that differ: rename a directory"
+            )
+        runs[_label(path)] = Recommender.load(path)
+    return runs
 
 
 def _label(path: Path) -> str:

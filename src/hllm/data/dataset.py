@@ -10,16 +10,16 @@ from typing import Any, SupportsIndex
 import numpy as np
 import polars as pl
 from jaxtyping import Int
-from polars.exceptions import ComputeError
+from polars.exceptions import PolarsError
 
 from hllm import artifacts
 from hllm.data import checks
 from hllm.data.schema import DataConfig
 from hllm.data.tables import Table, read_table, require_columns
+from hllm.data.times import as_integers
 from hllm.errors import DataError, first_few
 
 KIND = "dataset"
-_INDEX = pl.Int64
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Dataset:
     item_index: Int[np.ndarray, " interaction"]
     """Every interaction's item; each user's interactions stand together, oldest first."""
     timestamps: Int[np.ndarray, " interaction"]
-    """Microseconds for dates, the caller's own number otherwise; never decreasing within a user."""
+    """As `data.times.as_integers` makes them; never decreasing within a user."""
     offsets: Int[np.ndarray, " users_plus_one"]
     """Where each user's interactions start, and the end of the last one's."""
 
@@ -95,10 +95,12 @@ class Dataset:
         wanted = {"item_col": self.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(self.text_cols)}
         new = read_table(items, name="items")
         require_columns(new, wanted, name="items")
-        new = new.select(
-            (pl.col(name) if name in new.columns else pl.lit(None)).cast(kind).alias(name)
-            for name, kind in self.items.schema.items()
-        )
+        columns = [(pl.col(name) if name in new.columns else pl.lit(None)) for name in self.items.columns]
+        try:
+            new = new.select(c.cast(t).alias(n) for c, (n, t) in zip(columns, self.items.schema.items(), strict=True))
+        except PolarsError as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"the new items' columns do not have the catalogue's types: {reason}") from None
         checks.reject_null_ids(new, self.item_col, name="items")
         checks.reject_items_without_text(new, _without_text(new, self.text_cols), self.item_col, self.text_cols)
         catalogue = pl.concat([self.items, new])
@@ -144,57 +146,75 @@ class Dataset:
 def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Dataset:
     """Check the two tables and join them: time order within a user, ties in the order of the file.
 
-    If the tables disagree on the type of the item id (number and text), both become text.
     Raises DataError for missing columns or ids, duplicate items, unknown items, items without text.
     """
     catalogue = read_table(items, name="items")
-    events = read_table(interactions, name="interactions")
+    given = read_table(interactions, name="interactions")
     require_columns(catalogue, {"item_col": config.item_col}, name="items")
     wanted = {"user_col": config.user_col, "item_col": config.item_col}
     if config.time_col:
         wanted["time_col"] = config.time_col
-    require_columns(events, wanted, name="interactions")
+    require_columns(given, wanted, name="interactions")
     checks.reject_null_ids(catalogue, config.item_col, name="items")
-    checks.reject_null_ids(events, config.item_col, name="interactions")
-    checks.reject_null_ids(events, config.user_col, name="interactions")
-    if catalogue.schema[config.item_col] != events.schema[config.item_col]:
-        catalogue = catalogue.with_columns(pl.col(config.item_col).cast(pl.String))
-        events = events.with_columns(pl.col(config.item_col).cast(pl.String))
+    checks.reject_null_ids(given, config.item_col, name="interactions")
+    checks.reject_null_ids(given, config.user_col, name="interactions")
+    # Names of our own from here on: the caller's table may have any columns.
+    log = pl.DataFrame(
+        {
+            "user": given[config.user_col],
+            "item": given[config.item_col],
+            "timestamp": as_integers(given[config.time_col]) if config.time_col else np.zeros(len(given), np.int64),
+        }
+    )
+    catalogue, log = _agree_on_ids(catalogue, config.item_col, log)
     checks.reject_duplicate_items(catalogue, config.item_col)
     text_cols = _text_columns(catalogue, config)
-    catalogue, dropped = _drop_items_without_text(catalogue, text_cols, config)
-
-    numbered = catalogue.select(config.item_col).with_columns(pl.int_range(pl.len(), dtype=_INDEX).alias("item_index"))
-    known = _times(events, config.time_col)
-    known = known.join(numbered, on=config.item_col, how="left", maintain_order="left")
-    unknown = known.filter(pl.col("item_index").is_null())[config.item_col]
-    if config.unknown_items == "error":
-        checks.reject_unknown_items(unknown.filter(~unknown.is_in(dropped.implode())), len(events))
-    known = known.filter(pl.col("item_index").is_not_null())
-    if known.is_empty():
-        raise DataError(f"none of the {len(events):,} interactions is left: no item in them is in the items table")
-
-    users = known[config.user_col].unique(maintain_order=True)
-    order = users.to_frame().with_columns(pl.int_range(pl.len(), dtype=_INDEX).alias("user_index"))
-    known = known.join(order, on=config.user_col, how="left", maintain_order="left")
-    known = known.sort("user_index", "timestamp", maintain_order=True)  # stable: ties keep the file's order
-    lengths = np.bincount(known["user_index"].to_numpy(), minlength=len(users))
     title = config.title_col or ("title" if "title" in catalogue.columns else text_cols[0])
     require_columns(catalogue, {"title_col": title}, name="items")
+    catalogue, dropped = _drop_items_without_text(catalogue, text_cols, config)
+
+    numbered = pl.DataFrame({"item": catalogue[config.item_col], "item_index": np.arange(len(catalogue))})
+    log = log.join(numbered, on="item", how="left", maintain_order="left")
+    unknown = log.filter(pl.col("item_index").is_null())["item"]
+    if config.unknown_items == "error":
+        checks.reject_unknown_items(unknown.filter(~unknown.is_in(dropped.implode())), len(given))
+    log = log.filter(pl.col("item_index").is_not_null())
+    if log.is_empty():
+        raise DataError(f"none of the {len(given):,} interactions is left: no item in them is in the items table")
+
+    users = log["user"].unique(maintain_order=True)
+    numbered = pl.DataFrame({"user": users, "user_index": np.arange(len(users))})
+    log = log.join(numbered, on="user", how="left", maintain_order="left")
+    log = log.sort("user_index", "timestamp", maintain_order=True)  # stable: ties keep the file's order
+    lengths = np.bincount(log["user_index"].to_numpy(), minlength=len(users))
     return Dataset(
         items=catalogue,
         users=users,
         item_col=config.item_col,
         text_cols=text_cols,
         title_col=title,
-        item_index=known["item_index"].to_numpy(),
-        timestamps=known["timestamp"].to_numpy(),
+        item_index=log["item_index"].to_numpy(),
+        timestamps=log["timestamp"].to_numpy(),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
     )
 
 
+def _agree_on_ids(catalogue: pl.DataFrame, item_col: str, log: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Give the item ids of both tables one type: the catalogue's if every id in the log fits it, else text."""
+    wanted = catalogue.schema[item_col]
+    if wanted == log.schema["item"]:
+        return catalogue, log
+    if wanted.is_integer() and log.schema["item"].is_numeric():
+        cast = log["item"].cast(wanted, strict=False)
+        if (cast.cast(pl.Float64) == log["item"].cast(pl.Float64)).all() and not cast.null_count():
+            return catalogue, log.with_columns(cast)
+    return catalogue.with_columns(pl.col(item_col).cast(pl.String)), log.with_columns(pl.col("item").cast(pl.String))
+
+
 def _text_columns(items: pl.DataFrame, config: DataConfig) -> tuple[str, ...]:
     if config.text_cols is not None:
+        if not config.text_cols or len(set(config.text_cols)) < len(config.text_cols):
+            raise DataError(f"data.text_cols names each column once, and at least one; found {list(config.text_cols)}")
         require_columns(items, {f"text_cols[{i}]": name for i, name in enumerate(config.text_cols)}, name="items")
         return config.text_cols
     found = tuple(c for c, kind in items.schema.items() if kind == pl.String and c != config.item_col)
@@ -220,35 +240,6 @@ def _without_text(items: pl.DataFrame, text_cols: tuple[str, ...]) -> pl.Series:
     """Return True for each item whose text columns are all empty."""
     texts = [pl.col(name).cast(pl.String).fill_null("").str.strip_chars() == "" for name in text_cols]
     return items.select(pl.all_horizontal(texts)).to_series()
-
-
-def _times(events: pl.DataFrame, time_col: str) -> pl.DataFrame:
-    """Return `events` with an integer column "timestamp": microseconds for dates, else the caller's number."""
-    if not time_col:
-        return events.with_columns(pl.lit(0, dtype=pl.Int64).alias("timestamp"))
-    column = events[time_col]
-    if column.dtype.is_temporal():
-        times = column.cast(pl.Datetime("us")).cast(pl.Int64)
-    else:
-        number = column.cast(pl.Float64, strict=False) if not column.dtype.is_integer() else column
-        times = number.cast(pl.Int64, strict=False)
-        if column.dtype == pl.String and number.null_count() > column.null_count():
-            times = _dates(column)
-    bad = events.filter(times.is_null())
-    if len(bad):
-        raise DataError(
-            f"{len(bad):,} of {len(events):,} interactions have no readable time in {time_col!r}; first: "
-            f"{first_few(bad[time_col])}. Expected a number, or a date such as 2024-05-31 12:00:00"
-        )
-    return events.with_columns(times.alias("timestamp"))
-
-
-def _dates(column: pl.Series) -> pl.Series:
-    """Return microseconds for text such as "2024-05-31 12:00:00", null for text that is no date."""
-    try:
-        return column.str.to_datetime(strict=False, time_unit="us").cast(pl.Int64)
-    except ComputeError:  # not even one value looks like a date
-        return pl.Series([None] * len(column), dtype=pl.Int64)
 
 
 def _lookup(known: pl.Series, wanted: Sequence[Any] | pl.Series, *, noun: str, where: str) -> Int[np.ndarray, " row"]:

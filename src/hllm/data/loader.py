@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Int
+from pydantic import Field
 
 from hllm.config import Config
 from hllm.data.batch import SequenceBatch, sequence_batch
@@ -17,7 +18,7 @@ from hllm.random import stream
 class WindowConfig(Config):
     """How histories are cut for training and scoring."""
 
-    max_history: int = 50
+    max_history: int = Field(default=50, ge=1)
     """Most items the User LLM reads at once: the latest ones when scoring, consecutive windows when training."""
 
 
@@ -36,7 +37,7 @@ def training_windows(dataset: Dataset, split: Split, max_history: int) -> list[I
 
 
 class TrainingLoader:
-    """Yields the SequenceBatches of an epoch; `batches(epoch, first_step)` starts anywhere in it."""
+    """Yields the SequenceBatches of an epoch."""
 
     def __init__(
         self,
@@ -63,10 +64,10 @@ class TrainingLoader:
         """Return the number of batches; the last one may be smaller."""
         return -(-len(self.windows) // self.batch_size)
 
-    def batches(self, epoch: int, first_step: int = 0) -> Iterator[SequenceBatch]:
-        """Yield the batches of one epoch from `first_step` on."""
+    def batches(self, epoch: int) -> Iterator[SequenceBatch]:
+        """Yield the batches of one epoch."""
         order = stream(self.seed, "order", self.stage, epoch).permutation(len(self.windows))
-        for step in range(first_step, self.steps_per_epoch):
+        for step in range(self.steps_per_epoch):
             chosen = [self.windows[i] for i in order[step * self.batch_size : (step + 1) * self.batch_size]]
             negatives = choose_negatives(
                 self.negatives,

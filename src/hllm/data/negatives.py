@@ -4,6 +4,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
+from pydantic import Field
 
 from hllm.config import Config
 
@@ -14,7 +15,7 @@ class NegativesConfig(Config):
     kind: Literal["sampled", "in-batch", "mixed", "catalogue"] = "mixed"
     """"sampled": uniform over the catalogue. "in-batch": the batch's own items. "mixed": both.
     "catalogue": every item there is (a full softmax; right for small catalogues)."""
-    num_sampled: int = 256
+    num_sampled: int = Field(default=256, ge=1)
     """How many items "sampled" and "mixed" draw for each batch, without replacement."""
 
 

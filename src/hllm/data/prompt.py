@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
+from pydantic import Field
 
 from hllm.config import Config
 from hllm.errors import DataError, nearest
@@ -18,7 +19,7 @@ class PromptConfig(Config):
     """Put between two fields."""
     field_names: bool = True
     """Write "field: value"; False writes the value alone, which saves tokens where values speak for themselves."""
-    max_tokens: int = 64
+    max_tokens: int = Field(default=64, ge=1)
     """An item's text is cut on the right to this many tokens, the tokenizer's own special tokens included."""
 
 
@@ -33,8 +34,6 @@ def render_text(text: str, fields: tuple[str, ...], config: PromptConfig) -> str
 
     Raises DataError for an empty text. A text that names no field is taken as the first field.
     """
-    if not text.strip():
-        raise DataError(f'a new item needs text, such as "{fields[0]}: …"; found an empty one')
     values: dict[str, str] = {}
     for part in text.replace("\n", ";").split(";"):
         name, colon, value = part.partition(":")
@@ -45,7 +44,7 @@ def render_text(text: str, fields: tuple[str, ...], config: PromptConfig) -> str
             values[last] += ";" + part
         else:
             values[fields[0]] = part.strip()
-    return _join({field: values[field] for field in fields if field in values}, config)
+    return _new_item({field: values.get(field, "").strip(" ;") for field in fields}, config)
 
 
 def render_fields(values: Mapping[str, Any], fields: tuple[str, ...], config: PromptConfig) -> str:
@@ -53,10 +52,15 @@ def render_fields(values: Mapping[str, Any], fields: tuple[str, ...], config: Pr
     for name in values:
         if name not in fields:
             raise DataError(f"unknown field {name!r}{nearest(name, fields)}; items are read by {', '.join(fields)}")
-    text = _join({field: str(values.get(field) or "") for field in fields}, config)
-    if text == config.prefix:
-        raise DataError(f"a new item needs text in at least one of {', '.join(fields)}; found none")
-    return text
+    given = {field: values.get(field) for field in fields}
+    return _new_item({field: "" if value is None else str(value) for field, value in given.items()}, config)
+
+
+def _new_item(values: Mapping[str, str], config: PromptConfig) -> str:
+    if not any(value.strip() for value in values.values()):
+        fields = list(values)
+        raise DataError(f'a new item needs text, such as "{fields[0]}: …", in at least one of {", ".join(fields)}')
+    return _join(values, config)
 
 
 def _join(values: Mapping[str, str], config: PromptConfig) -> str:

@@ -70,8 +70,8 @@ def split_dataset(dataset: Dataset, config: SplitConfig) -> Split:
     split = _leave_one_out(dataset) if config.kind == "leave-one-out" else _temporal(dataset, config)
     if (split.train_end < 2).all():
         raise DataError(
-            f"the {config.kind} split leaves no user with two training interactions; the longest of "
-            f"{dataset.num_users:,} histories has {np.diff(dataset.offsets).max()} interactions, at least 4 are needed"
+            f"the {config.kind} split leaves no user with two training interactions, so nothing to learn from; "
+            f"the longest of {dataset.num_users:,} histories has {np.diff(dataset.offsets).max()} interactions in all"
         )
     for part in ("validation", "test"):
         if (split.targets(part) == NONE).all():

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from hllm.data.dataset import Dataset
 from hllm.data.split import Split
+from hllm.errors import ConfigError
 from hllm.retrieval.retriever import Histories
 
 
@@ -28,12 +29,13 @@ class Popularity:
 class CoOccurrence:
     """How many (training user, history item) pairs lead from the history to an item: a walk of three steps.
 
-    Source: the learning-free optimum of GTE with k = 3, which after removing seen items is A·AᵀA.
+    Source: the learning-free optimum of GTE ("How Expressive are Graph Neural Networks in Recommendation?",
+    CIKM 2023) with k = 3, which after removing seen items is A·AᵀA.
     """
 
     def __init__(self, dataset: Dataset, split: Split) -> None:
         self.num_items = dataset.num_items
-        self.together = np.zeros((dataset.num_items, dataset.num_items), dtype=np.float32)
+        self.together = _square(dataset, "co-occurrence")
         for user in range(dataset.num_users):
             items = np.unique(dataset.history(user)[: split.train_end[user]])
             self.together[np.ix_(items, items)] += 1.0
@@ -45,11 +47,14 @@ class CoOccurrence:
 
 @final
 class Markov:
-    """How often an item followed the history's last item in training, popularity breaking ties."""
+    """How often an item followed the history's last item in training, popularity breaking ties.
+
+    Source: first-order transition counts, as the MC baseline of Rendle et al., WWW 2010, section 4.
+    """
 
     def __init__(self, dataset: Dataset, split: Split) -> None:
         self.num_items = dataset.num_items
-        self.follows = np.zeros((dataset.num_items, dataset.num_items), dtype=np.float32)
+        self.follows = _square(dataset, "markov")
         for user in range(dataset.num_users):
             items = dataset.history(user)[: split.train_end[user]]
             np.add.at(self.follows, (items[:-1], items[1:]), 1.0)
@@ -68,6 +73,17 @@ BASELINES: dict[str, Callable[[Dataset, Split], Popularity | CoOccurrence | Mark
     "co-occurrence": CoOccurrence,
     "markov": Markov,
 }
+
+
+def _square(dataset: Dataset, name: str) -> Float[np.ndarray, "item item"]:
+    """Return an empty matrix of items by items; ConfigError beyond 4 GB."""
+    num_bytes = 4 * dataset.num_items**2
+    if num_bytes > 4e9:
+        raise ConfigError(
+            f"the baseline {name!r} holds a matrix of items by items: {num_bytes / 1e9:.0f} GB for "
+            f"{dataset.num_items:,} items. Leave it out: --baselines popularity"
+        )
+    return np.zeros((dataset.num_items, dataset.num_items), dtype=np.float32)
 
 
 def cold_items(dataset: Dataset, split: Split, at_most: int) -> Int[np.ndarray, " item"]:

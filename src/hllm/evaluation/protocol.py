@@ -1,6 +1,8 @@
 """The protocol: everything that must be equal before two numbers may stand in one table."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from hllm.config import Config
 from hllm.data.dataset import Dataset
@@ -13,11 +15,11 @@ COLD_AT_MOST = 5
 class EvaluationConfig(Config):
     """How a model is evaluated."""
 
-    cutoffs: tuple[int, ...] = CUTOFFS
+    cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=CUTOFFS, min_length=1)
     """The k of recall@k, ndcg@k and mrr@k."""
     cold_at_most: int = COLD_AT_MOST
     """An item with at most this many training interactions is cold."""
-    bootstrap_samples: int = 1000
+    bootstrap_samples: int = Field(default=1000, ge=1)
     """Resamples of the users behind each interval."""
     seed: int = 0
     """Seed of the resampling."""
@@ -42,7 +44,7 @@ class Protocol(Config):
     ranked: str = "the full catalogue"
     seen_items: str = "removed (the user's whole history before the target)"
     ties: str = "shared: the expectation over random orders of equal scores"
-    history: str = "everything before the target; each model states how much of it it reads"
+    history: str = "everything before the target; a trained model reads the latest model.max_history items of it"
     evaluation: EvaluationConfig
     metrics: dict[str, str] = DEFINITIONS
     interval: str = "95 %, percentile bootstrap over users"

@@ -30,6 +30,9 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "added_tokens.json",
 )
 
 

@@ -24,8 +24,8 @@ class ModelConfig(WindowConfig):
     """The item tier: kind "llm" reads text, kind "id" learns a vector for each item."""
     user: Annotated[UserLLMConfig | SASRecConfig, Field(discriminator="kind")]
     """The user tier: kind "llm" or "sasrec"."""
-    temperature: float = 0.07
-    """Where 1 / scale of the cosines starts; it is learnt."""
+    temperature: float = Field(default=0.07, ge=0.01, le=1)
+    """Where 1 / scale of the cosines starts; it is learnt, between .01 and 1."""
 
 
 def build_model(config: ModelConfig, *, num_items: int, base: Path) -> SequentialRecommender:
@@ -81,7 +81,7 @@ def _item_encoder(config: ModelConfig, dim: int, num_items: int, base: Path) -> 
                 dim,
                 pooling=item.pooling,
                 whiten=item.whiten,
-                train_word_embeddings=item.train_word_embeddings,
+                train_word_embeddings=item.train_word_embeddings or not item.pretrained,
             )
         case IdItemConfig():
             return IdItemEncoder(num_items, dim)

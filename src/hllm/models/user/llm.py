@@ -3,6 +3,7 @@
 from typing import Literal
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
@@ -18,14 +19,17 @@ class UserLLMConfig(Config):
     kind: Literal["llm"] = "llm"
     backbone: str
     """A model fetched by `hllm model fetch`, or a Hugging Face model directory; it must be a decoder."""
-    num_layers: int | None = None
+    num_layers: int | None = Field(default=None, ge=1)
     """Keep only the first layers of the model. None keeps all."""
     pretrained: bool = True
     """False takes only the model's shape and starts from fresh weights."""
 
 
 class UserLLM(UserEncoder):
-    """Item embeddings in, user embeddings out: the state at each position predicts the next item."""
+    """Item embeddings in, user embeddings out: the state at each position predicts the next item.
+
+    Source: arXiv:2409.12740, section 3.2.
+    """
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -15,14 +16,20 @@ class SASRecConfig(Config):
     """A user tier as in SASRec."""
 
     kind: Literal["sasrec"] = "sasrec"
-    dim: int = 128
+    dim: int = Field(default=128, ge=1)
     """Size of item and user embeddings."""
-    num_layers: int = 2
+    num_layers: int = Field(default=2, ge=1)
     """Transformer blocks."""
-    num_heads: int = 2
+    num_heads: int = Field(default=2, ge=1)
     """Attention heads in each block."""
-    dropout: float = 0.2
+    dropout: float = Field(default=0.2, ge=0, lt=1)
     """On inputs, attention weights and block outputs."""
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> "SASRecConfig":
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        return self
 
 
 class SASRec(UserEncoder):
