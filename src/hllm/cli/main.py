@@ -25,13 +25,13 @@ model_app = typer.Typer(help="Pre-trained language models.", no_args_is_help=Tru
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
 
-data_app.command("fetch")(fetch.data)
-model_app.command("fetch")(fetch.model)
-app.command("train")(run.train)
-app.command("evaluate")(run.evaluate)
-app.command("report")(run.report)
-app.command("recommend")(recommend.recommend)
-app.command("similar")(recommend.similar)
+data_app.command("fetch", short_help="Download a data set once.")(fetch.data)
+model_app.command("fetch", short_help="Download a model once.")(fetch.model)
+app.command("train", short_help="Train the model of a recipe; a stopped run goes on.")(run.train)
+app.command("evaluate", short_help="Metrics with intervals, next to baselines.")(run.evaluate)
+app.command("report", short_help="One HTML page: metrics, curves, examples.")(run.report)
+app.command("recommend", short_help="Items for a user, or users for a new item.")(recommend.recommend)
+app.command("similar", short_help="Items like an item or a text.")(recommend.similar)
 
 
 @app.callback(invoke_without_command=True)

@@ -12,6 +12,8 @@ from hllm.errors import ConfigError
 if TYPE_CHECKING:
     import polars as pl
 
+    from hllm.api import Recommender
+
 K = typer.Option(10, "--k", "-k", min=1, help="How many to show.")
 JSON = typer.Option(False, "--json", help="Print JSON for programs.")
 
@@ -46,7 +48,7 @@ def recommend(
         ids = [part.strip() for part in history.split(",") if part.strip()]
         frame = recommender.recommend(histories=[ids], k=k, exclude_seen=not include_seen)
         title = f"after {', '.join(recommender.title_of(ids))}"
-    _show(frame.with_columns(title=recommender.title_of(frame["item_id"])), title, as_json)
+    _show(_with_titles(frame, recommender), title, as_json)
 
 
 def similar(
@@ -66,7 +68,13 @@ def similar(
         frame, title = recommender.similar(texts=[text], k=k), f"like {text!r}"
     else:
         frame, title = recommender.similar([item], k=k), f"like {recommender.title_of([item])[0]}"
-    _show(frame.with_columns(title=recommender.title_of(frame["item_id"])), title, as_json)
+    _show(_with_titles(frame, recommender), title, as_json)
+
+
+def _with_titles(frame: "pl.DataFrame", recommender: "Recommender") -> "pl.DataFrame":
+    import polars as pl
+
+    return frame.with_columns(pl.Series("title", recommender.title_of(frame["item_id"]), dtype=pl.String))
 
 
 def _show(frame: "pl.DataFrame", title: str, as_json: bool) -> None:
@@ -79,7 +87,8 @@ def _show(frame: "pl.DataFrame", title: str, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=None, header_style="bold")
+    typer.echo(f"{title}:")
+    table = Table(box=None, header_style="bold")
     shown = [name for name in ("rank", "score", "user_id", "item_id", "title") if name in frame.columns]
     for name in shown:
         table.add_column(name, justify="right" if name in ("rank", "score") else "left")

@@ -175,8 +175,8 @@ def _is_causal(config: Any) -> bool:
 def _attention() -> str:
     """On a CPU, torch's fused attention is slow in its backward pass at the lengths of items and histories.
 
-    Measured on two AMX cores, two layers of SmolLM2, 512 × 12 tokens, forward and backward under bf16
-    autocast: fused 1.91 s, plain 1.03 s; 64 × 50 tokens: 0.79 s and 0.58 s.
+    Two AMX cores, two layers in the shape of SmolLM2, bf16 autocast: 512 × 12 tokens in 1.72 s fused and 0.97 s
+    plain, 64 × 50 in 0.73 s and 0.57 s (benchmarks/precision.py).
     """
     return "sdpa" if torch.cuda.is_available() else "eager"
 
