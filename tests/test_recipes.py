@@ -1,9 +1,11 @@
-"""Every recipe in the repository loads; the shell scripts name verbs and recipes that exist."""
+"""Every recipe in the repository loads; the shell scripts name recipes and verbs that exist."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from hllm.cli.main import app
 from hllm.errors import ConfigError
 from hllm.training.recipe import Recipe
 
@@ -33,7 +35,12 @@ def test_a_recipe_before_its_data_is_fetched_says_how_to_fetch_it(tmp_path, monk
 
 @pytest.mark.parametrize("script", sorted((ROOT / "runs").glob("*.sh")), ids=lambda p: p.name)
 def test_a_script_names_recipes_that_exist(script):
-    words = script.read_text().replace("\\\n", " ").split()
+    text = script.read_text()
+    words = text.split()
     named = [word for word in words if word.endswith(".toml")]
     assert named
     assert all((ROOT / word).is_file() for word in named)
+    verbs = re.findall(r"^\s*hllm (\w+)", text, flags=re.MULTILINE)
+    known = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    assert verbs
+    assert set(verbs) <= known
