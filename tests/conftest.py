@@ -11,8 +11,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hllm.api import Recommender
+from hllm.data.batch import SequenceBatch, sequence_batch
 from hllm.data.dataset import Dataset, build_dataset
+from hllm.data.negatives import Negatives
 from hllm.data.schema import DataConfig
+from hllm.data.tokens import TokenCache
+from hllm.models.tiers import History
 from hllm.training.recipe import Recipe
 
 NUM_USERS, NUM_ITEMS = 12, 30
@@ -92,6 +96,19 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertModel(config).save_pretrained(folder)
     _tokenizer(wrapped=True).save_pretrained(folder)
     return folder
+
+
+def batch_of(windows: list[np.ndarray], shared: list[int], tokens: TokenCache | None = None) -> SequenceBatch:
+    """A batch of windows whose times are their positions, with these negatives for all."""
+    negatives = Negatives(np.array(shared, dtype=np.int64), None, np.ones(100))
+    times = [np.arange(len(window)) for window in windows]
+    return sequence_batch(windows, negatives, tokens, times=times, actions=[np.zeros_like(t) for t in times])
+
+
+def history_of(embeddings: torch.Tensor, mask: torch.Tensor | None = None) -> History:
+    """Histories of these item embeddings, one item a second; all positions real unless `mask` says otherwise."""
+    mask = torch.ones(embeddings.shape[:2], dtype=torch.bool) if mask is None else mask
+    return History(embeddings, mask, torch.arange(mask.shape[1]).expand(mask.shape))
 
 
 def recipe_values(item_backbone: Path, user_backbone: Path) -> dict:

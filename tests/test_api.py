@@ -11,7 +11,8 @@ from hllm.api import Recommender, compare
 from hllm.data.dataset import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.errors import CheckpointError, ConfigError, DataError
-from hllm.models.tiers import History
+
+from .conftest import history_of
 
 NEW = pl.DataFrame({"item_id": ["new"], "title": ["summer hat"], "kind": ["hat"]})
 
@@ -32,7 +33,7 @@ def test_scores_against_the_two_tiers_by_hand(trained):
     """Encode the catalogue and one history directly and rank by cosine; the frame must say the same."""
     history = trained.dataset.history(5)[-trained.recipe.model.max_history :].copy()
     table = torch.from_numpy(trained.encode(trained.dataset.items.select("title", "kind").to_dicts()))
-    one = History(table[torch.from_numpy(history)][None], torch.ones(1, len(history), dtype=torch.bool))
+    one = history_of(table[torch.from_numpy(history)][None])
     user = trained.model.user_encoder(one)[0, -1]
     cosine = torch.cosine_similarity(user[None], table).numpy()
     cosine[trained.dataset.history(5)] = -np.inf

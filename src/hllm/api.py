@@ -32,6 +32,7 @@ from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.model import ModelScorer
+from hllm.retrieval.retriever import Histories, LoggedHistories, histories_of
 from hllm.training.fit import fit, recipe_from
 from hllm.training.recipe import Recipe, default_recipe
 from hllm.training.run import Run
@@ -117,20 +118,26 @@ class Recommender:
         users: Sequence[Any] | pl.Series | None = None,
         *,
         histories: Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]] | None = None,
+        times: Sequence[Sequence[int]] | None = None,
         k: int = 10,
         exclude_seen: bool = True,
         items: Sequence[Any] | pl.Series | None = None,
     ) -> pl.DataFrame:
-        """Return the k best items of each user as a frame user_id, item_id, score (cosine), rank (from 1).
+        """Return the k best items of each user as a frame user_id, item_id, score, rank (from 1).
+
+        The score is the model's similarity: a cosine, unless the recipe says otherwise.
 
         Ask for known `users` (None: all), or give `histories` of item ids, oldest first: a mapping from any id,
-        or a list, whose positions then serve as user_id. `items` limits what may be recommended. A user gets
+        or a list, whose positions then serve as user_id. `times` are their seconds since 1970, in the same order, for
+        a model that reads times. `items` limits what may be recommended. A user gets
         fewer than k rows when fewer items are left.
         """
         _require_k(k)
         if users is not None and histories is not None:
             raise ConfigError("give users or histories, not both")
         ids, sequences = self._histories(users, histories)
+        if times is not None:
+            sequences = self._at_times(sequences, times)
         candidates = None
         if items is not None:
             candidates = np.zeros(self.dataset.num_items, dtype=bool)
@@ -156,11 +163,11 @@ class Recommender:
             raise ConfigError("give either items or texts")
         if items is not None:
             rows = self.dataset.item_rows(items)
-            queries, ids = self.scorer.unit[torch.from_numpy(rows)], self.dataset.item_ids[rows]
+            queries, ids = self._unit[torch.from_numpy(rows)], self.dataset.item_ids[rows]
         else:
             queries = F.normalize(self._vectors(texts or []), dim=-1, eps=1e-6)
             rows, ids = None, pl.Series(range(len(queries)), dtype=pl.Int64)
-        scores = (queries @ self.scorer.unit.T).cpu().numpy()
+        scores = (queries @ self._unit.T).cpu().numpy()
         if rows is not None:
             scores[np.arange(len(rows)), rows] = -np.inf
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -169,14 +176,15 @@ class Recommender:
     def audience(self, text: ItemText, *, k: int = 10) -> pl.DataFrame:
         """Return the k users to whom a brand-new item, known only by its text, would be offered first.
 
-        The frame is user_id, score (cosine), rank: the place the item would take in that user's own list of
+        The frame is user_id, score, rank: the place the item would take in that user's own list of
         unseen items, behind those that score the same. Users are ordered by that place, then by score.
         """
         _require_k(k)
         _, histories = self._histories(None, None)
-        vector = F.normalize(self._vectors([text]), dim=-1, eps=1e-6)
-        users = F.normalize(self.scorer.users(histories), dim=-1, eps=1e-6)
-        table = torch.cat([self.scorer.unit, vector])  # one product for all, so that equal items score equally
+        users = self.scorer.queries(histories)
+        table = torch.cat(
+            [self.scorer.keys, self.scorer.comparable(self._vectors([text]))]
+        )  # one product for all, so that equal items score equally
         score, above = np.empty(len(histories)), np.empty(len(histories), dtype=np.int64)
         for user, history in enumerate(histories):
             scores = (table @ users[user]).cpu().numpy()
@@ -235,12 +243,13 @@ class Recommender:
             precision=self.recipe.precision,
         )
         self.retriever = ExactRetriever(self.scorer)
+        self._unit = F.normalize(self.scorer.table.float(), dim=-1, eps=1e-6)
 
     def _histories(
         self,
         users: Sequence[Any] | pl.Series | None,
         histories: Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]] | None,
-    ) -> tuple[pl.Series, list[Int[np.ndarray, " _"]]]:
+    ) -> tuple[pl.Series, Histories]:
         if histories is not None:
             named = histories if isinstance(histories, Mapping) else dict(enumerate(histories))
             if not named:
@@ -248,10 +257,16 @@ class Recommender:
             return pl.Series(list(named)), [
                 self.dataset.item_rows(list(h)) if len(h) else _NOTHING for h in named.values()
             ]
-        if users is None:
-            return self.dataset.users, [self.dataset.history(user) for user in range(self.dataset.num_users)]
-        rows = self.dataset.user_rows(users)
-        return self.dataset.users[rows], [self.dataset.history(user) for user in rows]
+        rows = np.arange(self.dataset.num_users) if users is None else self.dataset.user_rows(users)
+        return self.dataset.users[rows], histories_of(self.dataset, rows, self.dataset.offsets[rows + 1])
+
+    def _at_times(self, histories: Histories, times: Sequence[Sequence[int]]) -> LoggedHistories:
+        if [len(h) for h in histories] != [len(t) for t in times]:
+            raise DataError("times must have one number for each item of each history")
+        if self.model.fusion is not None and self.model.fusion.actions is not None:
+            raise DataError("this model reads what was done, which histories and times do not say; ask for known users")
+        zeros = [np.zeros(len(h), dtype=np.int64) for h in histories]
+        return LoggedHistories(histories, [np.asarray(t, dtype=np.int64) for t in times], zeros)
 
     def _frame(
         self,

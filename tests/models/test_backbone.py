@@ -9,8 +9,9 @@ from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qw
 from hllm.errors import CheckpointError, ConfigError
 from hllm.models.backbone import load_backbone, load_tokenizer
 from hllm.models.sources import resolve_backbone
-from hllm.models.tiers import History
 from hllm.models.user.llm import UserLLM
+
+from ..conftest import history_of
 
 
 @torch.no_grad()
@@ -20,7 +21,7 @@ def test_user_llm_against_transformers(tiny_llama, rng):
     stock = AutoModel.from_pretrained(tiny_llama, dtype=torch.float32, attn_implementation="sdpa").eval()
     embeddings = torch.from_numpy(rng.normal(size=(3, 6, 16))).float()
     mask = torch.arange(6) < torch.tensor([[6], [2], [4]])
-    ours = user(History(embeddings, mask))
+    ours = user(history_of(embeddings, mask))
     for row, length in enumerate((6, 2, 4)):
         alone = stock(inputs_embeds=embeddings[row : row + 1, :length]).last_hidden_state[0]
         assert (ours[row, :length] - alone).abs().max() < 1e-5

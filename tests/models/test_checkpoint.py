@@ -24,10 +24,10 @@ def config(tiny_bert: Path, tiny_llama: Path, **item) -> ModelConfig:
 @pytest.fixture
 def saved(tmp_path, tiny_bert, tiny_llama):
     chosen = config(tiny_bert, tiny_llama)
-    model = build_model(chosen, num_items=30, base=tmp_path).eval()
+    model = build_model(chosen, num_items=30, num_actions=0, base=tmp_path).eval()
     model.log_scale.data.fill_(1.25)
     model.item_encoder.projector.fit_whitening(torch.randn(50, 24))
-    save_checkpoint(tmp_path / "c", model, chosen, num_items=30, tokenizer=tiny_bert, details={})
+    save_checkpoint(tmp_path / "c", model, chosen, num_items=30, num_actions=0, tokenizer=tiny_bert, details={})
     return model, tmp_path / "c"
 
 
@@ -59,7 +59,7 @@ def test_a_flipped_byte_anywhere_is_found_before_anything_is_parsed(saved, rng):
 
 def test_weights_of_another_shape_are_refused(saved, tmp_path, tiny_bert, tiny_llama):
     _, path = saved
-    other = build_model(config(tiny_bert, tiny_llama, num_layers=2), num_items=30, base=tmp_path)
+    other = build_model(config(tiny_bert, tiny_llama, num_layers=2), num_items=30, num_actions=0, base=tmp_path)
     with pytest.raises(CheckpointError, match="do not fit the model"):
         load_weights(other, path)
     weights = load_file(path / "user_encoder.safetensors")
@@ -71,4 +71,4 @@ def test_weights_of_another_shape_are_refused(saved, tmp_path, tiny_bert, tiny_l
 
 def test_whitening_needs_pretrained_weights(tmp_path, tiny_bert, tiny_llama):
     with pytest.raises(ConfigError, match="whiten = true needs pretrained = true"):
-        build_model(config(tiny_bert, tiny_llama, pretrained=False), num_items=3, base=tmp_path)
+        build_model(config(tiny_bert, tiny_llama, pretrained=False), num_items=3, num_actions=0, base=tmp_path)

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from hllm.data.batch import item_batch, sequence_batch
+from hllm.data.batch import item_batch
 from hllm.errors import DataError
 from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
-from hllm.models.tiers import History
 from hllm.models.user.sasrec import SASRec
+
+from ..conftest import batch_of, history_of
 
 
 def id_model(num_items: int = 10) -> SequentialRecommender:
@@ -21,11 +22,10 @@ def id_model(num_items: int = 10) -> SequentialRecommender:
 @torch.no_grad()
 def test_sasrec_sees_nothing_of_later_items():
     user = id_model().user_encoder
-    history = torch.randn(2, 6, 8)
-    changed = history.clone()
+    given = torch.randn(2, 6, 8)
+    changed = given.clone()
     changed[:, 4:] += torch.randn(2, 2, 8)
-    mask = torch.ones(2, 6, dtype=torch.bool)
-    before, after = user(History(history, mask)), user(History(changed, mask))
+    before, after = user(history_of(given)), user(history_of(changed))
     assert torch.allclose(before[:, :4], after[:, :4], atol=1e-6)
     assert not torch.allclose(before[:, 4:], after[:, 4:], atol=1e-2)
 
@@ -33,31 +33,31 @@ def test_sasrec_sees_nothing_of_later_items():
 @torch.no_grad()
 def test_sasrec_knows_the_order():
     user = id_model().user_encoder
-    history = torch.randn(1, 3, 8)
-    mask = torch.ones(1, 3, dtype=torch.bool)
-    swapped = user(History(history[:, [1, 0, 2]], mask))
-    assert not torch.allclose(user(History(history, mask))[:, 2], swapped[:, 2], atol=1e-3)
+    given = torch.randn(1, 3, 8)
+    swapped = user(history_of(given[:, [1, 0, 2]]))
+    assert not torch.allclose(user(history_of(given))[:, 2], swapped[:, 2], atol=1e-3)
 
 
 @torch.no_grad()
 def test_each_distinct_item_is_encoded_once_and_gathered_back():
     model = id_model()
     windows = [np.array([5, 3, 5, 9]), np.array([3, 7])]
-    encoded = model(sequence_batch(windows, np.array([0]), None))
-    assert len(encoded.items) == 5
+    batch = batch_of(windows, shared=[0])
+    assert batch.items.index.tolist() == [0, 3, 5, 7, 9]
+    users = model.users(model.item_encoder(batch.items), batch)
     table = model.item_encoder.embedding.weight
     for row, window in enumerate(windows):
-        alone = model.user_encoder(History(table[window[:-1]][None], torch.ones(1, len(window) - 1, dtype=torch.bool)))
-        assert torch.allclose(encoded.users[row, : len(window) - 1], alone[0], atol=1e-5)
+        alone = model.user_encoder(history_of(table[window[:-1]][None]))
+        assert torch.allclose(users[row, : len(window) - 1], alone[0], atol=1e-5)
 
 
 @torch.no_grad()
 def test_a_users_embedding_is_taken_at_the_last_real_position():
     model = id_model()
     table = model.item_encoder.embedding.weight
-    history, mask = torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([[True] * 3, [True, False, False]])
-    users = model.encode_users(table, history, mask)
-    alone = model.encode_users(table, torch.tensor([[4]]), torch.tensor([[True]]))
+    rows, mask = torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([[True] * 3, [True, False, False]])
+    users = model.user_encoder.after(history_of(table[rows], mask))
+    alone = model.user_encoder.after(history_of(table[torch.tensor([[4]])]))
     assert torch.allclose(users[1], alone[0], atol=1e-5)
 
 

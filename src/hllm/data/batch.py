@@ -1,13 +1,14 @@
 """What a model is given: distinct items once, and sequences that point into them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hllm.data.negatives import Negatives
 from hllm.data.tokens import TokenCache
 
 
@@ -29,10 +30,16 @@ class ItemBatch:
         """Return the batch on `device`; lengths stay on the host, where they are needed."""
         return ItemBatch(self.index.to(device), self.tokens.to(device), self.lengths)
 
+    def __getitem__(self, part: slice) -> "ItemBatch":
+        """Return a run of neighbouring items."""
+        starts = [0, *self.lengths.cumsum(0).tolist()]
+        first, last, _ = part.indices(len(self))
+        return ItemBatch(self.index[part], self.tokens[starts[first] : starts[max(first, last)]], self.lengths[part])
+
 
 @dataclass(frozen=True)
 class SequenceBatch:
-    """Histories and their targets. `history`, `targets` and `negatives` are rows of `items`."""
+    """Histories and their targets. `history`, `targets` and both kinds of negatives are rows of `items`."""
 
     items: ItemBatch
     history: Int[Tensor, "batch position"]
@@ -40,12 +47,36 @@ class SequenceBatch:
     """The item after each position of `history`."""
     mask: Bool[Tensor, "batch position"]
     """True where both history and target are real; padding is on the right and points at row 0."""
+    times: Int[Tensor, "batch position"]
+    """When each item of `history` was met, in seconds since 1970; 0 where the data do not tell."""
+    actions: Int[Tensor, "batch position"]
+    """What the user did with each item of `history`: a position in the dataset's action_names."""
     negatives: Int[Tensor, " negative"]
+    """Shared by all positions; empty where each has its own."""
+    own_negatives: Int[Tensor, "query k"] | None
+    """For each True of `mask`, row by row."""
+    expected_counts: Float[Tensor, " item"]
+    """How often each item of `items` is expected among a position's negatives."""
+
+    @property
+    def num_targets(self) -> int:
+        """Return the number of positions with a target."""
+        return int(self.mask.sum())
 
     def to(self, device: torch.device) -> "SequenceBatch":
         """Return the batch on `device`."""
-        rest = (self.history, self.targets, self.mask, self.negatives)
-        return SequenceBatch(self.items.to(device), *(tensor.to(device) for tensor in rest))
+        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
+        return replace(self, **moved)
+
+    def __getitem__(self, part: slice) -> "SequenceBatch":
+        """Return some of the sequences, over the same items and shared negatives."""
+        rows = {name: getattr(self, name)[part] for name in ("history", "targets", "mask", "times", "actions")}
+        own = self.own_negatives
+        if own is not None:
+            ends = [0, *self.mask.sum(1).cumsum(0).tolist()]
+            first, last, _ = part.indices(len(self.mask))
+            own = own[ends[first] : ends[max(first, last)]]
+        return replace(self, **rows, own_negatives=own)
 
 
 def item_batch(index: Int[np.ndarray, " item"], tokens: TokenCache | None) -> ItemBatch:
@@ -66,13 +97,20 @@ def text_batch(token_ids: Sequence[Sequence[int]]) -> ItemBatch:
 
 def sequence_batch(
     windows: Sequence[Int[np.ndarray, " _"]],
-    negatives: Int[np.ndarray, " negative"],
+    negatives: Negatives,
     tokens: TokenCache | None,
+    *,
+    times: Sequence[Int[np.ndarray, " _"]],
+    actions: Sequence[Int[np.ndarray, " _"]],
 ) -> SequenceBatch:
-    """Turn windows of item indices, each of at least two, into inputs and shifted targets over distinct items."""
+    """Turn windows of item indices, each of at least two, into inputs and shifted targets over distinct items.
+
+    `times` and `actions` are those of the windows' items, as in SequenceBatch.
+    """
     history, mask = pad([window[:-1] for window in windows])
     targets, _ = pad([window[1:] for window in windows])
-    index = np.unique(np.concatenate([*windows, negatives]))
+    own = negatives.per_position
+    index = np.unique(np.concatenate([*windows, negatives.shared, *([own.ravel()] if own is not None else [])]))
 
     def rows(items: Int[np.ndarray, "..."]) -> Tensor:
         return torch.from_numpy(np.searchsorted(index, items))
@@ -83,7 +121,11 @@ def sequence_batch(
         history=rows(np.where(mask, history, fill)),
         targets=rows(np.where(mask, targets, fill)),
         mask=torch.from_numpy(mask),
-        negatives=rows(negatives),
+        times=torch.from_numpy(pad([moments[:-1] for moments in times])[0]),
+        actions=torch.from_numpy(pad([done[:-1] for done in actions])[0]),
+        negatives=rows(negatives.shared),
+        own_negatives=rows(own) if own is not None else None,
+        expected_counts=torch.from_numpy(negatives.counts[index]).float(),
     )
 
 

@@ -16,7 +16,7 @@ from hllm import artifacts
 from hllm.data import checks
 from hllm.data.schema import DataConfig
 from hllm.data.tables import Table, read_table, require_columns
-from hllm.data.times import as_integers
+from hllm.data.times import as_integers, seconds_per_unit
 from hllm.errors import DataError, first_few
 
 KIND = "dataset"
@@ -37,6 +37,11 @@ class Dataset:
     """Every interaction's item; each user's interactions stand together, oldest first."""
     timestamps: Int[np.ndarray, " interaction"]
     """As `data.times.as_integers` makes them; never decreasing within a user."""
+    seconds_per_unit: float | None
+    """What one unit of `timestamps` is in seconds since 1970; None if they only order."""
+    actions: Int[np.ndarray, " interaction"]
+    """Every interaction's action, a position in `action_names`; 0 where there is no action column."""
+    action_names: tuple[str, ...]
     offsets: Int[np.ndarray, " users_plus_one"]
     """Where each user's interactions start, and the end of the last one's."""
 
@@ -66,6 +71,21 @@ class Dataset:
         title = self.items[self.title_col].cast(pl.String)
         return title.zip_with(title.fill_null("").str.strip_chars() != "", self.item_ids.cast(pl.String))
 
+    @property
+    def seconds(self) -> Int[np.ndarray, " interaction"]:
+        """Return the interactions' times in whole seconds since 1970; DataError if they only order."""
+        if self.seconds_per_unit is None:
+            raise DataError(
+                "this model reads when things happened, but the interactions' times only order them; give a time_col "
+                "with dates or seconds, or switch off what reads times (model.inputs.timestamp, model.user.time_bias)"
+            )
+        return np.floor(self.timestamps * self.seconds_per_unit).astype(np.int64)
+
+    @property
+    def seconds_or_zero(self) -> Int[np.ndarray, " interaction"]:
+        """Return `seconds`, or 0 for every interaction if the times only order them."""
+        return self.seconds if self.seconds_per_unit is not None else np.zeros_like(self.timestamps)
+
     def history(self, user_index: SupportsIndex) -> Int[np.ndarray, " position"]:
         """Return all items of one user, oldest first."""
         user = index(user_index)
@@ -75,8 +95,11 @@ class Dataset:
     def fingerprint(self) -> str:
         """Return a hash of ids, texts, order and times: equal data gives equal hashes, wherever it came from."""
         text = self.items.select(self.item_col, *self.text_cols).write_csv()
-        arrays = [a.astype(np.int64).tobytes().hex() for a in (self.item_index, self.timestamps, self.offsets)]
-        return artifacts.fingerprint([text, self.users.cast(pl.String).to_list(), arrays])
+        columns = (self.item_index, self.timestamps, self.offsets, self.actions)
+        arrays = [a.astype(np.int64).tobytes().hex() for a in columns]
+        return artifacts.fingerprint(
+            [text, self.users.cast(pl.String).to_list(), arrays, self.action_names, self.seconds_per_unit]
+        )
 
     def item_rows(self, item_ids: Sequence[Any] | pl.Series) -> Int[np.ndarray, " item"]:
         """Return the item_index of each id; DataError counts the unknown ones and shows the first."""
@@ -113,6 +136,8 @@ class Dataset:
             "item_col": self.item_col,
             "text_cols": list(self.text_cols),
             "title_col": self.title_col,
+            "seconds_per_unit": self.seconds_per_unit,
+            "action_names": list(self.action_names),
             "fingerprint": self.fingerprint,
             "num_users": self.num_users,
             "num_items": self.num_items,
@@ -121,9 +146,9 @@ class Dataset:
         with artifacts.writing(path, KIND, details) as folder:
             self.items.write_parquet(folder / "items.parquet")
             pl.DataFrame({"user_id": self.users, "end": self.offsets[1:]}).write_parquet(folder / "users.parquet")
-            pl.DataFrame({"item_index": self.item_index, "timestamp": self.timestamps}).write_parquet(
-                folder / "interactions.parquet"
-            )
+            pl.DataFrame(
+                {"item_index": self.item_index, "timestamp": self.timestamps, "action": self.actions}
+            ).write_parquet(folder / "interactions.parquet")
 
     @classmethod
     def load(cls, path: Path) -> "Dataset":
@@ -139,6 +164,9 @@ class Dataset:
             title_col=details["title_col"],
             item_index=events["item_index"].to_numpy(),
             timestamps=events["timestamp"].to_numpy(),
+            seconds_per_unit=details["seconds_per_unit"],
+            actions=events["action"].to_numpy(),
+            action_names=tuple(details["action_names"]),
             offsets=np.concatenate([[0], users["end"].to_numpy()]),
         )
 
@@ -154,16 +182,20 @@ def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Data
     wanted = {"user_col": config.user_col, "item_col": config.item_col}
     if config.time_col:
         wanted["time_col"] = config.time_col
+    if config.action_col:
+        wanted["action_col"] = config.action_col
     require_columns(given, wanted, name="interactions")
     checks.reject_null_ids(catalogue, config.item_col, name="items")
     checks.reject_null_ids(given, config.item_col, name="interactions")
     checks.reject_null_ids(given, config.user_col, name="interactions")
+    actions, action_names = _actions(given, config)
     # Names of our own from here on: the caller's table may have any columns.
     log = pl.DataFrame(
         {
             "user": given[config.user_col],
             "item": given[config.item_col],
             "timestamp": as_integers(given[config.time_col]) if config.time_col else np.zeros(len(given), np.int64),
+            "action": actions,
         }
     )
     catalogue, log = _agree_on_ids(catalogue, config.item_col, log)
@@ -195,8 +227,20 @@ def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Data
         title_col=title,
         item_index=log["item_index"].to_numpy(),
         timestamps=log["timestamp"].to_numpy(),
+        seconds_per_unit=seconds_per_unit(given[config.time_col], config.time_unit) if config.time_col else None,
+        actions=log["action"].to_numpy(),
+        action_names=action_names,
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
     )
+
+
+def _actions(given: pl.DataFrame, config: DataConfig) -> tuple[Int[np.ndarray, " interaction"], tuple[str, ...]]:
+    """Number the actions in alphabetical order; a missing one is an action of its own, named ""."""
+    if not config.action_col:
+        return np.zeros(len(given), dtype=np.int64), ()
+    actions = given[config.action_col].cast(pl.String).fill_null("")
+    names = actions.unique().sort()
+    return names.search_sorted(actions).cast(pl.Int64).to_numpy(), tuple(names)
 
 
 def _agree_on_ids(catalogue: pl.DataFrame, item_col: str, log: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

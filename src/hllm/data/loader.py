@@ -1,6 +1,7 @@
 """Training batches, in an order that is a pure function of seed, stage, epoch and step."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -9,7 +10,7 @@ from pydantic import Field
 from hllm.config import Config
 from hllm.data.batch import SequenceBatch, sequence_batch
 from hllm.data.dataset import Dataset
-from hllm.data.negatives import NegativesConfig, choose_negatives
+from hllm.data.negatives import NegativeSampler, NegativesConfig
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.random import stream
@@ -19,25 +20,32 @@ class WindowConfig(Config):
     """How histories are cut for training and scoring."""
 
     max_history: int = Field(default=50, ge=1)
-    """Most items the User LLM reads at once: the latest ones when scoring, consecutive windows when training."""
+    """Most items the User LLM reads at once: the latest ones when scoring, windows of them when training."""
+    windows: Literal["all-targets", "latest", "blocks"] = "all-targets"
+    """How a long history is cut for training. "all-targets": from the latest backwards, neighbours share an item,
+    so that every item but the first is a target once. "latest": only the latest window. "blocks": as the HLLM
+    paper's code, windows that share nothing; the oldest items that do not fill one are dropped."""
 
 
-def training_windows(dataset: Dataset, split: Split, max_history: int) -> list[Int[np.ndarray, " _"]]:
-    """Cut each user's training items into windows of at most max_history + 1, from the latest backwards.
-
-    Neighbouring windows share one item, so that every item but a user's first is a target exactly once.
-    Differs from the reference, which drops a user's oldest items when they do not fill a window.
-    """
+def training_windows(dataset: Dataset, split: Split, config: WindowConfig) -> Int[np.ndarray, "window 2"]:
+    """Return where each training window of at most max_history + 1 items starts and ends among the interactions."""
+    size = config.max_history + 1
+    step = size if config.windows == "blocks" else config.max_history
     windows = []
     for user in range(dataset.num_users):
-        items = dataset.history(user)[: split.train_end[user]]
-        for end in range(len(items), 1, -max_history):
-            windows.append(items[max(0, end - max_history - 1) : end])
-    return windows
+        first = int(dataset.offsets[user])
+        last = first + int(split.train_end[user])
+        if config.windows == "latest":
+            windows.append((max(first, last - size), last))
+        elif config.windows == "blocks" and last - first > size:
+            windows += [(end - size, end) for end in range(last, first + size - 1, -step)]
+        else:
+            windows += [(max(first, end - size), end) for end in range(last, first + 1, -step)]
+    return np.array([(start, end) for start, end in windows if end - start >= 2], dtype=np.int64).reshape(-1, 2)
 
 
 class TrainingLoader:
-    """Yields the SequenceBatches of an epoch."""
+    """Yields the batches of each optimizer step of an epoch."""
 
     def __init__(
         self,
@@ -45,34 +53,48 @@ class TrainingLoader:
         split: Split,
         tokens: TokenCache | None,
         *,
-        max_history: int,
+        windows: WindowConfig,
         batch_size: int,
+        micro_batch_size: int | None = None,
         negatives: NegativesConfig,
         seed: int,
         stage: int,
     ) -> None:
-        self.windows = training_windows(dataset, split, max_history)
-        self.num_items = dataset.num_items
+        self.windows = training_windows(dataset, split, windows)
+        self.item_index = dataset.item_index
+        self.times = dataset.seconds_or_zero
+        self.actions = dataset.actions
         self.tokens = tokens
         self.batch_size = batch_size
-        self.negatives = negatives
+        self.micro_batch_size = micro_batch_size or batch_size
+        self.sampler = NegativeSampler(negatives, split.train_counts(dataset), self.micro_batch_size)
         self.seed = seed
         self.stage = stage
 
     @property
     def steps_per_epoch(self) -> int:
-        """Return the number of batches; the last one may be smaller."""
+        """Return the number of optimizer steps; the last one may see fewer windows."""
         return -(-len(self.windows) // self.batch_size)
 
-    def batches(self, epoch: int) -> Iterator[SequenceBatch]:
-        """Yield the batches of one epoch."""
+    def steps(self, epoch: int, start: int = 0) -> Iterator[list[SequenceBatch]]:
+        """Yield, for each step of an epoch from `start` on, its windows in batches of at most micro_batch_size.
+
+        Each of these batches has negatives of its own.
+        """
         order = stream(self.seed, "order", self.stage, epoch).permutation(len(self.windows))
-        for step in range(self.steps_per_epoch):
-            chosen = [self.windows[i] for i in order[step * self.batch_size : (step + 1) * self.batch_size]]
-            negatives = choose_negatives(
-                self.negatives,
-                batch_items=np.unique(np.concatenate(chosen)),
-                num_items=self.num_items,
-                rng=stream(self.seed, "negatives", self.stage, epoch, step),
-            )
-            yield sequence_batch(chosen, negatives, self.tokens)
+        for step in range(start, self.steps_per_epoch):
+            rng = stream(self.seed, "negatives", self.stage, epoch, step)
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            parts = range(0, len(chosen), self.micro_batch_size)
+            yield [self._batch(chosen[part : part + self.micro_batch_size], rng) for part in parts]
+
+    def _batch(self, chosen: Int[np.ndarray, " window"], rng: np.random.Generator) -> SequenceBatch:
+        slices = [slice(start, end) for start, end in self.windows[chosen]]
+        items = [self.item_index[s] for s in slices]
+        return sequence_batch(
+            items,
+            self.sampler.draw(items, rng),
+            self.tokens,
+            times=[self.times[s] for s in slices],
+            actions=[self.actions[s] for s in slices],
+        )

@@ -1,35 +1,114 @@
 """Which items a training batch is contrasted with, besides each position's own target."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
-from pydantic import Field
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
 
 from hllm.config import Config
 
 
 class NegativesConfig(Config):
-    """Negatives are shared by all positions of a batch; each distinct item counts once."""
+    """What each position's target is told apart from."""
 
-    kind: Literal["sampled", "in-batch", "mixed", "catalogue"] = "mixed"
-    """"sampled": uniform over the catalogue. "in-batch": the batch's own items. "mixed": both.
-    "catalogue": every item there is (a full softmax; right for small catalogues)."""
+    kind: Literal["sampled", "in-batch", "mixed", "catalogue", "pooled"] = "mixed"
+    """"sampled": drawn from the catalogue. "in-batch": the batch's own items. "mixed": both.
+    "catalogue": every item there is (a full softmax; right for small catalogues).
+    "pooled": as the HLLM paper's code, each window draws its share; items drawn twice count twice."""
     num_sampled: int = Field(default=256, ge=1)
-    """How many items "sampled" and "mixed" draw for each batch, without replacement."""
+    """How many items are drawn for each batch; with per_position for each position."""
+    per_position: bool = False
+    """Draw for every position afresh, with replacement; False shares one set of distinct items."""
+    popularity_power: float = Field(default=0.0, ge=0, le=1)
+    """Draw in proportion to (training interactions) to this power: 0 is uniform, 1 as often as in the data."""
+    exclude_own: bool = True
+    """"pooled" only: a window does not draw its own items."""
+
+    @model_validator(mode="after")
+    def _per_position_is_sampled(self) -> "NegativesConfig":
+        if self.per_position and self.kind != "sampled":
+            raise ValueError(f'per_position = true needs kind = "sampled", found {self.kind!r}')
+        if self.kind == "pooled" and self.popularity_power:
+            raise ValueError('popularity_power has no effect on kind = "pooled", which draws uniformly')
+        return self
 
 
-def choose_negatives(
-    config: NegativesConfig,
-    *,
-    batch_items: Int[np.ndarray, " item"],
-    num_items: int,
-    rng: np.random.Generator,
-) -> Int[np.ndarray, " negative"]:
-    """Return distinct item indices, sorted. A position's own target may be among them; the loss masks it by id."""
-    if config.kind == "catalogue":
-        return np.arange(num_items)
-    if config.kind == "in-batch":
-        return np.unique(batch_items)
-    drawn = rng.choice(num_items, size=min(config.num_sampled, num_items), replace=False)
-    return np.union1d(drawn, batch_items) if config.kind == "mixed" else np.sort(drawn)
+@dataclass(frozen=True)
+class Negatives:
+    """One batch's negatives, as item indices."""
+
+    shared: Int[np.ndarray, " negative"]
+    """For all positions; distinct and sorted unless "pooled"; empty with `per_position`."""
+    per_position: Int[np.ndarray, "query k"] | None
+    """For each position of each window in turn."""
+    counts: Float[np.ndarray, " num_items"]
+    """How often each item of the catalogue is expected among a position's negatives: what logQ corrects for."""
+
+
+class NegativeSampler:
+    """Draws the negatives of batches, from random streams that the caller gives."""
+
+    def __init__(self, config: NegativesConfig, train_counts: Int[np.ndarray, " num_items"], batch_size: int) -> None:
+        self.config = config
+        self.num_items = len(train_counts)
+        self.train_share = train_counts / max(1, train_counts.sum())
+        weight = train_counts.astype(np.float64) ** config.popularity_power
+        self.share = weight / weight.sum()
+        self.cumulative = np.cumsum(self.share) / self.share.sum()
+        self.per_window = -(-config.num_sampled // batch_size)
+
+    def draw(self, windows: Sequence[Int[np.ndarray, " _"]], rng: np.random.Generator) -> Negatives:
+        """Return the negatives of a batch. A position's own target may be among them; the loss masks it by id."""
+        config = self.config
+        if config.kind == "catalogue":
+            return Negatives(np.arange(self.num_items), None, np.ones(self.num_items))
+        if config.kind == "pooled":
+            return self._pooled(windows, rng)
+        if config.per_position:
+            queries = sum(len(window) - 1 for window in windows)
+            drawn = self._with_replacement((queries, config.num_sampled), rng)
+            return Negatives(np.zeros(0, dtype=np.int64), drawn, config.num_sampled * self.share)
+        in_batch = np.concatenate(windows)
+        # An item is in a set of distinct items with this probability: the complement of never being taken.
+        missed = np.ones(self.num_items)
+        chosen = []
+        if config.kind in ("in-batch", "mixed"):
+            chosen.append(in_batch)
+            missed *= (1 - self.train_share) ** len(in_batch)
+        if config.kind in ("sampled", "mixed"):
+            drawn, absent = self._distinct(rng)
+            chosen.append(drawn)
+            missed *= absent
+        return Negatives(np.unique(np.concatenate(chosen)), None, 1 - missed)
+
+    def _distinct(
+        self, rng: np.random.Generator
+    ) -> tuple[Int[np.ndarray, " drawn"], Float[np.ndarray, " num_items"] | float]:
+        """Draw a set of items; return it and the probability of each item to be absent."""
+        size = min(self.config.num_sampled, self.num_items)
+        if self.config.popularity_power == 0:
+            return rng.choice(self.num_items, size=size, replace=False), 1 - size / self.num_items
+        return self._with_replacement((size,), rng), (1 - self.share) ** size
+
+    def _with_replacement(self, shape: tuple[int, ...], rng: np.random.Generator) -> Int[np.ndarray, "..."]:
+        if self.config.popularity_power == 0:
+            return rng.integers(self.num_items, size=shape)
+        return np.searchsorted(self.cumulative, rng.random(shape), side="right").astype(np.int64)
+
+    def _pooled(self, windows: Sequence[Int[np.ndarray, " _"]], rng: np.random.Generator) -> Negatives:
+        """Draw `per_window` items for each window, as bytedance/HLLM, trainset.py.
+
+        Differs from the reference: what fills a short window's share avoids the window's items too.
+        """
+        drawn = []
+        for window in windows:
+            items = rng.integers(self.num_items, size=self.per_window)
+            if self.config.exclude_own and len(np.unique(window)) < self.num_items:
+                while (own := np.isin(items, window)).any():
+                    items[own] = rng.integers(self.num_items, size=int(own.sum()))
+            drawn.append(items)
+        pool = np.concatenate(drawn)
+        return Negatives(pool, None, np.full(self.num_items, len(pool) / self.num_items))

@@ -20,6 +20,10 @@ class DataConfig(Config):
     """Column of both tables that names the item."""
     time_col: str = "timestamp"
     """Column of the interactions that orders them: any number or date. "": the file's order is the order."""
+    time_unit: Literal["s", "ms", "us", "none"] = "s"
+    """Unit of a numeric time_col, since 1970; dates need none. "none": it orders, but is no clock."""
+    action_col: str | None = None
+    """Column of the interactions that says what the user did, such as "click"; model.inputs.action reads it."""
     text_cols: tuple[str, ...] | None = None
     """Columns of the items that describe an item, in the order they are read. None: every text column."""
     title_col: str | None = None

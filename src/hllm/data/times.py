@@ -32,6 +32,28 @@ def as_integers(column: pl.Series) -> pl.Series:
     return times.alias("timestamp")
 
 
+def seconds_per_unit(column: pl.Series, unit: str) -> float | None:
+    """Return what 1 in `as_integers(column)` is in seconds; `unit` is that of numbers. None: they only order."""
+    if not column.dtype.is_numeric() and _is_dates(column):
+        return 1e-6
+    size = {"s": 1.0, "ms": 1e-3, "us": 1e-6}.get(unit)
+    if size is not None and _reads_as_fractions(column):
+        size *= 1e-6
+    return size
+
+
+def _is_dates(column: pl.Series) -> bool:
+    return column.dtype != pl.String or column.cast(pl.Float64, strict=False).null_count() > column.null_count()
+
+
+def _reads_as_fractions(column: pl.Series) -> bool:
+    """Tell whether `as_integers` made millionths of the numbers."""
+    if column.dtype.is_integer():
+        return False
+    numbers = column.cast(pl.Float64, strict=False).drop_nulls()
+    return bool((numbers != numbers.round()).any())
+
+
 def _from_floats(column: pl.Series) -> pl.Series:
     """Keep whole numbers as they are; fractions keep their order as millionths."""
     finite = column.set(column.is_nan() | column.is_infinite(), None)

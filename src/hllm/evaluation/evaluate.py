@@ -13,7 +13,7 @@ from hllm.evaluation.baselines import cold_items
 from hllm.evaluation.protocol import EvaluationConfig, Protocol, protocol_of
 from hllm.evaluation.statistics import Estimate, bootstrap_means
 from hllm.metrics import ranking_metrics
-from hllm.retrieval.retriever import Retriever
+from hllm.retrieval.retriever import Histories, Retriever, histories_of
 
 Part = Literal["validation", "test"]
 
@@ -33,7 +33,7 @@ class Queries:
     """The users of one part with their histories and targets."""
 
     users: np.ndarray
-    histories: list[np.ndarray]
+    histories: Histories
     targets: np.ndarray
 
 
@@ -41,9 +41,8 @@ def queries(dataset: Dataset, split: Split, part: Part) -> Queries:
     """Return the users that have a target, the target, and everything before it."""
     positions = split.targets(part)
     users = np.flatnonzero(positions != NONE)
-    histories = [dataset.history(user)[: positions[user]] for user in users]
-    targets = np.array([dataset.history(user)[positions[user]] for user in users])
-    return Queries(users, histories, targets)
+    ends = dataset.offsets[users] + positions[users]
+    return Queries(users, histories_of(dataset, users, ends), dataset.item_index[ends])
 
 
 def evaluate(

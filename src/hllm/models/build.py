@@ -8,9 +8,10 @@ from pydantic import Field
 from hllm.data.loader import WindowConfig
 from hllm.errors import ConfigError
 from hllm.models.backbone import Backbone, load_backbone
+from hllm.models.fusion import Fusion, InputsConfig
 from hllm.models.item.ids import IdItemConfig, IdItemEncoder
 from hllm.models.item.text import TextItemConfig, TextItemEncoder
-from hllm.models.recommender import SequentialRecommender
+from hllm.models.recommender import SequentialRecommender, Similarity
 from hllm.models.sources import resolve_backbone
 from hllm.models.tiers import ItemEncoder, UserEncoder
 from hllm.models.user.llm import UserLLM, UserLLMConfig
@@ -24,21 +25,27 @@ class ModelConfig(WindowConfig):
     """The item tier: kind "llm" reads text, kind "id" learns a vector for each item."""
     user: Annotated[UserLLMConfig | SASRecConfig, Field(discriminator="kind")]
     """The user tier: kind "llm" or "sasrec"."""
+    inputs: InputsConfig = InputsConfig()
+    """What the user tier reads at each position besides the item's own vector."""
+    similarity: Similarity = "cosine"
+    """How a user vector is compared with item vectors; "dot" has no temperature."""
     temperature: float = Field(default=0.07, ge=0.01, le=1)
-    """Where 1 / scale of the cosines starts; it is learnt, between .01 and 1."""
+    """Where 1 / scale of the cosines starts."""
+    learn_temperature: bool = True
+    """Learn the temperature, between .01 and 1; False keeps it."""
 
 
-def build_model(config: ModelConfig, *, num_items: int, base: Path) -> SequentialRecommender:
+def build_model(config: ModelConfig, *, num_items: int, num_actions: int, base: Path) -> SequentialRecommender:
     """Build the model with its pre-trained weights, as the recipe says; paths in it start at `base`."""
     if config.item.kind == "llm" and not config.item.pretrained and config.item.whiten:
         raise ConfigError(
             "model.item: whiten = true needs pretrained = true: fresh weights have no statistics to remove"
         )
     user, dim = _user_encoder(config, base)
-    return SequentialRecommender(_item_encoder(config, dim, num_items, base), user, scale=1 / config.temperature)
+    return _join(config, _item_encoder(config, dim, num_items, base), user, dim, num_items, num_actions)
 
 
-def rebuild_model(config: ModelConfig, *, num_items: int, checkpoint: Path) -> SequentialRecommender:
+def rebuild_model(config: ModelConfig, *, num_items: int, num_actions: int, checkpoint: Path) -> SequentialRecommender:
     """Build the same shape from the configs kept in a checkpoint, to be filled with its weights."""
     item, user = config.item, config.user
     if item.kind == "llm":
@@ -49,7 +56,23 @@ def rebuild_model(config: ModelConfig, *, num_items: int, checkpoint: Path) -> S
     config = config.model_copy(update={"item": item, "user": user})
     user_encoder, dim = _user_encoder(config, checkpoint)
     item_encoder = _item_encoder(config, dim, num_items, checkpoint)
-    return SequentialRecommender(item_encoder, user_encoder, scale=1 / config.temperature)
+    return _join(config, item_encoder, user_encoder, dim, num_items, num_actions)
+
+
+def _join(
+    config: ModelConfig, item: ItemEncoder, user: UserEncoder, dim: int, num_items: int, num_actions: int
+) -> SequentialRecommender:
+    if config.inputs.action and not num_actions:
+        raise ConfigError("model.inputs.action = true needs data.action_col, the column that says what was done")
+    cosine = config.similarity == "cosine"
+    return SequentialRecommender(
+        item,
+        user,
+        fusion=Fusion(config.inputs, dim, num_items=num_items, num_actions=num_actions) if config.inputs.any else None,
+        similarity=config.similarity,
+        scale=1 / config.temperature if cosine else 1.0,
+        learn_scale=cosine and config.learn_temperature,
+    )
 
 
 def _backbone(config: TextItemConfig | UserLLMConfig, base: Path) -> Backbone:

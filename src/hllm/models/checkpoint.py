@@ -17,7 +17,7 @@ from hllm.models.user.llm import UserLLM
 
 KIND = "checkpoint"
 ITEM_BACKBONE = "item_backbone"
-_TIERS = ("item_encoder", "user_encoder")
+_PARTS = ("item_encoder", "user_encoder", "fusion")
 
 
 def save_checkpoint(
@@ -26,6 +26,7 @@ def save_checkpoint(
     config: ModelConfig,
     *,
     num_items: int,
+    num_actions: int,
     tokenizer: Path | None,
     details: dict[str, Any],
     extra_files: Callable[[Path], None] | None = None,
@@ -35,11 +36,12 @@ def save_checkpoint(
     `tokenizer` is the directory to copy the tokenizer from; `details` is kept in the manifest;
     `extra_files(folder)` may add files, such as the optimizer's state.
     """
-    kept = {"model": config.model_dump(mode="json"), "num_items": num_items, **details}
+    kept = {"model": config.model_dump(mode="json"), "num_items": num_items, "num_actions": num_actions, **details}
     with artifacts.writing(path, KIND, kept) as folder:
-        for tier in _TIERS:
-            state = getattr(model, tier).state_dict()
-            save_file({k: v.detach().contiguous().cpu() for k, v in state.items()}, folder / f"{tier}.safetensors")
+        for part in _PARTS:
+            if (module := getattr(model, part)) is not None:
+                state = {k: v.detach().contiguous().cpu() for k, v in module.state_dict().items()}
+                save_file(state, folder / f"{part}.safetensors")
         save_file({"log_scale": model.log_scale.detach().reshape(1).cpu()}, folder / "scale.safetensors")
         if isinstance(model.item_encoder, TextItemEncoder):
             save_backbone_config(model.item_encoder.backbone, folder / ITEM_BACKBONE)
@@ -55,7 +57,8 @@ def load_checkpoint(path: Path) -> tuple[SequentialRecommender, ModelConfig, art
     """Check every byte, then rebuild the model in evaluation mode; CheckpointError names what is wrong."""
     manifest = artifacts.verify(path, KIND)
     config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
-    model = rebuild_model(config, num_items=manifest.details["num_items"], checkpoint=path)
+    sizes = {name: manifest.details[name] for name in ("num_items", "num_actions")}
+    model = rebuild_model(config, **sizes, checkpoint=path)
     load_weights(model, path)
     return model.eval(), config, manifest
 
@@ -63,8 +66,9 @@ def load_checkpoint(path: Path) -> tuple[SequentialRecommender, ModelConfig, art
 def load_weights(model: SequentialRecommender, path: Path) -> None:
     """Fill `model` with a checkpoint's weights; CheckpointError if names or shapes differ."""
     try:
-        for tier in _TIERS:
-            getattr(model, tier).load_state_dict(load_file(path / f"{tier}.safetensors"))
+        for part in _PARTS:
+            if (module := getattr(model, part)) is not None:
+                module.load_state_dict(load_file(path / f"{part}.safetensors"))
         model.log_scale.data.copy_(load_file(path / "scale.safetensors")["log_scale"][0])
     except (RuntimeError, SafetensorError, FileNotFoundError, KeyError) as error:
         raise CheckpointError(f"the weights in {path} do not fit the model: {str(error).splitlines()[0]}") from None

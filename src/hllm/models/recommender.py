@@ -1,41 +1,61 @@
 """SequentialRecommender: an item tier and a user tier. HLLM is the case where both are language models."""
 
 import math
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hllm.data.batch import SequenceBatch
+from hllm.models.fusion import Fusion
 from hllm.models.tiers import History, ItemEncoder, UserEncoder
 
 MAX_SCALE = 100.0
 
-
-@dataclass(frozen=True)
-class Encoded:
-    """What both tiers make of a batch."""
-
-    items: Float[Tensor, "item dim"]
-    """Embedding of each distinct item."""
-    users: Float[Tensor, "batch position dim"]
-    """Embedding of the user at each position."""
+Similarity = Literal["cosine", "dot"]
 
 
 class SequentialRecommender(nn.Module):
-    """Two tiers and the learnt scale (1 / temperature) of their cosine."""
+    """Two tiers, what is added between them, and the scale (1 / temperature) of their similarity."""
 
-    def __init__(self, item_encoder: ItemEncoder, user_encoder: UserEncoder, *, scale: float = 1 / 0.07) -> None:
+    def __init__(
+        self,
+        item_encoder: ItemEncoder,
+        user_encoder: UserEncoder,
+        *,
+        fusion: Fusion | None = None,
+        similarity: Similarity = "cosine",
+        scale: float = 1 / 0.07,
+        learn_scale: bool = True,
+    ) -> None:
         super().__init__()
         self.item_encoder = item_encoder
         self.user_encoder = user_encoder
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.fusion = fusion
+        self.similarity: Similarity = similarity
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
 
     @property
     def scale(self) -> Float[Tensor, ""]:
-        """Return the factor on cosines. Source: arXiv:2409.12740, `logit_scale`."""
+        """Return the factor on similarities. Source: arXiv:2409.12740, `logit_scale`."""
         return torch.exp(self.log_scale)
+
+    @property
+    def reads_times(self) -> bool:
+        """Return whether histories need their times."""
+        return self.user_encoder.reads_times or (self.fusion is not None and self.fusion.reads_times)
+
+    @property
+    def reads_log(self) -> bool:
+        """Return whether histories need their times or actions."""
+        return self.reads_times or (self.fusion is not None and self.fusion.actions is not None)
+
+    def with_items(self, item_encoder: ItemEncoder) -> "SequentialRecommender":
+        """Return a model that shares everything with this one but the item tier."""
+        other = SequentialRecommender(item_encoder, self.user_encoder, fusion=self.fusion, similarity=self.similarity)
+        other.log_scale = self.log_scale
+        return other
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
@@ -45,18 +65,28 @@ class SequentialRecommender(nn.Module):
         """
         self.log_scale.clamp_(0.0, math.log(MAX_SCALE))
 
-    def forward(self, batch: SequenceBatch) -> Encoded:
-        """Encode each distinct item once, arrange the embeddings into histories, and encode those."""
-        items = self.item_encoder(batch.items)
-        return Encoded(items, self.user_encoder(History(items[batch.history], batch.mask)))
-
-    def encode_users(
+    def history(
         self,
-        table: Float[Tensor, "item dim"],
-        history: Int[Tensor, "batch position"],
+        vectors: Float[Tensor, "batch position dim"],
         mask: Bool[Tensor, "batch position"],
-    ) -> Float[Tensor, "batch dim"]:
-        """Return each user's embedding after the last real position; histories are rows of `table`."""
-        users: Tensor = self.user_encoder(History(table[history], mask))
-        last = mask.sum(-1) - 1
-        return users[torch.arange(len(users), device=users.device), last]
+        *,
+        items: Int[Tensor, "batch position"],
+        times: Int[Tensor, "batch position"],
+        actions: Int[Tensor, "batch position"],
+    ) -> History:
+        """Put together what the user tier reads: `vectors` of `items` (item indices), and what is added to them."""
+        if self.fusion is not None:
+            vectors = self.fusion(vectors, items, times, actions)
+        return History(vectors, mask, times)
+
+    def users(self, items: Float[Tensor, "item dim"], batch: SequenceBatch) -> Float[Tensor, "batch position dim"]:
+        """Arrange item embeddings, rows as in `batch.items`, into histories and encode those."""
+        history = self.history(
+            items[batch.history],
+            batch.mask,
+            items=batch.items.index[batch.history],
+            times=batch.times,
+            actions=batch.actions,
+        )
+        users: Tensor = self.user_encoder(history)
+        return users

@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hllm.data.batch import ItemBatch
@@ -15,6 +16,8 @@ class History:
 
     embeddings: Float[Tensor, "batch position dim"]
     mask: Bool[Tensor, "batch position"]
+    times: Int[Tensor, "batch position"]
+    """When each item was met, in seconds since 1970; for tiers with `reads_times`."""
 
 
 class ItemEncoder(nn.Module, ABC):
@@ -26,11 +29,27 @@ class ItemEncoder(nn.Module, ABC):
 
 
 class UserEncoder(nn.Module, ABC):
-    """The user tier: at each position, an embedding of the user after that item."""
+    """The user tier: at each position, an embedding of the user."""
+
+    causal: bool
+    """Whether a position reads only itself and those before it; else it is trained by the masked-item objective."""
+    reads_times: bool
+    """Whether `History.times` matters."""
 
     @abstractmethod
     def forward(self, history: History) -> Float[Tensor, "batch position dim"]:
-        """Return what the user may want next at each position, from that position and those before it only.
+        """Return what the user may want at each position: next, if causal; in its place, if not.
 
         Values where the mask is False mean nothing.
         """
+
+    @abstractmethod
+    def after(self, history: History) -> Float[Tensor, "batch dim"]:
+        """Return what each user may want after the whole history, which has at least one item."""
+
+
+def at_last(
+    states: Float[Tensor, "batch position dim"], mask: Bool[Tensor, "batch position"]
+) -> Float[Tensor, "batch dim"]:
+    """Return the states at the last real position of each row."""
+    return states[torch.arange(len(states), device=states.device), mask.sum(-1) - 1]

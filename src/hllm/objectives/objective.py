@@ -1,4 +1,4 @@
-"""What an objective is: a function from a model and a batch to a loss and named numbers."""
+"""What an objective is: a function from a model, item embeddings and a batch to a loss and named numbers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,4 +18,5 @@ class Outcome:
     numbers: dict[str, Float[Tensor, ""]]
 
 
-Objective = Callable[[SequentialRecommender, SequenceBatch], Outcome]
+Objective = Callable[[SequentialRecommender, Float[Tensor, "item dim"], SequenceBatch], Outcome]
+"""Takes the model, the embeddings of `batch.items`, and the batch."""

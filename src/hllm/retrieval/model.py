@@ -1,17 +1,18 @@
-"""A trained recommender as a Scorer: histories become user vectors, scores are cosines with the item table."""
+"""A trained recommender as a Scorer: histories become user vectors, scores are their similarity to the item table."""
 
 from typing import final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hllm.data.batch import pad
+from hllm.errors import DataError
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import Precision, autocast, resolve_precision
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.retriever import Histories, LoggedHistories
 
 POSITIONS_PER_BATCH = 16_384
 
@@ -31,7 +32,7 @@ class ModelScorer:
     ) -> None:
         self.model = model
         self.table = table.to(device)
-        self.unit = F.normalize(self.table.float(), dim=-1, eps=1e-6)
+        self.keys = self.comparable(self.table.float())
         self.max_history = max_history
         self.device = device
         self.precision = resolve_precision(precision, device)
@@ -42,14 +43,23 @@ class ModelScorer:
         return len(self.table)
 
     def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
-        """Return cosines in fp32; a user without history gets 0 for every item."""
-        users = F.normalize(self.users(histories), dim=-1, eps=1e-6)
-        scores: Float[np.ndarray, "user item"] = (users @ self.unit.T).cpu().numpy()
+        """Return cosines, or dot products, in fp32; a user without history gets 0 for every item."""
+        scores: Float[np.ndarray, "user item"] = (self.queries(histories) @ self.keys.T).cpu().numpy()
         return scores
+
+    def queries(self, histories: Histories) -> Float[Tensor, "user dim"]:
+        """Return the vectors whose products with `keys` are the scores."""
+        return self.comparable(self.users(histories))
 
     @torch.no_grad()
     def users(self, histories: Histories) -> Float[Tensor, "user dim"]:
         """Return the user embedding after the latest `max_history` items; zero for a user without history."""
+        logged = histories if isinstance(histories, LoggedHistories) else None
+        if logged is None and self.model.reads_log:
+            raise DataError(
+                "this model reads when things happened, or what was done: a bare list of items does not say. "
+                "Ask for known users, or give the histories' times"
+            )
         vectors = torch.zeros(len(histories), self.table.shape[1], device=self.device)
         lengths = np.array([min(len(h), self.max_history) for h in histories])
         known = np.flatnonzero(lengths)
@@ -57,9 +67,21 @@ class ModelScorer:
         per_batch = max(1, POSITIONS_PER_BATCH // self.max_history)
         for start in range(0, len(known), per_batch):
             chosen = known[start : start + per_batch]
-            history, mask = pad([histories[user][-self.max_history :] for user in chosen])
-            rows, valid = torch.from_numpy(history).to(self.device), torch.from_numpy(mask).to(self.device)
+            items, mask = self._padded(histories, chosen)
+            times = self._padded(logged.times, chosen)[0] if logged is not None else torch.zeros_like(items)
+            actions = self._padded(logged.actions, chosen)[0] if logged is not None else torch.zeros_like(items)
+            history = self.model.history(self.table[items], mask, items=items, times=times, actions=actions)
             with autocast(self.precision, self.device):
-                encoded = self.model.encode_users(self.table, rows, valid)
+                encoded = self.model.user_encoder.after(history)
             vectors[torch.from_numpy(chosen)] = encoded.float()
         return vectors
+
+    def _padded(
+        self, sequences: Histories, users: Int[np.ndarray, " user"]
+    ) -> tuple[Int[Tensor, "user position"], Bool[Tensor, "user position"]]:
+        padded, mask = pad([sequences[int(user)][-self.max_history :] for user in users])
+        return torch.from_numpy(padded).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def comparable(self, vectors: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
+        """Return vectors whose dot product is the similarity."""
+        return F.normalize(vectors, dim=-1, eps=1e-6) if self.model.similarity == "cosine" else vectors

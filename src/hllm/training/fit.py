@@ -39,7 +39,9 @@ def fit(interactions: Table, items: Table, recipe: Recipe, folder: Path, *, base
     split = split_dataset(dataset, recipe.split)
     if run.position().stage < len(recipe.stages):
         torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
-        model = build_model(recipe.model, num_items=dataset.num_items, base=base)
+        model = build_model(recipe.model, num_items=dataset.num_items, num_actions=len(dataset.action_names), base=base)
+        if model.reads_times and dataset.seconds_per_unit is None:
+            _ = dataset.seconds  # raises
         _begin(run, recipe, dataset)  # only now: what is wrong with the recipe has shown itself
         tokenizer, tokens = None, None
         if recipe.model.item.kind == "llm":

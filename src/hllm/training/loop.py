@@ -103,7 +103,7 @@ class Trainer:
             self.dataset,
             self.split,
             None if frozen else self.tokens,
-            max_history=self.recipe.model.max_history,
+            windows=self.recipe.model,
             batch_size=config.batch_size,
             negatives=config.negatives,
             seed=self.recipe.seed,
@@ -120,9 +120,10 @@ class Trainer:
         stage.model.train()
         precision = resolve_precision(self.recipe.precision, self.device)
         start, items_done, tokens_done = time.monotonic(), 0, 0
-        for step, batch in enumerate(stage.loader.batches(epoch), start=position.step + 1):
+        for step, (batch,) in enumerate(stage.loader.steps(epoch), start=position.step + 1):
+            batch = batch.to(self.device)
             with autocast(precision, self.device):
-                outcome = self.objective(stage.model, batch.to(self.device))
+                outcome = self.objective(stage.model, stage.model.item_encoder(batch.items), batch)
             stage.optimizer.zero_grad()
             outcome.loss.backward()
             norm = float(nn.utils.clip_grad_norm_(stage.model.parameters(), stage.config.max_gradient_norm))
@@ -178,9 +179,7 @@ class Trainer:
         encoder = self.model.item_encoder
         if not isinstance(encoder, TextItemEncoder):
             return self.model
-        working = SequentialRecommender(CachedItemEncoder(encoder, self._pooled(encoder)), self.model.user_encoder)
-        working.log_scale = self.model.log_scale
-        return working.to(self.device)
+        return self.model.with_items(CachedItemEncoder(encoder, self._pooled(encoder))).to(self.device)
 
     def _save(
         self, path: Path, position: Position, metrics: dict[str, float], optimizer: torch.optim.AdamW | None
@@ -194,6 +193,7 @@ class Trainer:
             self.model,
             self.recipe.model,
             num_items=self.dataset.num_items,
+            num_actions=len(self.dataset.action_names),
             tokenizer=self.tokenizer,
             details={
                 "position": position.model_dump(),

@@ -10,7 +10,7 @@ from typing_extensions import override
 from hllm.config import Config
 from hllm.errors import ConfigError
 from hllm.models.backbone import Backbone
-from hllm.models.tiers import History, UserEncoder
+from hllm.models.tiers import History, UserEncoder, at_last
 
 
 class UserLLMConfig(Config):
@@ -31,6 +31,9 @@ class UserLLM(UserEncoder):
     Source: arXiv:2409.12740, section 3.2.
     """
 
+    causal = True
+    reads_times = False
+
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         if not backbone.causal:
@@ -45,3 +48,7 @@ class UserLLM(UserEncoder):
     def forward(self, history: History) -> Float[Tensor, "batch position dim"]:
         states: Tensor = self.backbone(history.embeddings, history.mask)
         return states
+
+    @override
+    def after(self, history: History) -> Float[Tensor, "batch dim"]:
+        return at_last(self(history), history.mask)

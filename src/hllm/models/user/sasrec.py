@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from hllm.config import Config
-from hllm.models.tiers import History, UserEncoder
+from hllm.models.tiers import History, UserEncoder, at_last
 
 
 class SASRecConfig(Config):
@@ -40,6 +40,9 @@ class SASRec(UserEncoder):
     the weaker choice (arXiv:2309.07602).
     """
 
+    causal = True
+    reads_times = False
+
     def __init__(self, *, dim: int, num_layers: int, num_heads: int, dropout: float, max_history: int) -> None:
         super().__init__()
         self.positions = nn.Embedding(max_history, dim)
@@ -57,3 +60,7 @@ class SASRec(UserEncoder):
         causal = nn.Transformer.generate_square_subsequent_mask(length, device=states.device, dtype=torch.float32)
         encoded: Tensor = self.blocks(states, mask=causal, is_causal=True)
         return encoded
+
+    @override
+    def after(self, history: History) -> Float[Tensor, "batch dim"]:
+        return at_last(self(history), history.mask)
