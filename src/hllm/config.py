@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound="Config")
 class Config(BaseModel):
     """Base of every config model: immutable, unknown keys are errors, the line beneath a field describes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
 
     @classmethod
     def from_dict(cls: type[Model], values: dict[str, Any], *, where: str) -> Model:

@@ -1,11 +1,32 @@
 """Contrastive losses: pull a user's embedding towards the next item, away from other items."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
+
+from hllm.config import Config
+
+
+class LossConfig(Config):
+    """How a target is told apart from its negatives."""
+
+    kind: Literal["info-nce", "bce", "gbce"] = "info-nce"
+    """"info-nce": cross-entropy over the target and its negatives; with the catalogue as negatives, a full softmax.
+    "bce": each negative is a no. "gbce": the same, made less sure of itself (gSASRec)."""
+    mask: Literal["id", "cosine"] = "id"
+    """Which negatives leave the loss: those that are the target, or, as in the HLLM paper's code, those whose cosine
+    with the target exceeds cosine_threshold."""
+    cosine_threshold: float = Field(default=0.99, gt=0, le=1)
+    """For mask = "cosine"."""
+    log_q: bool = False
+    """Correct for how often each negative is drawn, so that the loss estimates the full softmax."""
+    calibration: float = Field(default=0.75, ge=0, le=1)
+    """"gbce" only: t of the paper; 0 is bce, 1 gives calibrated probabilities."""
+
 
 _MASKED = -1e9  # exp of it is exactly 0; -inf would make the gradient of a row with nothing left NaN
 

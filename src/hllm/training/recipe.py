@@ -10,6 +10,8 @@ from hllm.data.negatives import NegativesConfig
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig
 from hllm.evaluation.protocol import EvaluationConfig
+from hllm.losses import LossConfig
+from hllm.metrics import DEFINITIONS
 from hllm.models.build import ModelConfig
 from hllm.models.item.text import TextItemConfig
 from hllm.models.user.llm import UserLLMConfig
@@ -23,22 +25,73 @@ class StageConfig(Config):
     """Shown in progress and metrics."""
     item_tier: Literal["train", "frozen"] = "train"
     """"frozen" encodes the catalogue once and trains the projector and the user tier on these vectors."""
-    epochs: int = Field(default=1, ge=1)
-    """Passes over the training windows."""
+    user_tier: Literal["train", "frozen"] = "train"
+    """"frozen" trains the item tier against a user tier that stays as it is."""
+    start: Literal["last", "best"] = "last"
+    """Which weights the stage begins with: those the stage before ended with, or the best so far."""
+    objective: Literal["next-item", "masked-item"] = "next-item"
+    """"masked-item" hides items and asks for them, for user tiers that read both ways (BERT4Rec)."""
+    max_history: int | None = Field(default=None, ge=1)
+    """Most items of a history that this stage reads. None: model.max_history, which is the limit."""
+    epochs: int = Field(default=1, ge=0)
+    """Passes over the training windows. 0: the model is validated and kept as it is."""
     batch_size: int = Field(default=64, ge=1)
-    """Windows in a step."""
+    """Windows in an optimizer step."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Windows that are in memory at once; gradients add up to those of batch_size. None: all of them."""
+    gradient_cache: bool = False
+    """Share one pool of negatives in the whole batch, though it is taken in micro-batches: the exact gradient of the
+    large batch, for a second pass over the items. False: each micro-batch has negatives of its own."""
     learning_rate: float = Field(default=5e-4, gt=0)
-    """Peak rate of everything but the item tier's language model."""
+    """Peak rate of everything that the two rates below do not cover."""
     item_learning_rate: float | None = Field(default=None, gt=0)
     """Peak rate of the item tier's language model. None: learning_rate."""
+    user_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak rate of the user tier. None: learning_rate."""
     warmup: float = Field(default=0.1, ge=0, le=1)
-    """Share of the stage's steps in which the rate rises from 0; after it the rate falls to 0 as a cosine."""
+    """Share of the stage's steps in which the rate rises from 0."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate goes on after the warm-up: falls to 0 by the end of the stage, or stays."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """On matrices; norms, biases, the [ITEM] vector and the scale have none."""
+    """Of AdamW, on what `decay` says."""
+    decay: Literal["matrices", "all"] = "matrices"
+    """What decays: "matrices" spares norms, biases, the [ITEM] vector and the scale; "all" spares nothing."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW's two decay rates of its running means."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this norm."""
+    """Gradients are scaled down to this norm; inf leaves them as they are."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay, for each step, of a running mean of the weights, which is validated and kept instead of the weights. 0:
+    none."""
+    early_stopping: int = Field(default=0, ge=0)
+    """End the stage after so many validations in a row that did not improve select_by. 0: never."""
+    validate_every: int = Field(default=1, ge=1)
+    """Epochs between two validations; the stage's last epoch is always validated."""
     negatives: NegativesConfig = NegativesConfig()
     """What each position's target is told apart from."""
+    loss: LossConfig = LossConfig()
+    """How the target is told apart from the negatives."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> "StageConfig":
+        if self.gradient_cache and self.micro_batch_size is None:
+            raise ValueError("gradient_cache = true needs micro_batch_size: what is in memory at once")
+        if self.item_tier == self.user_tier == "frozen":
+            raise ValueError("item_tier and user_tier are both frozen: there is nothing to train")
+        if self.loss.kind in ("bce", "gbce") and self.negatives.kind == "catalogue":
+            raise ValueError(f'loss.kind = "{self.loss.kind}" needs sampled negatives, found "catalogue"')
+        return self
+
+
+class CheckpointsConfig(Config):
+    """When training is saved, besides after every validation."""
+
+    every_s: float = Field(default=600.0, gt=0)
+    """Seconds of training between two checkpoints."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """Steps between two checkpoints. None: only every_s counts."""
+    keep: int = Field(default=2, ge=1)
+    """How many of the last checkpoints are kept, besides the best one."""
 
 
 class Recipe(Config):
@@ -53,6 +106,10 @@ class Recipe(Config):
     model: ModelConfig
     stages: tuple[StageConfig, ...]
     """Run one after another, each from where the last one ended."""
+    select_by: str = "ndcg@10"
+    """The validation metric, such as "recall@50", that picks the best checkpoint and ends stages early."""
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    """When training is saved."""
     precision: Precision = "auto"
     """Format of matrix products: "auto" is bf16 where the device multiplies it in hardware, else fp32."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -64,10 +121,28 @@ class Recipe(Config):
             raise ValueError("at least one [[stages]] table is needed")
         return value
 
+    @field_validator("select_by")
+    @classmethod
+    def _a_metric(cls, value: str) -> str:
+        name, _, k = value.partition("@")
+        if name not in DEFINITIONS or not k.isdigit() or int(k) < 1:
+            raise ValueError(f"expected one of {', '.join(DEFINITIONS)} and a cut-off, such as ndcg@10")
+        return value
+
     @model_validator(mode="after")
     def _frozen_items_have_a_language_model(self) -> "Recipe":
         if self.model.item.kind == "id" and any(stage.item_tier == "frozen" for stage in self.stages):
             raise ValueError('item_tier = "frozen" needs model.item.kind = "llm": ids have nothing to start from')
+        return self
+
+    @model_validator(mode="after")
+    def _stages_fit_the_model(self) -> "Recipe":
+        for number, stage in enumerate(self.stages):
+            if stage.max_history is not None and stage.max_history > self.model.max_history:
+                raise ValueError(
+                    f"stages.{number}.max_history {stage.max_history} is beyond model.max_history, which is "
+                    f"{self.model.max_history} and the most that the model reads anywhere"
+                )
         return self
 
     @property
