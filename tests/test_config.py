@@ -66,6 +66,56 @@ def test_a_wrong_override_is_explained(tmp_path, override, message):
         Outer.from_toml(write(tmp_path, "count = 1\n[[stages]]\n"), [override])
 
 
+def test_a_file_extends_another(tmp_path):
+    """Tables are merged, one stage is changed in place, other lists are replaced, overrides come last."""
+    (tmp_path / "base.toml").write_text(
+        "count = 7\n[inner]\nlearning_rate = 0.3\nnames = ['a', 'b']\n"
+        "[[stages]]\nlearning_rate = 0.1\nnames = ['c']\n[[stages]]\n"
+    )
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "middle.toml").write_text("extends = '../base.toml'\n[inner]\nnames = ['z']\n")
+    path = write(tmp_path, "extends = 'below/middle.toml'\n[stages.0]\nlearning_rate = 0.5\n")
+    assert Outer.from_toml(path, ["count=8"]) == Outer(
+        inner=Inner(learning_rate=0.3, names=("z",)),
+        stages=(Inner(learning_rate=0.5, names=("c",)), Inner()),
+        count=8,
+    )
+    replaced = write(tmp_path, "extends = 'base.toml'\n[[stages]]\nlearning_rate = 0.9\n")
+    assert Outer.from_toml(replaced).stages == (Inner(learning_rate=0.9),)
+
+
+def test_a_table_of_another_kind_starts_afresh(tmp_path):
+    class Part(Config):
+        kind: str
+        width: int = 1
+
+    class Whole(Config):
+        part: Part
+
+    (tmp_path / "base.toml").write_text("[part]\nkind = 'big'\nwidth = 9\n")
+    same = write(tmp_path, "extends = 'base.toml'\n[part]\nkind = 'big'\n")
+    assert Whole.from_toml(same).part == Part(kind="big", width=9)
+    other = write(tmp_path, "extends = 'base.toml'\n[part]\nkind = 'small'\n")
+    assert Whole.from_toml(other).part == Part(kind="small", width=1)
+
+
+@pytest.mark.parametrize(
+    ("base", "text", "message"),
+    [
+        ("", "extends = 'nothing.toml'", r"recipe\.toml extends .*nothing\.toml, which does not exist"),
+        ("extends = 'recipe.toml'", "extends = 'base.toml'", r"base\.toml extends .*recipe\.toml, which extends it in"),
+        ("", "extends = 'recipe.toml'", r"extends .*recipe\.toml, which extends it in turn"),
+        ("count = ", "extends = 'base.toml'", r"base\.toml is not valid TOML"),
+        ("[[stages]]", "extends = 'base.toml'\n[stages.1]", r"stages\.1 is not one of the 1 entries of the file"),
+        ("", "extends = 'base.toml'\nzzz = 1", r"recipe\.toml: unknown key 'zzz'"),
+    ],
+)
+def test_a_wrong_extension_is_explained(tmp_path, base, text, message):
+    (tmp_path / "base.toml").write_text(base)
+    with pytest.raises(ConfigError, match=message):
+        Outer.from_toml(write(tmp_path, text))
+
+
 def test_a_recipe_that_does_not_exist(tmp_path):
     with pytest.raises(ConfigError, match=r"there is no recipe .*nothing\.toml"):
         Outer.from_toml(tmp_path / "nothing.toml")

@@ -29,23 +29,57 @@ class Config(BaseModel):
 
     @classmethod
     def from_toml(cls: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
-        """Read a TOML file and apply `overrides` of the form "a.b=value" on top.
+        """Read a TOML file and what it extends, and apply `overrides` of the form "a.b=value" on top.
 
-        A value is read as TOML if it can be (numbers, true, lists), otherwise as a plain string.
+        `extends = "other.toml"`, a path from the file's own folder, starts from the values of another file: tables
+        are merged key by key, `[stages.0]` is merged into the first stage, anything else (`[[stages]]`, say) takes
+        the old value's place. An override's value is read as TOML if it can be (numbers, true, lists), otherwise as
+        a plain string.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise ConfigError(f"there is no recipe {path}; the examples are in recipes/") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} cannot be read as UTF-8 text: {error}") from None
-        try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        values = _read(path, ())
         for override in overrides:
             _override(values, override)
         return cls.from_dict(values, where=str(path))
+
+
+def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the values of a file, laid over those of the file that it extends."""
+    if path.resolve() in extended_by:
+        raise ConfigError(f"{extended_by[-1]} extends {path}, which extends it in turn; one of them must stand alone")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{extended_by[-1]} extends {path}, which does not exist; the path starts at the file's own folder"
+            if extended_by
+            else f"there is no recipe {path}; the examples are in recipes/"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    return _laid_over(_read(path.parent / str(base), (*extended_by, path.resolve())), values)
+
+
+def _laid_over(base: Any, values: Any, where: str = "") -> Any:
+    """Return `values` laid over `base`; a table whose `kind` changes keeps nothing of the base."""
+    if isinstance(base, dict) and isinstance(values, dict):
+        if values.get("kind", base.get("kind")) != base.get("kind"):
+            return values
+        return base | {key: _laid_over(base.get(key), value, f"{where}{key}.") for key, value in values.items()}
+    if isinstance(base, list) and isinstance(values, dict):
+        merged = list(base)
+        for key, value in values.items():
+            if not key.isdigit() or int(key) >= len(base):
+                raise ConfigError(f"{where}{key} is not one of the {len(base)} entries of the file that is extended")
+            merged[int(key)] = _laid_over(base[int(key)], value, f"{where}{key}.")
+        return merged
+    return values
 
 
 def _override(values: dict[str, Any], override: str) -> None:
