@@ -178,3 +178,14 @@ def test_titles_fall_back_to_the_id():
 def test_without_a_time_column_the_files_order_is_the_order():
     log = events(("u", "c", 9), ("u", "a", 1)).drop("timestamp")
     assert titles_of(build_dataset(log, ITEMS, DataConfig(time_col="")), "u") == ["C", "A"]
+
+
+def test_items_without_interactions_stay_unless_they_are_dropped():
+    log = events(("u", "c", 1), ("u", "a", 2), ("v", "c", 3))
+    assert build_dataset(log, ITEMS, DataConfig()).item_ids.to_list() == ["a", "b", "c"]
+    dataset = build_dataset(log, ITEMS, DataConfig(items_without_interactions="drop"))
+    assert dataset.item_ids.to_list() == ["a", "c"]
+    assert titles_of(dataset, "u") == ["C", "A"]
+    strict = DataConfig(items_without_interactions="drop")
+    with pytest.raises(DataError, match="1 of 1 interactions name items that the items table lacks; first: 'zz'"):
+        build_dataset(events(("u", "zz", 1)), ITEMS, strict)

@@ -204,6 +204,8 @@ def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Data
     title = config.title_col or ("title" if "title" in catalogue.columns else text_cols[0])
     require_columns(catalogue, {"title_col": title}, name="items")
     catalogue, dropped = _drop_items_without_text(catalogue, text_cols, config)
+    if config.items_without_interactions == "drop":
+        catalogue = catalogue.filter(catalogue[config.item_col].is_in(log["item"].implode()))
 
     numbered = pl.DataFrame({"item": catalogue[config.item_col], "item_index": np.arange(len(catalogue))})
     log = log.join(numbered, on="item", how="left", maintain_order="left")

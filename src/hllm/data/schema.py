@@ -9,7 +9,7 @@ class DataConfig(Config):
     """Where the tables are, and the names of their columns."""
 
     source: str | None = None
-    """A data set fetched by `hllm data fetch`, such as "movielens-100k"; or give `interactions` and `items`."""
+    """A data set that hllm knows by name, such as "movielens-100k"; or give `interactions` and `items`."""
     interactions: str | None = None
     """Path of the interactions table: one row for each thing that a user did with an item."""
     items: str | None = None
@@ -32,3 +32,5 @@ class DataConfig(Config):
     """What to do with interactions whose item the items table lacks."""
     items_without_text: Literal["error", "drop"] = "error"
     """What to do with items whose `text_cols` are all empty; "drop" drops their interactions too."""
+    items_without_interactions: Literal["keep", "drop"] = "keep"
+    """Whether the catalogue holds items that no one has interacted with; "keep": they can be recommended too."""
