@@ -70,11 +70,10 @@ def test_a_user_llm_costs_what_its_layers_cost(tmp_path, tiny_llama):
     assert user_cost(model, config).forward(np.full(3, 12)) == pytest.approx(total - attention / 2, rel=0.02)
 
 
-def test_what_stays_as_it_is_saves_a_third(tmp_path):
+def test_what_stays_as_it_is_saves_a_third(tmp_path, tiny_llama):
     """Gradients still pass through frozen weights, but none are made for them."""
-    model, config = built(tmp_path)
-    for parameter in model.user_encoder.parameters():
-        parameter.requires_grad_(False)
+    model, config = built(tmp_path, user={"kind": "llm", "backbone": str(tiny_llama)})
+    model.user_encoder.requires_grad_(False)
     vectors = torch.randn(4, 2, 16, requires_grad=True)
     history = history_of(vectors, torch.ones(4, 2, dtype=torch.bool))
     total, attention = counted(lambda: model.user_encoder(history).sum().backward())
