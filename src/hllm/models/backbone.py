@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.network: Any = network.eval()
         self.config = config
-        words = network.get_input_embeddings()
+        words = self.network.get_input_embeddings()
         self.input_width = int(words.embedding_dim)
         """Size of the vectors that enter; ALBERT's and ELECTRA's differ from those that leave."""
         self.word_scale = float(getattr(words, "scalar_embed_scale", 1.0))

@@ -66,7 +66,8 @@ def build_model(config: ModelConfig, *, num_items: int, num_actions: int, base: 
         raise ConfigError(
             "model.item: whiten = true needs pretrained = true: fresh weights have no statistics to remove"
         )
-    return _build(config, num_items, num_actions, base)
+    user, dim = _user_encoder(config, base)
+    return _join(config, _item_encoder(config, dim, num_items, base, user), user, dim, num_items, num_actions)
 
 
 def rebuild_model(config: ModelConfig, *, num_items: int, num_actions: int, checkpoint: Path) -> SequentialRecommender:
@@ -77,13 +78,15 @@ def rebuild_model(config: ModelConfig, *, num_items: int, num_actions: int, chec
         item = item.model_copy(update=kept)
     if user.kind == "llm":
         user = user.model_copy(update={"backbone": "user_backbone", "num_layers": None, "pretrained": False})
-    return _build(config.model_copy(update={"item": item, "user": user}), num_items, num_actions, checkpoint)
+    config = config.model_copy(update={"item": item, "user": user})
+    user_encoder, dim = _user_encoder(config, checkpoint)
+    item_encoder = _item_encoder(config, dim, num_items, checkpoint, user_encoder)
+    return _join(config, item_encoder, user_encoder, dim, num_items, num_actions)
 
 
-def _build(config: ModelConfig, num_items: int, num_actions: int, base: Path) -> SequentialRecommender:
-    user, dim = _user_encoder(config, base)
-    shared = user.backbone if config.share_backbone and isinstance(user, UserLLM) else None
-    item = _item_encoder(config, dim, num_items, base, shared)
+def _join(
+    config: ModelConfig, item: ItemEncoder, user: UserEncoder, dim: int, num_items: int, num_actions: int
+) -> SequentialRecommender:
     if config.inputs.action and not num_actions:
         raise ConfigError("model.inputs.action = true needs data.action_col, the column that says what was done")
     cosine = config.similarity == "cosine"
@@ -122,14 +125,12 @@ def _user_encoder(config: ModelConfig, base: Path) -> tuple[UserEncoder, int]:
             return encoder, user.dim
 
 
-def _item_encoder(config: ModelConfig, dim: int, num_items: int, base: Path, shared: Backbone | None) -> ItemEncoder:
+def _item_encoder(config: ModelConfig, dim: int, num_items: int, base: Path, user: UserEncoder) -> ItemEncoder:
     match config.item:
         case TextItemConfig() as item:
-            backbone = shared or _backbone(item, base)
-            backbone.require_positions(
-                item.max_positions,
-                f"model.item.prompt.max_tokens = {item.prompt.max_tokens}, pooled by {item.pooling!r},",
-            )
+            backbone = user.backbone if config.share_backbone and isinstance(user, UserLLM) else _backbone(item, base)
+            what = f"model.item.prompt.max_tokens = {item.prompt.max_tokens} with pooling {item.pooling!r}"
+            backbone.require_positions(item.max_positions, what)
             return TextItemEncoder(
                 backbone,
                 dim,
