@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+from transformers.pytorch_utils import Conv1D
 
 from hllm import artifacts
 from hllm.data.tokens import Tokenize
@@ -52,7 +53,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.network: Any = network.eval()
         self.config = config
-        words = network.get_input_embeddings()
+        words = self.network.get_input_embeddings()
         self.input_width = int(words.embedding_dim)
         """Size of the vectors that enter; ALBERT's and ELECTRA's differ from those that leave."""
         self.word_scale = float(getattr(words, "scalar_embed_scale", 1.0))
@@ -80,6 +81,10 @@ class Backbone(nn.Module):
     def drop_word_embeddings(self) -> None:
         """Remove the word embeddings, for a tier that reads no words."""
         self.network.set_input_embeddings(None)
+
+    def linear_maps(self) -> dict[str, nn.Module]:
+        """Return the network's linear maps by name; GPT-2's are not nn.Linear and hold their weights transposed."""
+        return {name: module for name, module in self.network.named_modules() if isinstance(module, nn.Linear | Conv1D)}
 
     def require_positions(self, needed: int, what: str) -> None:
         """Raise ConfigError if a sequence of `needed` positions is longer than the network can read."""
@@ -193,7 +198,8 @@ def _cut(config: Any, num_layers: int) -> None:
         type(config).from_dict(config.to_dict())  # as a checkpoint will be read
     except (ValueError, StrictDataclassError) as error:
         raise ConfigError(
-            f"a model of type {config.model_type!r} cannot be cut to {num_layers} layers; leave num_layers out: {error}"
+            f"a model of type {config.model_type!r} cannot be cut to {num_layers} layers; leave num_layers out: "
+            f"{str(error).splitlines()[-1].strip()}"
         ) from None
 
 

@@ -21,7 +21,8 @@ def build_optimizer(
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (name.startswith(_LANGUAGE_MODEL), parameter.ndim >= 2)
+            is_matrix = parameter.ndim >= 2 and not name.endswith("item_token")
+            key = (name.startswith(_LANGUAGE_MODEL), is_matrix)
             groups.setdefault(key, []).append(parameter)
     item_rate = stage.item_learning_rate if stage.item_learning_rate is not None else stage.learning_rate
     optimizer = torch.optim.AdamW(
