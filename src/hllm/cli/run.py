@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from hllm.cli.plan import dry_run
 from hllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,13 +21,21 @@ BASELINES = typer.Option(
 
 def train(
     recipe: Path = typer.Argument(help="A recipe, such as recipes/demo.toml."),
-    out: Path = typer.Option(..., "--out", help="The run's directory; a run stopped there goes on."),
+    out: Path | None = typer.Option(None, "--out", help="The run's directory; a run stopped there goes on."),
+    dry: bool = typer.Option(
+        False, "--dry-run", help="Estimate parameters, operations, memory and time, and write nothing."
+    ),
     overrides: list[str] = typer.Option(
         (), "--set", metavar="A.B=VALUE", help="Change one key of the recipe, such as stages.0.epochs=2; repeatable."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
 ) -> None:
     """Train the recipe's model on the recipe's data; what is finished already is not done again."""
+    if dry:
+        dry_run(recipe, overrides, as_json=as_json)
+        return
+    if out is None:
+        raise ConfigError("give --out, the run's directory; or --dry-run, for an estimate of what training costs")
     from hllm.api import fit_recipe
 
     recommender = fit_recipe(recipe, out, overrides)

@@ -29,19 +29,23 @@ class WindowConfig(Config):
 
 def training_windows(dataset: Dataset, split: Split, config: WindowConfig) -> Int[np.ndarray, "window 2"]:
     """Return where each training window of at most max_history + 1 items starts and ends among the interactions."""
-    size = config.max_history + 1
-    step = size if config.windows == "blocks" else config.max_history
     windows = []
     for user in range(dataset.num_users):
         first = int(dataset.offsets[user])
-        last = first + int(split.train_end[user])
-        if config.windows == "latest":
-            windows.append((max(first, last - size), last))
-        elif config.windows == "blocks" and last - first > size:
-            windows += [(end - size, end) for end in range(last, first + size - 1, -step)]
-        else:
-            windows += [(max(first, end - size), end) for end in range(last, first + 1, -step)]
-    return np.array([(start, end) for start, end in windows if end - start >= 2], dtype=np.int64).reshape(-1, 2)
+        windows += [(first + start, first + end) for start, end in windows_of(int(split.train_end[user]), config)]
+    return np.array(windows, dtype=np.int64).reshape(-1, 2)
+
+
+def windows_of(length: int, config: WindowConfig) -> list[tuple[int, int]]:
+    """Return where the windows of one history of `length` training items start and end."""
+    size = config.max_history + 1
+    if config.windows == "latest":
+        ends = [length]
+    elif config.windows == "blocks" and length > size:
+        ends = list(range(length, size - 1, -size))
+    else:
+        ends = list(range(length, 1, -config.max_history))
+    return [(max(0, end - size), end) for end in ends if end >= 2]
 
 
 class TrainingLoader:

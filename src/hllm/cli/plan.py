@@ -1,0 +1,119 @@
+"""What `hllm train --dry-run` prints."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from hllm.training.plan import Plan, StagePlan
+
+_HEADINGS = (
+    "stage",
+    "epochs",
+    "windows",
+    "steps",
+    "items",
+    "tokens",
+    "negatives",
+    "FLOP/step",
+    "FLOP",
+    "memory",
+    "time",
+)
+
+
+def dry_run(recipe: Path, overrides: Sequence[str], *, as_json: bool) -> None:
+    """Estimate what training a recipe costs, print it, and write nothing."""
+    from hllm.training.fit import recipe_from
+    from hllm.training.plan import plan_recipe
+
+    chosen, base = recipe_from(recipe, overrides)
+    plan = plan_recipe(chosen, base)
+    if as_json:
+        totals = {"flops": plan.flops, "parameters": plan.parameters, "seconds": plan.seconds}
+        typer.echo(json.dumps(plan.model_dump(mode="json") | totals))
+    else:
+        typer.echo("\n".join(plan_lines(plan, str(recipe))))
+
+
+def plan_lines(plan: "Plan", name: str) -> list[str]:
+    """Return the plan as lines for people."""
+    read = "" if plan.tokens_per_item is None else f", {plan.tokens_per_item:.1f} tokens an item"
+    lines = [
+        f"{name}: {plan.about}",
+        "An estimate; nothing was trained or written.",
+        "",
+        f"data    {plan.data}, {'counted' if plan.counted else 'published sizes'}: {plan.num_users:,} users, "
+        f"{plan.num_items:,} items, {plan.num_interactions:,} interactions{read}",
+    ]
+    lines += [f"{tier.name:<11} {tier.parameters:>15,} parameters, {tier.trained:>15,} learn" for tier in plan.tiers]
+    lines += ["", *_table([_HEADINGS, *(_row(stage) for stage in plan.stages)]), ""]
+    fullest = max(plan.stages, key=lambda stage: sum(stage.memory_bytes.values()))
+    parts = ", ".join(f"{what} {_bytes(size)}" for what, size in fullest.memory_bytes.items())
+    lines += [
+        f"memory  {_bytes(sum(fullest.memory_bytes.values()))} in {fullest.name!r}: {parts}",
+        f"disk    {_bytes(plan.checkpoint_bytes)} of checkpoints, {_bytes(plan.table_bytes)} of item vectors",
+    ]
+    if plan.seconds is not None and plan.flops_per_second is not None:
+        lines.append(
+            f"time    {_duration(plan.seconds)} on this machine's {plan.device} in {plan.precision}, at "
+            f"{plan.efficiency:.0%} of the {_flops(plan.flops_per_second)}/s that it was just measured to do in "
+            "products of matrices"
+        )
+    lines += [f"assumes {sentence}" for sentence in plan.assumed]
+    lines += [f"MISSING {sentence}" for sentence in plan.missing]
+    return lines
+
+
+def _row(stage: "StagePlan") -> tuple[str, ...]:
+    return (
+        stage.name,
+        str(stage.epochs),
+        f"{stage.windows:,.0f}",
+        f"{stage.steps:,}",
+        f"{stage.items_per_step:,.0f}",
+        f"{stage.tokens_per_step:,.0f}",
+        f"{stage.negatives_per_target:,.0f}",
+        _flops(stage.flops_per_step),
+        _flops(stage.flops),
+        _bytes(sum(stage.memory_bytes.values())),
+        "" if stage.seconds is None else _duration(stage.seconds),
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return rows in columns: the first to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if n == 0 else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _flops(value: float) -> str:
+    return _scaled(value, 1000, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"))
+
+
+def _bytes(value: float) -> str:
+    return _scaled(value, 1000, ("B", "kB", "MB", "GB", "TB"))
+
+
+def _scaled(value: float, step: int, units: tuple[str, ...]) -> str:
+    for unit in units[:-1]:
+        if value < step:
+            return f"{value:.3g} {unit}"
+        value /= step
+    return f"{value:,.3g} {units[-1]}" if value < step else f"{value:,.0f} {units[-1]}"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86_400 * 365, "years"), (86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s"
