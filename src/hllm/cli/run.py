@@ -21,6 +21,9 @@ BASELINES = typer.Option(
 def train(
     recipe: Path = typer.Argument(help="A recipe, such as recipes/demo.toml."),
     out: Path = typer.Option(..., "--out", help="The run's directory; a run stopped there goes on."),
+    resume: str = typer.Option(
+        "auto", "--resume", help='"auto": go on from the newest checkpoint that is not damaged. "never": refuse to.'
+    ),
     overrides: list[str] = typer.Option(
         (), "--set", metavar="A.B=VALUE", help="Change one key of the recipe, such as stages.0.epochs=2; repeatable."
     ),
@@ -29,8 +32,10 @@ def train(
     """Train the recipe's model on the recipe's data; what is finished already is not done again."""
     from hllm.api import fit_recipe
 
-    recommender = fit_recipe(recipe, out, overrides)
-    position = recommender.run.position()
+    if resume not in ("auto", "never"):
+        raise ConfigError(f'--resume is {resume!r}; expected "auto" or "never"')
+    recommender = fit_recipe(recipe, out, overrides, resume="auto" if resume == "auto" else "never")
+    position = recommender.run.resume_point()[0]
     if as_json:
         typer.echo(
             json.dumps(
