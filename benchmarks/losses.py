@@ -1,12 +1,13 @@
 """Peak memory and time of the contrastive losses, forward and backward, against every logit at once with autograd.
 
-    python benchmarks/losses.py
+    OMP_NUM_THREADS=1 python benchmarks/losses.py
 
 Goal: at most 1/8 of the plain version's extra bytes, at most 1.1 of its time. Bytes are counted by torch's profiler,
 allocation by allocation, so they are the same on every run; gradients of the inputs count, the inputs do not. The
 versions take turns in time; the table gives the median seconds of the repeats with their minimum and maximum, by the
-clock and of CPU time, which other work on the machine disturbs less. Losses and gradients are compared
-before anything is timed. "Plain" is ours too: the formula as one writes it down.
+clock and of the CPU. Other work on the machine disturbs the latter less if there is one thread only: two that wait for
+each other burn it. Losses and gradients are compared before anything is timed. "Plain" is ours too: the formula as one
+writes it down.
 """
 
 import statistics
