@@ -153,7 +153,7 @@ def sampled_softmax(
     count: int | None = None,
     chunk_size: int | None = None,
 ) -> Contrast:
-    """`info_nce` with k negatives of each query's own; they and `positive_ids` are rows of `items`.
+    """Return `info_nce` with k negatives of each query's own; they and `positive_ids` are rows of `items`.
 
     The negatives' embeddings are gathered for a chunk of queries at a time.
     """
@@ -182,7 +182,7 @@ def bce(
 
     Negatives are rows of `items`, each query's own or shared by all. Without negatives -ln σ(positive) remains.
 
-    Source: SASRec, arXiv:1808.09781, section 3.5, for k negatives as in gSASRec, arXiv:2308.07192, section 3.
+    Source: SASRec, arXiv:1808.09781, section III-E; the mean over k negatives as in gSASRec, arXiv:2308.07192.
     """
     return contrast(
         LossConfig(kind="bce", mask=mask, cosine_threshold=cosine_threshold), user, positive, items, negatives,
@@ -206,9 +206,9 @@ def gbce(
     count: int | None = None,
     chunk_size: int | None = None,
 ) -> Contrast:
-    """`bce` with the positive's probability to the power `gbce_exponent`.
+    """Return `bce` with the positive's probability to the power `gbce_exponent`.
 
-    Source: gSASRec, arXiv:2308.07192, section 5.
+    Source: gSASRec, arXiv:2308.07192, equation of gBCE.
     """
     config = LossConfig(kind="gbce", mask=mask, cosine_threshold=cosine_threshold, calibration=calibration)
     return contrast(
@@ -220,7 +220,7 @@ def gbce(
 def gbce_exponent(num_negatives: int, num_items: int, calibration: float) -> float:
     """Return gSASRec's β = α(t(1 - 1/α) + 1/α) = 1 - t(1 - α), for the sampling rate α = k / (items - 1).
 
-    Source: arXiv:2308.07192, section 5. α is at most 1 here, where more negatives than other items are given.
+    Source: arXiv:2308.07192, definition of β. α is at most 1 here, where more negatives than other items are given.
     """
     rate = min(1.0, num_negatives / max(1, num_items - 1))
     return 1 - calibration * (1 - rate)
