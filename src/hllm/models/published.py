@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -75,24 +75,15 @@ def import_published(
     used = len(state)
     _unpack(state)
     log_scale, clamped_from = _log_scale(state, weights)
-    config = ModelConfig(
-        max_history=max_history,
-        item=TextItemConfig(
-            backbone=ITEM_BACKBONE,
-            pooling="item" if _ITEM_TOKEN in state else "mean",
-            train_word_embeddings=True,
-            prompt=PromptConfig(prefix=PROMPT, separator="", max_tokens=max_tokens),
-        ),
-        user=UserLLMConfig(backbone=USER_BACKBONE),
-        temperature=min(1.0, max(1 / MAX_SCALE, math.exp(-log_scale))),
-    )
+    pooling: Literal["item", "mean"] = "item" if _ITEM_TOKEN in state else "mean"
+    config = _model_config(pooling, log_scale, max_history=max_history, max_tokens=max_tokens)
     with tempfile.TemporaryDirectory(prefix="hllm-") as folder:
         shapes = Path(folder)  # the configs and the tokenizer, laid out as in a checkpoint
-        for source, name in ((item_config, ITEM_BACKBONE), (user_config, USER_BACKBONE)):
+        sources = {ITEM_BACKBONE: item_config, USER_BACKBONE: user_config}
+        for name, source in sources.items():
             _write_config(source, shapes / name)
         tokenizer = _stage_tokenizer(item_config, shapes / ITEM_BACKBONE, max_tokens)
-        with torch.device("meta"):  # names and shapes without memory
-            model = rebuild_model(config, num_items=0, checkpoint=shapes)
+        model = _without_memory(config, shapes, sources)
         _fill(model, state, weights)
         model.log_scale = nn.Parameter(torch.tensor(log_scale))
         save_checkpoint(
@@ -103,7 +94,7 @@ def import_published(
             tokenizer=shapes / ITEM_BACKBONE,
             details={"imported": {"file": weights.name, "sha256": artifacts.sha256_of(weights)}},
         )
-    return Imported(used, ignored, config.item.pooling, log_scale, clamped_from, tokenizer)
+    return Imported(used, ignored, pooling, log_scale, clamped_from, tokenizer)
 
 
 def published_name(tier: str, key: str) -> str:
@@ -111,6 +102,35 @@ def published_name(tier: str, key: str) -> str:
     if key == "item_token":
         return _ITEM_TOKEN
     return f"{_LLMS[tier]}.model.{key.removeprefix('backbone.network.')}"
+
+
+def _model_config(
+    pooling: Literal["item", "mean"], log_scale: float, *, max_history: int, max_tokens: int
+) -> ModelConfig:
+    """Return how the reference's model is described here; its word embeddings are trained, so they stay trainable."""
+    return ModelConfig(
+        max_history=max_history,
+        item=TextItemConfig(
+            backbone=ITEM_BACKBONE,
+            pooling=pooling,
+            train_word_embeddings=True,
+            prompt=PromptConfig(prefix=PROMPT, separator="", max_tokens=max_tokens),
+        ),
+        user=UserLLMConfig(backbone=USER_BACKBONE),
+        temperature=min(1.0, max(1 / MAX_SCALE, math.exp(-log_scale))),
+    )
+
+
+def _without_memory(config: ModelConfig, folder: Path, sources: Mapping[str, Path]) -> SequentialRecommender:
+    """Build the model on torch's meta device: names and shapes only. Errors name the caller's files, not our copies."""
+    try:
+        with torch.device("meta"):
+            return rebuild_model(config, num_items=0, checkpoint=folder)
+    except ConfigError as error:
+        message = str(error)
+        for name, source in sources.items():
+            message = message.replace(str(folder / name), str(source))
+        raise ConfigError(message) from None
 
 
 def _set_aside(state: dict[str, Tensor]) -> dict[str, list[str]]:
@@ -246,5 +266,9 @@ def _stage_tokenizer(source: Path, folder: Path, max_tokens: int) -> str:
     except ConfigError as error:
         for name in names:
             (folder / name).unlink()
-        return f"not copied, {error}; put one with a tokenizer.json there to read new text"
+        reason = str(error).partition("\n")[0].replace(str(folder), str(source))
+        return (
+            f"not copied: {reason} To read new text, put a tokenizer.json there, and no auto_map in "
+            "tokenizer_config.json"
+        )
     return "copied"

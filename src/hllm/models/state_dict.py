@@ -52,9 +52,10 @@ def _read_pickle(path: Path) -> Mapping[Any, Any]:
         # Only files in torch's zip format can be mapped; those from before torch 1.6 are read.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        # torch's own advice is to load the file without this protection; only its finding is kept.
+        finding = str(error).partition("WeightsUnpickler error:")[2].partition(" was not an allowed")[0].strip()
         raise CheckpointError(
-            f"{path} holds more than tensors, or is no torch file; nothing of it was run ({reason}). "
+            f"{path} holds more than tensors, or is no torch file; nothing of it was run ({finding or 'unreadable'}). "
             "Save the plain state dict with torch.save, or as safetensors"
         ) from None
     except Exception as error:  # a damaged pickle fails in as many ways as there are types
