@@ -1,9 +1,10 @@
 """The next-item objective: at every position, tell the item that followed from the negatives."""
 
 from hllm.data.batch import SequenceBatch
-from hllm.losses import info_nce, mean_cosine
+from hllm.losses import info_nce
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import Outcome
+from hllm.spread import mean_cosine
 
 
 def next_item(model: SequentialRecommender, batch: SequenceBatch) -> Outcome:
