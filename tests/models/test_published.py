@@ -317,6 +317,19 @@ def test_baichuan_from_safetensors_is_the_same(bring, tmp_path):
     require_same_embeddings(model, llms, state["item_emb_tokens"])
 
 
+@pytest.mark.parametrize(("num_layers", "pack", "num_tensors"), [(22, False, 404), (32, True, 456)])
+def test_the_published_files_have_as_many_tensors_as_are_expected(bring, tmp_path, num_layers, pack, num_tensors):
+    sizes = SIZES | {"num_hidden_layers": num_layers}
+    config = LlamaConfig(**sizes, num_key_value_heads=4, tie_word_embeddings=False)
+    state = flat_state({name: LlamaForCausalLM(config) for name in ("item_llm", "user_llm")})
+    content = packed(state) if pack else state
+    assert len(content) == num_tensors
+    values = baichuan_config(num_hidden_layers=num_layers) if pack else config.to_dict()
+    folder = folder_with(values, tmp_path / "base")
+    done, *_ = bring(content, item=folder, user=folder)
+    assert done.used == num_tensors - 3
+
+
 def test_mistral(bring, tmp_path):
     config = MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=None, tie_word_embeddings=False)
     llms = two_llms(lambda: MistralForCausalLM(config))
