@@ -208,7 +208,7 @@ def test_averaged_weights_are_validated_and_kept(tmp_path, interactions, items, 
     for number, one in enumerate(chosen):
         run = fit(interactions, items, one, tmp_path / str(number), base=tmp_path)
         first, last = (load_checkpoint(path)[0].item_encoder.embedding.weight for path in run.checkpoints())
-        moved.append(float((last - first).norm()))
+        moved.append((last - first).norm().item())
     assert moved[1] < 0.5 * moved[0]
 
 

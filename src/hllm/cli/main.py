@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from hllm.cli import fetch, recommend, run
+from hllm.cli import fetch, import_checkpoint, recommend, run
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
 
 EXIT_FAILURE = 1
@@ -35,6 +35,9 @@ app.command("evaluate", short_help="Metrics with intervals, next to baselines.")
 app.command("report", short_help="One HTML page: metrics, curves, examples.")(run.report)
 app.command("recommend", short_help="Items for a user, or users for a new item.")(recommend.recommend)
 app.command("similar", short_help="Items like an item or a text.")(recommend.similar)
+app.command("import-checkpoint", short_help="A checkpoint from the published HLLM weights.")(
+    import_checkpoint.import_checkpoint
+)
 
 
 @app.callback(invoke_without_command=True)
