@@ -257,7 +257,7 @@ def test_vectors_of_another_checkpoint_are_refused(trained_folder, tmp_path):
 
 def test_validation_in_training_and_evaluation_afterwards_agree(trained):
     """No train/serve skew: the kept checkpoint's logged value is what the served model gets."""
-    position = trained.run.position()
+    position = trained.run.resume_point()[0]
     assert trained.evaluate(part="validation").all_items["ndcg@10"].mean == pytest.approx(position.best, abs=1e-6)
 
 

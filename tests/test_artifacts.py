@@ -62,8 +62,11 @@ def test_a_damaged_manifest_and_a_later_format_are_told_apart(tmp_path):
     make(tmp_path / "x")
     manifest = tmp_path / "x" / "manifest.json"
     text = manifest.read_text()
-    manifest.write_text(text.replace('"format_version": 1', '"format_version": 9'))
-    with pytest.raises(CheckpointError, match="has format version 9, this hllm reads 1"):
+    manifest.write_text(text.replace('"format_version": 2', '"format_version": 9'))
+    with pytest.raises(CheckpointError, match="has format version 9, this hllm reads 2"):
+        artifacts.verify(tmp_path / "x", "thing")
+    manifest.write_text(text.replace('"details"', '"details" '))
+    with pytest.raises(CheckpointError, match=r"manifest\.json is damaged: its text is not the one it was sealed with"):
         artifacts.verify(tmp_path / "x", "thing")
     manifest.write_text(text[:-20])
     with pytest.raises(CheckpointError, match=r"manifest\.json is damaged"):

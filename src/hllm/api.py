@@ -33,7 +33,7 @@ from hllm.precision import choose_device
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.model import ModelScorer
 from hllm.retrieval.retriever import Histories, LoggedHistories, histories_of
-from hllm.training.fit import fit, recipe_from
+from hllm.training.fit import Resume, fit, recipe_from
 from hllm.training.recipe import Recipe, default_recipe
 from hllm.training.run import Run
 
@@ -313,11 +313,11 @@ class Recommender:
         )
 
 
-def fit_recipe(recipe: Path, out: Path, overrides: Sequence[str] = ()) -> Recommender:
+def fit_recipe(recipe: Path, out: Path, overrides: Sequence[str] = (), *, resume: Resume = "auto") -> Recommender:
     """Train a recipe on the data that it names, and open the run."""
     chosen, base = recipe_from(recipe, overrides)
     interactions, items = locate(chosen.data, base)
-    return Recommender.load(fit(interactions, items, chosen, out, base=base).folder)
+    return Recommender.load(fit(interactions, items, chosen, out, base=base, resume=resume).folder)
 
 
 def compare(runs: Mapping[str, Recommender], baselines: Sequence[str], *, part: Part = "test") -> list[Result]:

@@ -1,7 +1,8 @@
 """Directories with manifests: written whole or not at all, checked byte by byte when read.
 
 Datasets, token caches, checkpoints and tables are such directories. `manifest.json` is written last and
-holds the kind, the format version, the SHA-256 of every file, and whatever the writer wants to remember.
+holds the kind, the format version, the SHA-256 of every file, whatever the writer wants to remember, and
+last the SHA-256 of its own text up to there.
 """
 
 import errno
@@ -20,8 +21,9 @@ from pydantic import ValidationError
 from hllm.config import Config
 from hllm.errors import CheckpointError, StorageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+_SEAL = ',\n "sha256": "'
 
 
 class Manifest(Config):
@@ -68,7 +70,7 @@ def writing(path: Path, kind: str, details: dict[str, Any]) -> Iterator[Path]:
         files = {str(p.relative_to(partial)): p for p in sorted(partial.rglob("*")) if p.is_file()}
         hashes = {name: sha256_of(file) for name, file in files.items()}
         manifest = Manifest(kind=kind, format_version=FORMAT_VERSION, files=hashes, details=details)
-        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+        (partial / MANIFEST).write_bytes(_sealed(manifest.model_dump_json(indent=1)))
         for file in [*files.values(), partial / MANIFEST, partial]:
             _flush(file)
         _swap(partial, path)
@@ -92,8 +94,9 @@ def read_manifest(path: Path, kind: str) -> Manifest:
     if not file.is_file():
         found = "a file" if path.is_file() else "no manifest.json" if path.is_dir() else "nothing"
         raise CheckpointError(f"{path} is not a {kind} written by hllm: found {found} there")
+    content, seal, _ = file.read_bytes().rpartition(_SEAL.encode())
     try:
-        manifest = Manifest.model_validate_json(file.read_bytes())
+        manifest = Manifest.model_validate_json(content + b"\n}" if seal else file.read_bytes())
     except ValidationError as error:
         raise CheckpointError(f"{file} is damaged: {error.errors()[0]['msg']}") from None
     if manifest.kind != kind:
@@ -103,6 +106,8 @@ def read_manifest(path: Path, kind: str) -> Manifest:
             f"{path} has format version {manifest.format_version}, this hllm reads {FORMAT_VERSION}; "
             "use the release of hllm that wrote it, or make it again"
         )
+    if file.read_bytes() != _sealed((content + b"\n}").decode(errors="replace")):
+        raise CheckpointError(f"{file} is damaged: its text is not the one it was sealed with; restore it from a copy")
     return manifest
 
 
@@ -156,6 +161,12 @@ def recover(path: Path) -> None:
             left.rename(path)
         else:
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _sealed(content: str) -> bytes:
+    """Add to the JSON text of a manifest the hash of that text, as its last entry."""
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return f'{content.removesuffix("}").rstrip()}{_SEAL}{digest}"\n}}'.encode()
 
 
 def _swap(partial: Path, path: Path) -> None:

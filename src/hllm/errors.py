@@ -36,6 +36,18 @@ class TrainingError(HllmError, RuntimeError):
     """Training cannot go on: the loss is not finite, or the item embeddings have collapsed."""
 
 
+class HllmWarning(UserWarning):
+    """Something was found wrong and could be worked round; the message says how."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal stopped training; all steps that were finished are saved."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
 def first_few(values: Iterable[object], limit: int = 3) -> str:
     """Return the first `limit` values, quoted and comma-separated, for an error message."""
     shown = [repr(value) for _, value in zip(range(limit), values, strict=False)]

@@ -2,27 +2,10 @@ import dataclasses
 import json
 import re
 import shutil
-import sys
 
 import pytest
 
-from hllm.cli.main import main
-
 from ..conftest import recipe_values
-
-
-@pytest.fixture
-def hllm(monkeypatch, capsys):
-    """Run the command line in this process; return its exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hllm", *map(str, arguments)])
-        code = main()
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_recommend_for_a_user_prints_titles(hllm, trained_folder, trained):

@@ -4,16 +4,16 @@ import shutil
 
 import pytest
 import torch
-from torch import nn
 
 from hllm.api import Recommender
-from hllm.errors import CheckpointError, ConfigError, DataError, TrainingError
+from hllm.data.negatives import NegativesConfig
+from hllm.errors import CheckpointError, ConfigError, DataError
+from hllm.losses import LossConfig
 from hllm.models.checkpoint import load_checkpoint
-from hllm.training.alarm import PATIENCE, CollapseAlarm
+from hllm.models.recommender import SequentialRecommender
 from hllm.training.fit import fit
-from hllm.training.optimizer import build_optimizer
 from hllm.training.recipe import Recipe, StageConfig
-from hllm.training.run import Run
+from hllm.training.run import Position, Run
 
 from ..conftest import recipe_values
 
@@ -23,55 +23,11 @@ def losses(run: Run) -> list[float]:
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    return load_checkpoint(run.last)[0].state_dict()
+    return load_checkpoint(run.checkpoints()[-1])[0].state_dict()
 
 
 class Stopped(Exception):
     pass
-
-
-@pytest.mark.parametrize("epochs_done", [1, 2, 3])
-def test_a_run_stopped_after_any_epoch_goes_on_as_if_it_had_not(
-    tmp_path, monkeypatch, interactions, items, recipe, trained_folder, epochs_done
-):
-    """Stopped in the first stage, between the stages, and in the second one: same losses, same weights."""
-    saved = []
-    save = Run.log
-
-    def log_then_stop(self, event):
-        save(self, event)
-        if event["event"] == "validation":
-            saved.append(event)
-        if event["event"] == "step" and len(saved) == epochs_done:
-            raise Stopped  # in the middle of the next epoch
-
-    monkeypatch.setattr(Run, "log", log_then_stop)
-    with pytest.raises(Stopped):
-        fit(interactions, items, recipe, tmp_path / "run", base=tmp_path)
-    monkeypatch.undo()
-    run = fit(interactions, items, recipe, tmp_path / "run", base=tmp_path)
-    straight = Run(trained_folder)
-    assert losses(run) == losses(straight)
-    assert [e["step"] for e in run.events()] == [e["step"] for e in straight.events()]
-    theirs = weights(straight)
-    assert all(torch.equal(value, theirs[name]) for name, value in weights(run).items())
-
-
-def test_dropout_too_is_the_same_after_a_stop(tmp_path, monkeypatch, interactions, items, id_recipe):
-    short = id_recipe.model_copy(update={"stages": (id_recipe.stages[0].model_copy(update={"epochs": 3}),)})
-    straight = fit(interactions, items, short, tmp_path / "straight", base=tmp_path)
-    save = Run.log
-
-    def stop_in_the_third_epoch(self, event):
-        save(self, event)
-        if event["event"] == "step" and event["epoch"] == 2:
-            raise Stopped
-
-    monkeypatch.setattr(Run, "log", stop_in_the_third_epoch)
-    with pytest.raises(Stopped):
-        fit(interactions, items, short, tmp_path / "run", base=tmp_path)
-    monkeypatch.undo()
-    assert losses(fit(interactions, items, short, tmp_path / "run", base=tmp_path)) == losses(straight)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, interactions, items, recipe, trained_folder):
@@ -151,48 +107,6 @@ def test_what_is_no_run_or_unfinished_is_explained(tmp_path, monkeypatch, intera
         Recommender.load(tmp_path / "run")
 
 
-def test_the_alarm_stops_a_collapse_but_bears_a_slow_start():
-    alarm = CollapseAlarm()
-    collapsed = {"loss": 6.0, "gradient_norm": 1.0, "mean_cosine": 0.999, "masked_negatives": 0.0}
-    for step in range(PATIENCE - 1):
-        alarm.check(step, **collapsed)
-    alarm.check(PATIENCE, **(collapsed | {"mean_cosine": 0.9}))
-    for step in range(PATIENCE - 1):
-        alarm.check(step, **collapsed)
-    with pytest.raises(
-        TrainingError, match=r"collapsed: mean cosine 0\.9990 for 100 steps .* Lower item_learning_rate"
-    ):
-        alarm.check(PATIENCE, **collapsed)
-
-
-def test_the_alarm_stops_what_is_not_finite_and_negatives_that_are_all_masked():
-    with pytest.raises(TrainingError, match=r"step 7 has loss nan and gradient norm 1\.0: lower learning_rate"):
-        CollapseAlarm().check(7, math.nan, 1.0, mean_cosine=0.0, masked_negatives=0.0)
-    with pytest.raises(TrainingError, match=r"step 7 has loss 1\.0 and gradient norm inf: lower learning_rate"):
-        CollapseAlarm().check(7, 1.0, math.inf, mean_cosine=0.0, masked_negatives=0.0)
-    alarm = CollapseAlarm()
-    for step in range(PATIENCE - 1):
-        alarm.check(step, 1.0, 1.0, mean_cosine=0.0, masked_negatives=0.9)
-    with pytest.raises(TrainingError, match="90% of the negatives are the target itself"):
-        alarm.check(PATIENCE, 1.0, 1.0, mean_cosine=0.0, masked_negatives=0.9)
-
-
-def test_the_alarm_watches_training(tmp_path, monkeypatch, interactions, items, recipe):
-    """With a threshold that any embeddings pass, three steps must be enough to stop."""
-    monkeypatch.setattr("hllm.training.alarm.COLLAPSED_COSINE", -1.0)
-    monkeypatch.setattr("hllm.training.alarm.PATIENCE", 3)
-    with pytest.raises(TrainingError, match=r"the item embeddings have collapsed: .* for 3 steps up to step 3"):
-        fit(interactions, items, recipe, tmp_path / "run", base=tmp_path)
-
-
-def test_embeddings_that_are_not_finite_stop_training(tmp_path, interactions, items, tiny_llama):
-    """A rate that blows the weights up ends in an error, not in a run that looks finished."""
-    values = recipe_values(tiny_llama, tiny_llama)
-    values["stages"] = [{"epochs": 40, "learning_rate": 1e30, "warmup": 0.0, "max_gradient_norm": 1e30}]
-    with pytest.raises(TrainingError, match="the item embeddings are no longer finite: lower learning_rate"):
-        fit(interactions, items, Recipe.from_dict(values, where="test"), tmp_path / "run", base=tmp_path)
-
-
 def test_a_line_of_metrics_cut_off_by_a_kill_does_not_block_the_run(tmp_path, trained_folder):
     shutil.copytree(trained_folder, tmp_path / "run")
     run = Run(tmp_path / "run")
@@ -200,35 +114,9 @@ def test_a_line_of_metrics_cut_off_by_a_kill_does_not_block_the_run(tmp_path, tr
     with run.metrics.open("a") as file:
         file.write('{"event": "st')
     assert run.events() == whole
-    run.forget_after(3)
+    run.forget_after(Position(step=3))
     assert run.events() == [event for event in whole if event["step"] <= 3]
     assert 0 < len(run.events()) < len(whole)
-
-
-def test_rates_warm_up_and_fall_as_a_cosine():
-    model = nn.Linear(2, 2)
-    stage = StageConfig(learning_rate=1.0, warmup=0.2)
-    optimizer, schedule = build_optimizer(model, stage, 10)
-    rates = []
-    for _ in range(10):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    expected = [0.5, 1.0] + [0.5 * (1 + math.cos(math.pi * n / 8)) for n in range(8)]
-    assert rates == pytest.approx(expected)
-
-
-def test_only_matrices_decay_and_the_language_model_has_its_own_rate(trained):
-    stage = StageConfig(learning_rate=1e-3, item_learning_rate=1e-4, weight_decay=0.1)
-    optimizer, _ = build_optimizer(trained.model, stage, 10)
-    names = {id(p): n for n, p in trained.model.named_parameters()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            assert group["weight_decay"] == (0.1 if parameter.ndim >= 2 else 0.0)
-            in_item_llm = names[id(parameter)].startswith("item_encoder.backbone")
-            assert group["initial_lr"] == (1e-4 if in_item_llm else 1e-3)
-    listed = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert listed == {id(p) for p in trained.model.parameters() if p.requires_grad}
 
 
 @pytest.mark.parametrize(
@@ -251,7 +139,12 @@ def test_a_wrong_model_is_explained(tiny_llama, change, message):
     ("change", "message"),
     [
         ({"stages": []}, r"at least one \[\[stages\]\] table is needed"),
-        ({"stages": [{"epochs": 0}]}, r"stages\.0\.epochs.*greater than or equal to 1"),
+        ({"stages": [{"epochs": -1}]}, r"stages\.0\.epochs.*greater than or equal to 0"),
+        ({"stages": [{"gradient_cache": True}]}, "gradient_cache = true needs micro_batch_size"),
+        ({"stages": [{"item_tier": "frozen", "user_tier": "frozen"}]}, "are both frozen: there is nothing to train"),
+        ({"stages": [{"max_history": 99}]}, r"stages\.0\.max_history 99 is beyond model\.max_history, which is 8"),
+        ({"stages": [{"loss": {"kind": "bce"}, "negatives": {"kind": "catalogue"}}]}, "needs sampled negatives"),
+        ({"select_by": "accuracy"}, r"select_by.*expected one of recall, ndcg, mrr and a cut-off, such as ndcg@10"),
         ({"stages": [{"learning_rat": 1}]}, r"unknown key 'stages\.0\.learning_rat' \(did you mean 'learning_rate'"),
         ({"about": None}, "about"),
         ({"stages": [{"negatives": {"num_sampled": 0}}]}, r"num_sampled.*greater than or equal to 1, found 0"),
@@ -261,3 +154,80 @@ def test_a_wrong_model_is_explained(tiny_llama, change, message):
 def test_a_wrong_recipe_is_explained(tiny_llama, change, message):
     with pytest.raises(ConfigError, match=message):
         Recipe.from_dict(recipe_values(tiny_llama, tiny_llama) | change, where="test")
+
+
+def stages_of(recipe: Recipe, *changes: dict) -> Recipe:
+    first = {"epochs": 1, "batch_size": 8, "learning_rate": 3e-3, "negatives": NegativesConfig(num_sampled=8)}
+    return recipe.model_copy(update={"stages": tuple(StageConfig(**(first | change)) for change in changes)})
+
+
+def test_a_frozen_user_tier_stays_and_the_item_tier_learns(tmp_path, interactions, items, recipe):
+    chosen = stages_of(recipe, {"epochs": 0}, {"user_tier": "frozen"})
+    run = fit(interactions, items, chosen, tmp_path / "run", base=tmp_path)
+    first, last = (load_checkpoint(path)[0].state_dict() for path in run.checkpoints())
+    changed = {name for name, value in last.items() if not torch.equal(value, first[name])}
+    assert changed
+    assert not [name for name in changed if name.startswith("user_encoder.")]
+
+
+def test_a_stage_with_short_histories_sees_only_those(tmp_path, monkeypatch, interactions, items, recipe):
+    seen = []
+    users = SequentialRecommender.users
+    monkeypatch.setattr(
+        SequentialRecommender, "users", lambda self, i, b: seen.append(b.history.shape[1]) or users(self, i, b)
+    )
+    fit(interactions, items, stages_of(recipe, {"max_history": 3}, {}), tmp_path / "run", base=tmp_path)
+    half = len(seen) // 2
+    assert max(seen[:half]) == 3
+    assert max(seen[half:]) == 8
+
+
+def test_a_stage_ends_early_and_the_next_may_begin_with_the_best(tmp_path, interactions, items, id_recipe):
+    """A rate so small that nothing changes: the first validation is the best, two more and the stage ends."""
+    tiny = {"learning_rate": 1e-12, "epochs": 9, "early_stopping": 2}
+    chosen = stages_of(id_recipe, tiny, {"start": "best", "epochs": 0})
+    run = fit(interactions, items, chosen, tmp_path / "run", base=tmp_path)
+    epochs = [event["epoch"] for event in run.events() if event["event"] == "validation" and event["stage"] == 0]
+    assert epochs == [0, 1, 2]
+    best, last = (load_checkpoint(path)[0].state_dict() for path in (run.best, run.checkpoints()[-1]))
+    assert all(torch.equal(value, best[name]) for name, value in last.items())
+
+
+def test_validation_can_be_rarer_than_epochs(tmp_path, interactions, items, id_recipe):
+    chosen = stages_of(id_recipe, {"epochs": 5, "validate_every": 2}).model_copy(update={"select_by": "recall@3"})
+    run = fit(interactions, items, chosen, tmp_path / "run", base=tmp_path)
+    validations = [event for event in run.events() if event["event"] == "validation"]
+    assert [event["epoch"] for event in validations] == [1, 3, 4]
+    assert all(0 <= event["recall@3"] <= event["recall@10"] for event in validations)
+
+
+def test_averaged_weights_are_validated_and_kept(tmp_path, interactions, items, id_recipe):
+    """The kept checkpoint is the mean, which moved less from the start than the weights without averaging."""
+    chosen = [stages_of(id_recipe, {"epochs": 0}, {"ema": ema}) for ema in (0.0, 0.95)]
+    moved = []
+    for number, one in enumerate(chosen):
+        run = fit(interactions, items, one, tmp_path / str(number), base=tmp_path)
+        first, last = (load_checkpoint(path)[0].item_encoder.embedding.weight for path in run.checkpoints())
+        moved.append((last - first).norm().item())
+    assert moved[1] < 0.5 * moved[0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "negatives", "similarity"),
+    [
+        ({"log_q": True}, {"num_sampled": 8}, "cosine"),
+        ({"log_q": True}, {"kind": "sampled", "num_sampled": 8, "popularity_power": 0.5}, "dot"),
+        ({}, {"kind": "sampled", "num_sampled": 8, "per_position": True}, "dot"),
+        ({"kind": "bce"}, {"kind": "sampled", "num_sampled": 4, "per_position": True}, "cosine"),
+        ({"kind": "gbce"}, {"kind": "sampled", "num_sampled": 8, "per_position": True}, "cosine"),
+        ({"mask": "cosine"}, {"kind": "pooled", "num_sampled": 24}, "cosine"),
+    ],
+)
+def test_every_loss_learns(tmp_path, interactions, items, id_recipe, loss, negatives, similarity):
+    """Users walk round a circle of 25 items; chance for recall@5 is about 5/17."""
+    model = id_recipe.model.model_copy(update={"similarity": similarity})
+    stage = {"epochs": 40, "learning_rate": 1e-2, "validate_every": 40}
+    stage |= {"loss": LossConfig(**loss), "negatives": NegativesConfig(**negatives)}
+    chosen = stages_of(id_recipe.model_copy(update={"model": model}), stage)
+    recommender = Recommender.fit(interactions, items, recipe=chosen, out=tmp_path / "run")
+    assert recommender.evaluate(part="validation").all_items["recall@5"].mean > 0.7

@@ -1,20 +1,23 @@
 """The `hllm` command: its table of contents, and what an exit code means. Imports torch only inside a verb."""
 
 import sys
+import warnings
+from typing import TextIO
 
 import typer
 
-from hllm.cli import fetch, recommend, run
-from hllm.errors import CheckpointError, ConfigError, DataError, HllmError
+from hllm.cli import fetch, import_checkpoint, recommend, run
+from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
 
 EXIT_FAILURE = 1
 EXIT_WRONG_INPUT = 2
+EXIT_SIGNAL = 128
 
 app = typer.Typer(
     help="Recommend with language models: one reads the items' text, another the users' histories.\n\n"
     "First results: hllm data fetch movielens-100k; hllm model fetch minilm-l6; hllm model fetch smollm2-135m; "
     "hllm train recipes/demo.toml --out demo; hllm recommend --run demo --user 42\n\n"
-    "Exit codes: 0 done, 1 failure, 2 wrong input.",
+    "Exit codes: 0 done, 1 failure, 2 wrong input, 128 + n stopped by signal n.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,6 +35,9 @@ app.command("evaluate", short_help="Metrics with intervals, next to baselines.")
 app.command("report", short_help="One HTML page: metrics, curves, examples.")(run.report)
 app.command("recommend", short_help="Items for a user, or users for a new item.")(recommend.recommend)
 app.command("similar", short_help="Items like an item or a text.")(recommend.similar)
+app.command("import-checkpoint", short_help="A checkpoint from the published HLLM weights.")(
+    import_checkpoint.import_checkpoint
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -45,6 +51,7 @@ def _top(version: bool = typer.Option(False, "--version", help="Print the versio
 
 def main() -> int:
     """Run the command line; errors meant for people end in one line on stderr."""
+    warnings.showwarning = _show_warning
     try:
         app()
     except SystemExit as end:  # typer has shown its own messages about the use of verbs and options
@@ -53,10 +60,27 @@ def main() -> int:
         return _fail(error, EXIT_WRONG_INPUT)
     except HllmError as error:
         return _fail(error, EXIT_FAILURE)
+    except Stopped as stop:
+        sys.stderr.write(f"\nhllm: {stop}\n")
+        return EXIT_SIGNAL + stop.signal_number
     except KeyboardInterrupt:
         sys.stderr.write("\nhllm: stopped; what was finished is kept\n")
         return EXIT_FAILURE
     return 0
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, HllmWarning):
+        sys.stderr.write(f"hllm: warning: {message}\n")
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
 def _fail(error: HllmError, code: int) -> int:

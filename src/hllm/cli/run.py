@@ -25,6 +25,9 @@ def train(
     dry: bool = typer.Option(
         False, "--dry-run", help="Estimate parameters, operations, memory and time, and write nothing."
     ),
+    resume: str = typer.Option(
+        "auto", "--resume", help='"auto": go on from the newest checkpoint that is not damaged. "never": refuse to.'
+    ),
     overrides: list[str] = typer.Option(
         (), "--set", metavar="A.B=VALUE", help="Change one key of the recipe, such as stages.0.epochs=2; repeatable."
     ),
@@ -38,8 +41,10 @@ def train(
         raise ConfigError("give --out, the run's directory; or --dry-run, for an estimate of what training costs")
     from hllm.api import fit_recipe
 
-    recommender = fit_recipe(recipe, out, overrides)
-    position = recommender.run.position()
+    if resume not in ("auto", "never"):
+        raise ConfigError(f'--resume is {resume!r}; expected "auto" or "never"')
+    recommender = fit_recipe(recipe, out, overrides, resume="auto" if resume == "auto" else "never")
+    position = recommender.run.resume_point()[0]
     if as_json:
         typer.echo(
             json.dumps(

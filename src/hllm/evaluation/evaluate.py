@@ -66,9 +66,11 @@ def evaluate(
     )  # fmt: skip
 
 
-def mean_metrics(retriever: Retriever, dataset: Dataset, split: Split, part: Part) -> dict[str, float]:
-    """Return plain means, without intervals: for watching training."""
+def mean_metrics(
+    retriever: Retriever, dataset: Dataset, split: Split, part: Part, *, also: int = 10
+) -> dict[str, float]:
+    """Return plain means at 10, 50 and `also`, without intervals: for watching training."""
     asked = queries(dataset, split, part)
     ranks = retriever.rank(asked.histories, asked.targets, exclude=asked.histories)
-    values: dict[str, Float[np.ndarray, " user"]] = ranking_metrics(ranks, (10, 50))
+    values: dict[str, Float[np.ndarray, " user"]] = ranking_metrics(ranks, sorted({10, 50, also}))
     return {key: float(value.mean()) for key, value in values.items()}

@@ -147,12 +147,16 @@ def save_backbone_config(backbone: Backbone, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
 
 
+def tokenizer_files(source: Path) -> list[str]:
+    """Return the names of the tokenizer's files in a model directory; none if it has no tokenizer."""
+    return [name for name in _TOKENIZER_FILES if (source / name).is_file()]
+
+
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Copy the tokenizer's files, so that a checkpoint can read new text without the original model."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in _TOKENIZER_FILES:
-        if (source / name).is_file():
-            (folder / name).write_bytes((source / name).read_bytes())
+    for name in tokenizer_files(source):
+        (folder / name).write_bytes((source / name).read_bytes())
 
 
 def load_tokenizer(path: Path, max_tokens: int) -> tuple[Tokenize, str]:
@@ -172,7 +176,7 @@ def load_tokenizer(path: Path, max_tokens: int) -> tuple[Tokenize, str]:
         # A tokenizer without special tokens makes nothing of some texts (spaces, say): give the model one token.
         return [row or [tokenizer.eos_token_id or 0] for row in ids]
 
-    hashes = [artifacts.sha256_of(path / name) for name in _TOKENIZER_FILES if (path / name).is_file()]
+    hashes = [artifacts.sha256_of(path / name) for name in tokenizer_files(path)]
     return tokenize, artifacts.fingerprint([hashes, max_tokens, transformers.__version__])
 
 

@@ -18,6 +18,7 @@ from hllm.models.user.llm import UserLLM
 
 KIND = "checkpoint"
 ITEM_BACKBONE = "item_backbone"
+USER_BACKBONE = "user_backbone"
 _PARTS = ("item_encoder", "user_encoder", "fusion")
 
 
@@ -51,7 +52,7 @@ def save_checkpoint(
             if tokenizer is not None:
                 copy_tokenizer(tokenizer, folder / ITEM_BACKBONE)
         if isinstance(model.user_encoder, UserLLM):
-            save_backbone_config(model.user_encoder.backbone, folder / "user_backbone")
+            save_backbone_config(model.user_encoder.backbone, folder / USER_BACKBONE)
         if extra_files is not None:
             extra_files(folder)
 

@@ -1,34 +1,46 @@
 """The next-item objective: at every position, tell the item that followed from the negatives."""
 
+from dataclasses import dataclass
+from typing import final
+
 from jaxtyping import Float
 from torch import Tensor
 
 from hllm.data.batch import SequenceBatch
-from hllm.losses import info_nce, mean_cosine
+from hllm.losses import LossConfig, contrast
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import Outcome
 
 
-def next_item(model: SequentialRecommender, items: Float[Tensor, "item dim"], batch: SequenceBatch) -> Outcome:
-    """InfoNCE of each valid position's user embedding with the next item's; normalised by their number.
+@final
+@dataclass(frozen=True)
+class NextItem:
+    """The contrastive loss of each valid position's user embedding with the next item's.
 
     Source: arXiv:2409.12740, section 3.2.
     """
-    targets = batch.targets[batch.mask]  # (query,), rows of batch.items
-    result = info_nce(
-        model.users(items, batch)[batch.mask],
-        items[targets],
-        items[batch.negatives],
-        positive_ids=targets,
-        negative_ids=batch.negatives,
-        scale=model.scale,
-    )
-    return Outcome(
-        loss=result.loss,
-        numbers={
-            "top1": result.top1,
-            "masked_negatives": result.masked,
-            "mean_cosine": mean_cosine(items.detach()),
-            "scale": model.scale.detach(),
-        },
-    )
+
+    loss: LossConfig
+    num_items: int
+    """Size of the catalogue."""
+
+    def __call__(
+        self, model: SequentialRecommender, items: Float[Tensor, "item dim"], batch: SequenceBatch, count: int
+    ) -> Outcome:
+        """See Objective."""
+        targets = batch.targets[batch.mask]  # (query,), rows of batch.items
+        result = contrast(
+            self.loss,
+            model.users(items, batch)[batch.mask],
+            items[targets],
+            items,
+            batch.negatives if batch.own_negatives is None else batch.own_negatives,
+            positive_ids=targets,
+            scale=model.scale,
+            similarity=model.similarity,
+            log_q=batch.expected_counts.log() if self.loss.log_q else None,
+            num_items=self.num_items,
+            count=count,
+        )
+        numbers = {"top1": result.top1, "masked_negatives": result.masked}
+        return Outcome(result.loss, len(targets), numbers)

@@ -1,42 +1,76 @@
-"""The collapse alarm: stop, with advice, when training has stopped meaning anything."""
+"""Alarms: what is not finite is skipped and counted, a collapse stops training with advice, a spike is told."""
 
 import math
+from collections import deque
+from statistics import fmean, pstdev
 
 from hllm.errors import TrainingError
 
+MAX_SKIPPED = 10
 COLLAPSED_COSINE = 0.995
+COLLAPSED_RANK = 1.5
 MASKED_SHARE = 0.5
 PATIENCE = 100
+SPIKE_WINDOW = 100
+SPIKE_DEVIATIONS = 6.0
+
+_ADVICE = 'Lower item_learning_rate, set model.item.whiten = true, or begin with a stage whose item_tier is "frozen"'
 
 
-class CollapseAlarm:
+class Alarm:
     """Watches every step's numbers; raises TrainingError when they say that nothing is being learnt.
 
-    Item embeddings that all point the same way (mean cosine above 0.995) or negatives that are mostly masked
-    are borne for 100 steps in a row: an untrained [ITEM] vector starts near .99 and needs some to spread.
+    Item embeddings that all point the same way (mean cosine above 0.995, or an effective rank below 1.5) or
+    negatives that are mostly masked are borne for 100 steps in a row: an untrained [ITEM] vector starts near .99
+    and needs some to spread. `skipped` is how many steps have been skipped before, in an earlier start.
     """
 
-    def __init__(self) -> None:
-        self.steps_collapsed = 0
-        self.steps_masked = 0
+    def __init__(self, skipped: int = 0) -> None:
+        self.skipped = skipped
+        self._in_a_row = {"collapsed": 0, "masked": 0}
+        self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
+        self._rank = math.inf
 
-    def check(self, step: int, loss: float, gradient_norm: float, mean_cosine: float, masked_negatives: float) -> None:
-        """Take one step's numbers, before it changes the weights."""
-        if not math.isfinite(loss + gradient_norm):
+    def is_finite(self, step: int, loss: float, gradient_norm: float) -> bool:
+        """Tell whether the step may change the weights; raise after 10 that may not."""
+        if math.isfinite(loss) and math.isfinite(gradient_norm):
+            return True
+        self.skipped += 1
+        if self.skipped >= MAX_SKIPPED:
             raise TrainingError(
-                f"step {step} has loss {loss} and gradient norm {gradient_norm}: lower learning_rate, or set "
-                'precision = "fp32". The last checkpoint is from before it'
+                f"step {step} has loss {loss} and gradient norm {gradient_norm}, the {self.skipped}th step of this "
+                "stage that is not finite; none of them changed the weights. Lower learning_rate, or set precision = "
+                '"fp32"'
             )
-        self.steps_collapsed = self.steps_collapsed + 1 if mean_cosine > COLLAPSED_COSINE else 0
-        if self.steps_collapsed >= PATIENCE:
+        return False
+
+    def check_spread(self, step: int, mean_cosine: float, effective_rank: float | None) -> None:
+        """Take one step's spread of the item embeddings; a rank of None leaves the one known before."""
+        self._rank = self._rank if effective_rank is None else effective_rank
+        if self._borne("collapsed", mean_cosine > COLLAPSED_COSINE or self._rank < COLLAPSED_RANK):
             raise TrainingError(
-                f"the item embeddings have collapsed: mean cosine {mean_cosine:.4f} for {PATIENCE} steps up to step "
-                f"{step}. Lower item_learning_rate, set model.item.whiten = true, or begin with a stage whose "
-                'item_tier is "frozen"'
+                f"the item embeddings have collapsed: mean cosine {mean_cosine:.4f}, effective rank {self._rank:.1f}, "
+                f"for {PATIENCE} steps up to step {step}. {_ADVICE}"
             )
-        self.steps_masked = self.steps_masked + 1 if masked_negatives > MASKED_SHARE else 0
-        if self.steps_masked >= PATIENCE:
+
+    def check_masked(self, step: int, share: float) -> None:
+        """Take one step's share of masked negatives."""
+        if self._borne("masked", share > MASKED_SHARE):
             raise TrainingError(
-                f"{masked_negatives:.0%} of the negatives are the target itself, for {PATIENCE} steps to step {step}: "
-                "there is too little to tell apart. Raise negatives.num_sampled or batch_size"
+                f"{share:.0%} of the negatives are masked as the target itself, for {PATIENCE} steps to step {step}: "
+                "there is too little to tell apart. Raise negatives.num_sampled or batch_size; with loss.mask = "
+                '"cosine" this is the collapse that the rule invites: set loss.mask = "id"'
             )
+
+    def is_spike(self, loss: float) -> bool:
+        """Tell whether the loss is far above its last 100 values: more than 6 standard deviations."""
+        known = list(self._losses)
+        self._losses.append(loss)
+        if len(known) < SPIKE_WINDOW // 2:
+            return False
+        return loss > fmean(known) + SPIKE_DEVIATIONS * max(pstdev(known), 1e-3)
+
+    def _borne(self, name: str, bad: bool) -> bool:
+        """Count bad steps in a row; return True when they are too many."""
+        self._in_a_row[name] = self._in_a_row[name] + 1 if bad else 0
+        return self._in_a_row[name] >= PATIENCE

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -13,31 +14,47 @@ from hllm.data.tables import Table
 from hllm.data.tokens import TokenCache, token_cache
 from hllm.embedding.encode import encode_catalogue
 from hllm.embedding.table import ItemEmbeddingTable
-from hllm.errors import CheckpointError, DataError
+from hllm.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hllm.models.backbone import load_tokenizer
 from hllm.models.build import build_model
 from hllm.models.checkpoint import load_checkpoint
 from hllm.models.item.text import TextItemConfig
 from hllm.models.sources import resolve_backbone
-from hllm.objectives.next_item import next_item
+from hllm.objectives.next_item import NextItem
+from hllm.objectives.objective import Objective
 from hllm.precision import choose_device
 from hllm.random import stream
 from hllm.training.loop import Trainer
-from hllm.training.recipe import Recipe
-from hllm.training.run import Run
+from hllm.training.recipe import Recipe, StageConfig
+from hllm.training.run import Listener, Run, StopTraining
+
+Resume = Literal["auto", "never"]
 
 
-def fit(interactions: Table, items: Table, recipe: Recipe, folder: Path, *, base: Path) -> Run:
+def fit(
+    interactions: Table,
+    items: Table,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    base: Path,
+    resume: Resume = "auto",
+    listeners: tuple[Listener, ...] = (),
+) -> Run:
     """Train as the recipe says into `folder` and return the run; what is finished there is not done again.
 
-    Relative paths in the recipe start at `base`. Raises ConfigError if `folder` belongs to another recipe, and
-    DataError if it belongs to other data.
+    Relative paths in the recipe start at `base`. `resume` = "auto" goes on from the newest checkpoint that is not
+    damaged; "never" raises ConfigError if there is one. `listeners` are told every event; one may raise StopTraining.
+    Raises ConfigError if `folder` belongs to another recipe, DataError if it belongs to other data, TrainingError
+    if training cannot go on, and Stopped on SIGTERM or SIGINT, after saving.
     """
-    run = Run(folder)
+    run = Run(folder, listeners)
     run.require_room_for(recipe)
+    if resume == "never" and run.checkpoints():
+        raise ConfigError(f'{folder} holds a run already, and resume is "never"; give another --out')
     dataset = build_dataset(interactions, items, recipe.data)
     split = split_dataset(dataset, recipe.split)
-    if run.position().stage < len(recipe.stages):
+    if run.resume_point()[0].stage < len(recipe.stages):
         torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
         model = build_model(recipe.model, num_items=dataset.num_items, num_actions=len(dataset.action_names), base=base)
         if model.reads_times and dataset.seconds_per_unit is None:
@@ -47,7 +64,16 @@ def fit(interactions: Table, items: Table, recipe: Recipe, folder: Path, *, base
         if recipe.model.item.kind == "llm":
             tokenizer = resolve_backbone(recipe.model.item.backbone, base)
             tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
-        Trainer(model, recipe, dataset, split, tokens, tokenizer, next_item, run, choose_device()).train()
+
+        def objective(stage: StageConfig) -> Objective:
+            return NextItem(stage.loss, dataset.num_items)
+
+        trainer = Trainer(model, recipe, dataset, split, tokens, tokenizer, objective, run, choose_device())
+        try:
+            trainer.train()
+        except StopTraining as stopped:
+            if not run.best.exists():
+                raise TrainingError(f"stopped before the first validation: {stopped}") from None
     else:
         _begin(run, recipe, dataset)
     embed_catalogue(run, dataset, recipe)
@@ -83,7 +109,7 @@ def embed_catalogue(run: Run, dataset: Dataset, recipe: Recipe) -> None:
 
 def _begin(run: Run, recipe: Recipe, dataset: Dataset) -> None:
     """Put recipe and dataset into the run; DataError if it has been trained on other data."""
-    if run.last.exists():
+    if run.checkpoints():
         kept = artifacts.verify(run.dataset, "dataset").details["fingerprint"]
         if kept != dataset.fingerprint:
             raise DataError(

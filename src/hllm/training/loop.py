@@ -1,35 +1,50 @@
-"""The training loop: stages, epochs, steps; validation and a checkpoint after every epoch."""
+"""The training loop: stages, epochs, steps, validations; resumed anywhere as if it had not stopped.
+
+What a step does is a pure function of the weights, the optimizer's state and the position: the order of the
+windows, the negatives and the random numbers of dropout are drawn from streams named by seed, stage, epoch and
+step. So a checkpoint needs no random state, and may be written between any two steps.
+"""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from hllm.data.batch import SequenceBatch
 from hllm.data.dataset import Dataset
 from hllm.data.loader import TrainingLoader
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.embedding.encode import encode_catalogue
-from hllm.errors import TrainingError
+from hllm.errors import Stopped, TrainingError
 from hllm.evaluation.evaluate import mean_metrics
 from hllm.models.checkpoint import load_weights, save_checkpoint
 from hllm.models.item.cached import CachedItemEncoder
 from hllm.models.item.text import TextItemEncoder
 from hllm.models.recommender import SequentialRecommender
-from hllm.objectives.objective import Objective
+from hllm.objectives.objective import Objective, Outcome
 from hllm.precision import autocast, resolve_precision
 from hllm.progress import Progress, progress
 from hllm.random import stream
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.model import ModelScorer
-from hllm.training.alarm import CollapseAlarm
-from hllm.training.optimizer import build_optimizer, load_optimizer, save_optimizer
+from hllm.spread import effective_rank, mean_cosine
+from hllm.training.alarm import Alarm
+from hllm.training.ema import MovingAverage
+from hllm.training.optimizer import build_optimizer, load_optimizer, save_optimizer, set_rates
 from hllm.training.recipe import Recipe, StageConfig
 from hllm.training.run import Position, Run
+from hllm.training.step import accumulate, cached
+from hllm.training.stopping import Stopping, stopping
 
-SELECT_BY = "ndcg@10"
+_RANK_EVERY = 50  # steps; the effective rank costs a cube of the embeddings' width
+_OPTIMIZER, _AVERAGE = "optimizer.safetensors", "average.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,131 +53,221 @@ class _Stage:
 
     number: int
     config: StageConfig
+    max_history: int
     model: SequentialRecommender
+    objective: Objective
     loader: TrainingLoader
     optimizer: torch.optim.AdamW
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    alarm: CollapseAlarm
+    average: MovingAverage | None
+    alarm: Alarm
 
 
-@dataclass(frozen=True)
 class Trainer:
-    """What stays the same over all stages of one run."""
+    """Trains one run, stage by stage."""
 
-    model: SequentialRecommender
-    recipe: Recipe
-    dataset: Dataset
-    split: Split
-    tokens: TokenCache | None
-    tokenizer: Path | None
-    objective: Objective
-    run: Run
-    device: torch.device
+    def __init__(
+        self,
+        model: SequentialRecommender,
+        recipe: Recipe,
+        dataset: Dataset,
+        split: Split,
+        tokens: TokenCache | None,
+        tokenizer: Path | None,
+        objective: Callable[[StageConfig], Objective],
+        run: Run,
+        device: torch.device,
+    ) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.dataset = dataset
+        self.split = split
+        self.tokens = tokens
+        self.tokenizer = tokenizer
+        self.objective = objective
+        self.run = run
+        self.device = device
+        self.trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+        self.position = Position()
+        self.stop = Stopping()
+        self.saved_s = 0.0
 
     def train(self) -> None:
-        """Run every stage from where the run stands; the best validation checkpoint is kept beside the last."""
+        """Run every stage from where the run stands; the best validation checkpoint is kept beside the last ones.
+
+        On SIGTERM or SIGINT the steps that are finished are saved, and Stopped is raised.
+        """
         self.model.to(self.device)
-        position = self.run.position()
-        self.run.forget_after(position.step)
-        if position.step:
-            load_weights(self.model, self.run.last)
+        self.position, checkpoint = self.run.resume_point()
+        self.run.forget_after(self.position)
+        if checkpoint is not None:
+            load_weights(self.model, checkpoint)
         else:
             self._fit_whitening()
-        for number in range(position.stage, len(self.recipe.stages)):
-            position = self._train_stage(number, position)
+        if self.position.best >= 0 and not self.run.best_is_good():
+            self._move(best=-1.0)
+        with stopping() as self.stop:
+            while self.position.stage < len(self.recipe.stages):
+                with self.stop.at_once():
+                    stage = self._prepare_stage(checkpoint)
+                try:
+                    self._train_stage(stage)
+                except Stopped as stop:
+                    self._save_to_resume(stage)
+                    raise Stopped(stop.signal_number, f"{stop}; step {self.position.step:,} is saved in "
+                                  f"{self.run.folder}: the same command goes on from there") from None  # fmt: skip
+                checkpoint = None
 
-    def _train_stage(self, number: int, position: Position) -> Position:
-        stage = self._prepare_stage(number, position)
-        done = position.epoch * stage.loader.steps_per_epoch
-        with progress(stage.config.name, stage.config.epochs * stage.loader.steps_per_epoch) as advance:
-            advance(done)
-            for epoch in range(position.epoch, stage.config.epochs):
-                start = time.monotonic()
-                self._train_epoch(stage, epoch, position, advance)
-                metrics = self._validate(stage.model)
-                finished = epoch + 1 == stage.config.epochs
-                position = Position(
-                    stage=number + finished,
-                    epoch=0 if finished else epoch + 1,
-                    step=position.step + stage.loader.steps_per_epoch,
-                    elapsed_s=position.elapsed_s + time.monotonic() - start,
-                    best=max(position.best, metrics[SELECT_BY]),
-                )
-                event = {"event": "validation", "stage": number, "epoch": epoch, "step": position.step}
-                self.run.log(event | {"elapsed_s": position.elapsed_s} | metrics)
-                if metrics[SELECT_BY] == position.best:
-                    self._save(self.run.best, position, metrics, None)
-                self._save(self.run.last, position, metrics, None if finished else stage.optimizer)
-        return position
-
-    def _prepare_stage(self, number: int, position: Position) -> _Stage:
-        config = self.recipe.stages[number]
-        frozen = config.item_tier == "frozen"
-        model = self._frozen_items() if frozen else self.model
+    def _prepare_stage(self, checkpoint: Path | None) -> _Stage:
+        """Build what the stage needs, from `checkpoint` if it goes on in the middle."""
+        number, recipe = self.position.stage, self.recipe
+        config = recipe.stages[number]
+        inside = self.position.epoch > 0 or self.position.step_in_epoch > 0
+        if config.start == "best" and not inside and self.position.best >= 0:
+            load_weights(self.model, self.run.best)
+        for name, parameter in self.model.named_parameters():
+            frozen = config.user_tier == "frozen" and name.startswith(("user_encoder.", "fusion."))
+            parameter.requires_grad_(name in self.trainable and not frozen)
+        max_history = config.max_history or recipe.model.max_history
+        model = self._frozen_items() if config.item_tier == "frozen" else self.model
         loader = TrainingLoader(
             self.dataset,
             self.split,
-            None if frozen else self.tokens,
-            windows=self.recipe.model,
+            None if model is not self.model else self.tokens,
+            windows=recipe.model.model_copy(update={"max_history": max_history}),
             batch_size=config.batch_size,
+            micro_batch_size=None if config.gradient_cache else config.micro_batch_size,
             negatives=config.negatives,
-            seed=self.recipe.seed,
+            seed=recipe.seed,
             stage=number,
         )
-        steps, done = (epochs * loader.steps_per_epoch for epochs in (config.epochs, position.epoch))
-        optimizer, schedule = build_optimizer(model, config, steps, steps_done=done)
-        if position.epoch:
-            load_optimizer(optimizer, self.run.last / "optimizer.safetensors")
-        return _Stage(number, config, model, loader, optimizer, schedule, CollapseAlarm())
+        optimizer = build_optimizer(model, config)
+        average = MovingAverage(model, config.ema) if config.ema else None
+        if inside and checkpoint is not None:
+            load_optimizer(optimizer, checkpoint / _OPTIMIZER)
+            if average is not None:
+                average.load(load_file(checkpoint / _AVERAGE))
+        alarm = Alarm(self.position.skipped)
+        objective = self.objective(config)
+        return _Stage(number, config, max_history, model, objective, loader, optimizer, average, alarm)
 
-    def _train_epoch(self, stage: _Stage, epoch: int, position: Position, advance: Progress) -> None:
-        torch.manual_seed(int(stream(self.recipe.seed, "dropout", stage.number, epoch).integers(2**62)))
+    def _train_stage(self, stage: _Stage) -> None:
+        config, steps = stage.config, stage.loader.steps_per_epoch
+        with progress(config.name, config.epochs * steps) as advance:
+            advance(self.position.epoch * steps + self.position.step_in_epoch)
+            finished = config.epochs == 0
+            if finished:
+                self._validate(stage)
+            while not finished:
+                self._train_epoch(stage, advance)
+                epochs = self.position.epoch + 1
+                finished = epochs == config.epochs
+                if finished or epochs % config.validate_every == 0:
+                    self._validate(stage)
+                    patience = config.early_stopping
+                    finished |= 0 < patience <= self.position.validations_since_best
+                if not finished:
+                    self._move(epoch=epochs, step_in_epoch=0)
+                    self._save_to_resume(stage)
+        if stage.average is not None:
+            stage.average.load_into_module()
+        self._move(stage=stage.number + 1, epoch=0, step_in_epoch=0, validations_since_best=0, skipped=0)
+        self._save_to_resume(None)
+
+    def _train_epoch(self, stage: _Stage, advance: Progress) -> None:
+        """Take the steps of the epoch that are still to come."""
         stage.model.train()
-        precision = resolve_precision(self.recipe.precision, self.device)
-        start, items_done, tokens_done = time.monotonic(), 0, 0
-        for step, (batch,) in enumerate(stage.loader.steps(epoch), start=position.step + 1):
-            batch = batch.to(self.device)
-            with autocast(precision, self.device):
-                outcome = self.objective(stage.model, stage.model.item_encoder(batch.items), batch)
-            stage.optimizer.zero_grad()
-            outcome.loss.backward()
-            norm = float(nn.utils.clip_grad_norm_(stage.model.parameters(), stage.config.max_gradient_norm))
-            loss = float(outcome.loss.detach())
-            numbers = {name: float(value) for name, value in outcome.numbers.items()}
-            stage.alarm.check(step, loss, norm, numbers["mean_cosine"], numbers["masked_negatives"])
+        if stage.config.user_tier == "frozen":
+            stage.model.user_encoder.eval()
+        every = self.recipe.checkpoints
+        start, before, items_done, tokens_done = time.monotonic(), self.position.elapsed_s, 0, 0
+        self.saved_s = before
+        for batches in stage.loader.steps(self.position.epoch, self.position.step_in_epoch):
+            self.stop.check()
+            numbers = self._step(stage, batches)
+            items_done += sum(len(batch.items) for batch in batches)
+            tokens_done += sum(int(batch.items.lengths.sum()) for batch in batches)
+            seconds = time.monotonic() - start
+            self._move(
+                step_in_epoch=self.position.step_in_epoch + 1, step=self.position.step + 1, elapsed_s=before + seconds
+            )
+            numbers |= {"items_per_s": items_done / seconds, "tokens_per_s": tokens_done / seconds}
+            self._log("step", stage, numbers)
+            read = f", {numbers['tokens_per_s']:,.0f} tokens/s" if tokens_done else ""
+            advance(1, f"loss {numbers['loss']:.3f}, {numbers['items_per_s']:,.0f} items/s{read}")
+            due = every.every_steps is not None and self.position.step % every.every_steps == 0
+            if due or self.position.elapsed_s - self.saved_s >= every.every_s:
+                self._save_to_resume(stage)
+        self.stop.check()
+
+    def _step(self, stage: _Stage, batches: list[SequenceBatch]) -> dict[str, Any]:
+        """Take one optimizer step, unless its gradient is not finite; return its numbers."""
+        config, place = stage.config, self.position
+        names = ("dropout", stage.number, place.epoch, place.step_in_epoch)
+        torch.manual_seed(int(stream(self.recipe.seed, *names).integers(2**62)))
+        steps = stage.loader.steps_per_epoch
+        set_rates(stage.optimizer, config, place.epoch * steps + place.step_in_epoch, config.epochs * steps)
+        outcome, items = self._gradients(stage, [batch.to(self.device) for batch in batches])
+        norm = float(nn.utils.clip_grad_norm_(stage.model.parameters(), config.max_gradient_norm))
+        loss, step = float(outcome.loss), place.step + 1
+        numbers = {name: float(value) for name, value in outcome.numbers.items()}
+        numbers |= {"scale": float(stage.model.scale.detach()), "mean_cosine": float(mean_cosine(items))}
+        if stage.alarm.is_finite(step, loss, norm):
             stage.optimizer.step()
             stage.model.clamp_scale()
-            stage.schedule.step()
+            if stage.average is not None:
+                stage.average.update()
+            if step % _RANK_EVERY == 0:
+                numbers["effective_rank"] = float(effective_rank(items))
+            stage.alarm.check_spread(step, numbers["mean_cosine"], numbers.get("effective_rank"))
+            stage.alarm.check_masked(step, numbers["masked_negatives"])
+            if stage.alarm.is_spike(loss):
+                numbers["spike"] = True
+        else:
+            numbers["skipped"] = True
+            self._move(skipped=stage.alarm.skipped)
+        stage.optimizer.zero_grad()
+        rates = {"learning_rate": stage.optimizer.param_groups[-1]["lr"]}
+        return {"loss": loss, "gradient_norm": norm} | rates | numbers
 
-            items_done += len(batch.items)
-            tokens_done += int(batch.items.lengths.sum())
-            seconds = time.monotonic() - start
-            rates = {"items_per_s": items_done / seconds, "tokens_per_s": tokens_done / seconds}
-            event = {"event": "step", "stage": stage.number, "epoch": epoch, "step": step}
-            event |= {"elapsed_s": position.elapsed_s + seconds, "loss": loss, "gradient_norm": norm}
-            self.run.log(event | {"learning_rate": stage.schedule.get_last_lr()[-1]} | numbers | rates)
-            read = f", {rates['tokens_per_s']:,.0f} tokens/s" if tokens_done else ""
-            advance(1, f"loss {loss:.3f}, {rates['items_per_s']:,.0f} items/s{read}")
+    def _gradients(self, stage: _Stage, batches: list[SequenceBatch]) -> tuple[Outcome, Tensor]:
+        precision = resolve_precision(self.recipe.precision, self.device)
+        context = partial(autocast, precision, self.device)
+        size = stage.config.micro_batch_size
+        if not stage.config.gradient_cache or size is None:
+            return accumulate(stage.model, stage.objective, batches, context, between=self.stop.check)
+        (batch,) = batches
+        return cached(stage.model, stage.objective, batch, context, size=size, between=self.stop.check)
 
-    def _validate(self, model: SequentialRecommender) -> dict[str, float]:
-        """Embed the catalogue and rank it for the validation targets, by the code that serves."""
-        model.eval()
+    def _validate(self, stage: _Stage) -> None:
+        """Embed the catalogue and rank it for the validation targets, by the code that serves; keep the best."""
+        start, before = time.monotonic(), self.position.elapsed_s
+        with stage.average.in_place() if stage.average is not None else torch.no_grad():
+            with self.stop.at_once():
+                metrics = self._metrics(stage)
+            value = metrics[self.recipe.select_by]
+            since = 0 if value > self.position.best else self.position.validations_since_best + 1
+            seconds = before + time.monotonic() - start
+            self._move(best=max(self.position.best, value), validations_since_best=since, elapsed_s=seconds)
+            self._log("validation", stage, metrics)
+            if since == 0:
+                self._save(self.run.best, metrics, None)
+
+    def _metrics(self, stage: _Stage) -> dict[str, float]:
+        stage.model.eval()
         table = encode_catalogue(
-            model.item_encoder, self.dataset.num_items, self.tokens,
+            stage.model.item_encoder, self.dataset.num_items, self.tokens,
             device=self.device, precision=self.recipe.precision, label="validate",
         )  # fmt: skip
         if not bool(torch.isfinite(table).all()):
             raise TrainingError("the item embeddings are no longer finite: lower learning_rate")
         scorer = ModelScorer(
-            model,
-            table,
-            max_history=self.recipe.model.max_history,
-            device=self.device,
-            precision=self.recipe.precision,
-        )
-        return mean_metrics(ExactRetriever(scorer), self.dataset, self.split, "validation")
+            stage.model, table,
+            max_history=stage.max_history, device=self.device, precision=self.recipe.precision,
+        )  # fmt: skip
+        cutoff = int(self.recipe.select_by.partition("@")[2])
+        return mean_metrics(ExactRetriever(scorer), self.dataset, self.split, "validation", also=cutoff)
 
-    def _pooled(self, encoder: TextItemEncoder) -> torch.Tensor:
+    def _pooled(self, encoder: TextItemEncoder) -> Tensor:
         encoder.eval()
         return encode_catalogue(
             encoder.pool, self.dataset.num_items, self.tokens,
@@ -181,12 +286,25 @@ class Trainer:
             return self.model
         return self.model.with_items(CachedItemEncoder(encoder, self._pooled(encoder))).to(self.device)
 
-    def _save(
-        self, path: Path, position: Position, metrics: dict[str, float], optimizer: torch.optim.AdamW | None
-    ) -> None:
+    def _move(self, **changed: int | float) -> None:
+        self.position = self.position.model_copy(update=changed)
+
+    def _log(self, event: str, stage: _Stage, numbers: dict[str, Any]) -> None:
+        place = {"event": event, "stage": stage.number, "epoch": self.position.epoch, "step": self.position.step}
+        self.run.log(place | {"elapsed_s": self.position.elapsed_s} | numbers)
+
+    def _save_to_resume(self, stage: _Stage | None) -> None:
+        """Write a checkpoint to go on from, with the state of the stage that it is in the middle of."""
+        self._save(self.run.checkpoint(self.position.step), {}, stage)
+        self.run.forget_checkpoints(self.recipe.checkpoints.keep)
+        self.saved_s = self.position.elapsed_s
+
+    def _save(self, path: Path, metrics: dict[str, float], stage: _Stage | None) -> None:
         def extra_files(folder: Path) -> None:
-            if optimizer is not None:
-                save_optimizer(optimizer, folder / "optimizer.safetensors")
+            if stage is not None:
+                save_optimizer(stage.optimizer, folder / _OPTIMIZER)
+                if stage.average is not None:
+                    save_file({k: v.contiguous().cpu() for k, v in stage.average.state().items()}, folder / _AVERAGE)
 
         save_checkpoint(
             path,
@@ -196,7 +314,7 @@ class Trainer:
             num_actions=len(self.dataset.action_names),
             tokenizer=self.tokenizer,
             details={
-                "position": position.model_dump(),
+                "position": self.position.model_dump(),
                 "validation": metrics,
                 "dataset": self.dataset.fingerprint,
                 "recipe": self.recipe.fingerprint,

@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up and cosine decay; matrices decay, everything else does not."""
+"""AdamW with warm-up and a schedule; groups by tier and by what decays."""
 
 import math
 from pathlib import Path
@@ -10,42 +10,52 @@ from torch import nn
 from hllm.errors import CheckpointError
 from hllm.training.recipe import StageConfig
 
-BETAS = (0.9, 0.98)
 _LANGUAGE_MODEL = ("item_encoder.backbone.", "item_encoder.item_token")
+_USER_TIER = ("user_encoder.",)
 
 
-def build_optimizer(
-    model: nn.Module, stage: StageConfig, num_steps: int, *, steps_done: int = 0
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """Return the optimizer over trainable parameters, in up to four groups, and its schedule after `steps_done`."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+def build_optimizer(model: nn.Module, stage: StageConfig) -> torch.optim.AdamW:
+    """Return the optimizer over trainable parameters, in up to six groups, each with its "peak" rate."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_matrix = parameter.ndim >= 2 and not name.endswith("item_token")
-            key = (name.startswith(_LANGUAGE_MODEL), is_matrix)
+            decays = stage.decay == "all" or is_matrix
+            key = (_rate(name, stage), stage.weight_decay if decays else 0.0)
             groups.setdefault(key, []).append(parameter)
-    item_rate = stage.item_learning_rate if stage.item_learning_rate is not None else stage.learning_rate
-    optimizer = torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": item_rate if in_language_model else stage.learning_rate,
-                "weight_decay": stage.weight_decay if is_matrix else 0.0,
-            }
-            for (in_language_model, is_matrix), parameters in sorted(groups.items(), key=lambda entry: entry[0])
-        ],
-        betas=BETAS,
+    return torch.optim.AdamW(
+        [{"params": p, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
+        betas=stage.betas,
     )
-    warmup = max(1, round(stage.warmup * num_steps))
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup)))
 
+def set_rates(optimizer: torch.optim.AdamW, stage: StageConfig, step: int, num_steps: int) -> None:
+    """Set every group's rate for `step` of the stage, counted from 0: a function of it alone, so resuming is exact."""
     for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]  # what the schedule multiplies, wherever it starts
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=steps_done - 1)
+        group["lr"] = group["peak"] * _factor(stage, step, num_steps)
+
+
+def _rate(name: str, stage: StageConfig) -> float:
+    if name.startswith(_LANGUAGE_MODEL):
+        own = stage.item_learning_rate
+    else:
+        own = stage.user_learning_rate if name.startswith(_USER_TIER) else None
+    return own if own is not None else stage.learning_rate
+
+
+def _factor(stage: StageConfig, step: int, num_steps: int) -> float:
+    """Return the share of the peak rate at `step`, counted from 0; the first step is not wasted on a rate of 0."""
+    warmup = max(1, round(stage.warmup * num_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, num_steps - warmup)
+    match stage.schedule:
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        case "linear":
+            return 1 - done
+        case "constant":
+            return 1.0
 
 
 def save_optimizer(optimizer: torch.optim.AdamW, file: Path) -> None:
@@ -65,6 +75,6 @@ def load_optimizer(optimizer: torch.optim.AdamW, file: Path) -> None:
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     count = sum(len(group["params"]) for group in optimizer.param_groups)
-    if sorted(state) != list(range(count)):
-        raise CheckpointError(f"{file} holds the state of {len(state)} parameters, the model trains {count}")
+    if not set(state) <= set(range(count)):
+        raise CheckpointError(f"{file} holds the state of parameter {max(state)}, the model trains {count}")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

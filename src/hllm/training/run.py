@@ -1,31 +1,46 @@
 """A run's directory: its recipe, data, checkpoints, vectors and metrics, and where training stands."""
 
 import json
+import shutil
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hllm import artifacts
 from hllm.config import Config
-from hllm.errors import CheckpointError, ConfigError, StorageError
+from hllm.errors import CheckpointError, ConfigError, HllmWarning, StorageError
 from hllm.training.recipe import Recipe
 
 
 class Position(Config):
-    """How far training has come: the next epoch to run."""
+    """How far training has come: the next step to run. With the seed, it determines all that follows."""
 
-    stage: int
+    stage: int = 0
     """Number of the stage, from 0; equal to the number of stages when all is done."""
-    epoch: int
-    step: int
+    epoch: int = 0
+    """Number of the epoch in the stage, from 0."""
+    step_in_epoch: int = 0
+    """Optimizer steps done in the epoch; all of them: its validation is still to come."""
+    step: int = 0
     """Optimizer steps done in all stages."""
-    elapsed_s: float
+    elapsed_s: float = 0.0
     """Seconds spent training, over all starts."""
-    best: float
+    best: float = -1.0
     """The best validation value so far; -1 before the first."""
+    validations_since_best: int = 0
+    """In this stage."""
+    skipped: int = 0
+    """Steps of this stage that were not finite."""
 
 
-START = Position(stage=0, epoch=0, step=0, elapsed_s=0.0, best=-1.0)
+Listener = Callable[[dict[str, Any]], None]
+"""Is told every event after it is logged."""
+
+
+class StopTraining(Exception):
+    """Raised by a listener on a "step" event: training ends here, with the best checkpoint so far."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,7 @@ class Run:
     """Paths in a run's directory."""
 
     folder: Path
+    listeners: tuple[Listener, ...] = ()
 
     @property
     def dataset(self) -> Path:
@@ -44,10 +60,21 @@ class Run:
         """The token cache."""
         return self.folder / "tokens"
 
-    @property
-    def last(self) -> Path:
-        """The checkpoint to resume from, with the optimizer's state."""
-        return self.folder / "checkpoints" / "last"
+    def checkpoint(self, step: int) -> Path:
+        """Return where the checkpoint after `step` steps is: to resume from, with the optimizer's state."""
+        return self.folder / "checkpoints" / f"step-{step:08d}"
+
+    def checkpoints(self) -> list[Path]:
+        """Return the checkpoints to resume from, oldest first, good or damaged."""
+        folder = self.folder / "checkpoints"
+        for left in folder.glob(".step-*"):  # what a killed writer left is cleared, or put back
+            artifacts.recover(folder / left.name.split(".")[1])
+        return sorted(folder.glob("step-*"))
+
+    def forget_checkpoints(self, keep: int) -> None:
+        """Remove all but the last `keep` checkpoints; the best one is not among them."""
+        for path in self.checkpoints()[:-keep]:
+            shutil.rmtree(path)
 
     @property
     def best(self) -> Path:
@@ -76,7 +103,7 @@ class Run:
         """
         if self.recipe.is_file():
             stored = self.read_recipe()
-            if stored != recipe and self.last.exists():
+            if stored != recipe and self.checkpoints():
                 ours, theirs = recipe.model_dump(), stored.model_dump()
                 differing = ", ".join(key for key in ours if ours[key] != theirs[key])
                 raise ConfigError(
@@ -100,20 +127,46 @@ class Run:
             raise CheckpointError(f"{self.recipe} is damaged: {error}") from None
         return Recipe.from_dict(values, where=str(self.recipe))
 
-    def position(self) -> Position:
-        """Return where training stands, after checking the last checkpoint's bytes."""
-        artifacts.recover(self.last)
-        if not self.last.exists():
-            return START
-        return Position.from_dict(artifacts.verify(self.last, "checkpoint").details["position"], where=str(self.last))
+    def resume_point(self) -> tuple[Position, Path | None]:
+        """Return where training stands and the newest checkpoint whose bytes are good; None before the first.
+
+        A damaged one is warned of, and the one before it is taken. Raises CheckpointError if there
+        are checkpoints and none is good.
+        """
+        found = self.checkpoints()
+        for path in reversed(found):
+            try:
+                return _position(path), path
+            except CheckpointError as error:
+                warnings.warn(f"{error}. It is passed over; training resumes from before it", HllmWarning, stacklevel=2)
+        if found:
+            raise CheckpointError(
+                f"none of the {len(found)} checkpoints in {self.folder} is good: restore one from a copy, or remove "
+                "that directory to train again"
+            )
+        return Position(), None
+
+    def best_is_good(self) -> bool:
+        """Tell whether the best checkpoint is there; warn of a damaged one."""
+        artifacts.recover(self.best)
+        if not self.best.exists():
+            return False
+        try:
+            artifacts.verify(self.best, "checkpoint")
+        except CheckpointError as error:
+            warnings.warn(f"{error}. The best of what is still to come takes its place", HllmWarning, stacklevel=2)
+            return False
+        return True
 
     def log(self, event: dict[str, Any]) -> None:
-        """Append one event to the metrics."""
+        """Append one event to the metrics, and tell the listeners."""
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(event) + "\n")
         except OSError as error:
             raise StorageError(f"{self.metrics} cannot be written: {error.strerror}") from error
+        for listener in self.listeners:
+            listener(event)
 
     def events(self) -> list[dict[str, Any]]:
         """Return all logged events, oldest first."""
@@ -125,7 +178,16 @@ class Run:
                 events.append(json.loads(line))
         return events
 
-    def forget_after(self, step: int) -> None:
-        """Drop events of steps that a resumed run does again."""
-        kept = [event for event in self.events() if event["step"] <= step]
+    def forget_after(self, position: Position) -> None:
+        """Drop events of steps, and of a validation, that a resumed run does again."""
+
+        def is_done(event: dict[str, Any]) -> bool:
+            waits = event["event"] == "validation" and position.step_in_epoch > 0
+            return bool(event["step"] < position.step or (event["step"] == position.step and not waits))
+
+        kept = [event for event in self.events() if is_done(event)]
         artifacts.write_text(self.metrics, "".join(json.dumps(event) + "\n" for event in kept))
+
+
+def _position(path: Path) -> Position:
+    return Position.from_dict(artifacts.verify(path, "checkpoint").details["position"], where=str(path))

@@ -1,0 +1,19 @@
+import sys
+
+import pytest
+
+from hllm.cli.main import main
+
+
+@pytest.fixture
+def hllm(monkeypatch, capsys):
+    """Run the command line in this process; return its exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hllm", *map(str, arguments)])
+        code = main()
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -1,0 +1,233 @@
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from hllm import artifacts
+from hllm.api import Recommender
+from hllm.errors import CheckpointError, ConfigError, HllmWarning, Stopped
+from hllm.models.checkpoint import load_checkpoint
+from hllm.training.fit import fit
+from hllm.training.recipe import Recipe
+from hllm.training.run import Run
+
+from ..conftest import recipe_values
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="session")
+def hard_recipe(tiny_llama: Path, tiny_bert: Path) -> Recipe:
+    """All that could break resuming: frozen items, micro-batches, gradient cache, averaging, dropout, random negatives."""
+    values = recipe_values(tiny_bert, tiny_llama)
+    values["model"] |= {"user": {"kind": "sasrec", "dim": 16, "num_heads": 2, "dropout": 0.3}}
+    values["checkpoints"] = {"every_steps": 2, "keep": 3}
+    common = {"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "negatives": {"num_sampled": 8}}
+    values["stages"] = [
+        common | {"name": "user", "item_tier": "frozen", "learning_rate": 1e-2, "ema": 0.9},
+        common | {"name": "both", "learning_rate": 3e-3, "gradient_cache": True},
+    ]
+    return Recipe.from_dict(values, where="test")
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory, interactions, items, hard_recipe) -> Run:
+    """The run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("straight")
+    return fit(interactions, items, hard_recipe, folder / "run", base=folder)
+
+
+def losses(run: Run) -> list[tuple[int, float]]:
+    return [(event["step"], event["loss"]) for event in run.events() if event["event"] == "step"]
+
+
+def validations(run: Run) -> list[tuple[int, float]]:
+    return [(event["step"], event["ndcg@10"]) for event in run.events() if event["event"] == "validation"]
+
+
+def assert_equal_runs(run: Run, straight: Run) -> None:
+    assert losses(run) == losses(straight)
+    assert validations(run) == validations(straight)
+    for path, theirs in ((run.checkpoints()[-1], straight.checkpoints()[-1]), (run.best, straight.best)):
+        ours, expected = (load_checkpoint(p)[0].state_dict() for p in (path, theirs))
+        assert all(torch.equal(value, expected[name]) for name, value in ours.items())
+
+
+def stop_when(monkeypatch, condition) -> None:
+    """Make the first event that meets `condition` end the process's training, as a crash would: after logging."""
+    save = Run.log
+
+    def log_then_stop(self, event):
+        save(self, event)
+        if condition(event):
+            raise Killed
+
+    monkeypatch.setattr(Run, "log", log_then_stop)
+
+
+@pytest.mark.parametrize("event", range(0, 24, 3))
+def test_a_run_that_dies_anywhere_goes_on_as_if_it_had_not(
+    tmp_path, monkeypatch, interactions, items, hard_recipe, straight, event
+):
+    """Steps and validations are events; whichever is the last one before the crash, nothing shows later."""
+    assert len(straight.events()) == 24
+    seen = []
+    stop_when(monkeypatch, lambda found: seen.append(found) or len(seen) == event + 1)
+    with pytest.raises(Killed):
+        fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
+    monkeypatch.undo()
+    assert_equal_runs(fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path), straight)
+
+
+def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
+    tmp_path, monkeypatch, interactions, items, hard_recipe, straight
+):
+    save = Run.log
+
+    def log_then_signal(self, event):
+        save(self, event)
+        if event["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "log", log_then_signal)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match=r"stopped by SIGTERM; step 3 is saved in .*: the same command goes on"):
+        fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) is before
+    run = Run(tmp_path / "run")
+    assert run.resume_point()[0].step == 3, "although checkpoints are due every second step"
+    assert_equal_runs(fit(interactions, items, hard_recipe, run.folder, base=tmp_path), straight)
+
+
+def test_a_signal_interrupts_a_validation_which_is_then_made_again(
+    tmp_path, monkeypatch, interactions, items, hard_recipe, straight
+):
+    def signalled(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the signal did not interrupt")
+
+    monkeypatch.setattr("hllm.training.loop.mean_metrics", signalled)
+    with pytest.raises(Stopped, match="stopped by SIGINT"):
+        fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
+    monkeypatch.undo()
+    assert_equal_runs(fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path), straight)
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    tmp_path, monkeypatch, interactions, items, hard_recipe, straight
+):
+    stop_when(monkeypatch, lambda event: event["step"] == 5)
+    with pytest.raises(Killed):
+        fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
+    monkeypatch.undo()
+    run = Run(tmp_path / "run")
+    assert [path.name for path in run.checkpoints()] == ["step-00000002", "step-00000004"]
+    flip(run.checkpoints()[-1] / "user_encoder.safetensors", random.Random(0))
+    with pytest.warns(HllmWarning, match=r"step-00000004/user_encoder.safetensors is damaged: .* It is passed over"):
+        assert run.resume_point()[0].step == 2
+    with pytest.warns(HllmWarning):
+        run = fit(interactions, items, hard_recipe, run.folder, base=tmp_path)
+    assert_equal_runs(run, straight)
+
+
+def test_no_good_checkpoint_is_an_error_and_removes_nothing(tmp_path, straight):
+    shutil.copytree(straight.folder, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    for path in run.checkpoints():
+        (path / "item_encoder.safetensors").unlink()
+    with pytest.warns(HllmWarning), pytest.raises(CheckpointError, match=r"none of the 3 checkpoints in .* is good"):
+        run.resume_point()
+    assert len(run.checkpoints()) == 3
+
+
+def test_a_damaged_best_checkpoint_is_replaced_by_the_best_to_come(
+    tmp_path, monkeypatch, interactions, items, hard_recipe
+):
+    stop_when(monkeypatch, lambda event: event["step"] == 7)
+    with pytest.raises(Killed):
+        fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
+    monkeypatch.undo()
+    run = Run(tmp_path / "run")
+    flip(run.best / "scale.safetensors", random.Random(0))
+    with pytest.warns(HllmWarning, match="The best of what is still to come takes its place"):
+        fit(interactions, items, hard_recipe, run.folder, base=tmp_path)
+    assert Recommender.load(run.folder).recommend(k=1)["rank"].to_list()
+
+
+def flip(file: Path, rng: random.Random) -> None:
+    """Change one byte of a file to another value."""
+    content = bytearray(file.read_bytes())
+    place = rng.randrange(len(content))
+    content[place] ^= rng.randrange(1, 256)
+    file.write_bytes(content)
+
+
+def test_a_hundred_flipped_bytes_are_all_found_before_anything_is_parsed(tmp_path, monkeypatch, straight):
+    """Any byte of any file of a checkpoint, the manifest's own included."""
+    rng = random.Random(1)
+    monkeypatch.setattr("hllm.models.checkpoint.load_file", lambda *_: pytest.fail("a damaged file was parsed"))
+    source = straight.checkpoints()[-2]
+    files = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    assert {"manifest.json", "optimizer.safetensors"} <= {str(file) for file in files}
+    for number in range(100):
+        damaged = tmp_path / f"c{number}"
+        shutil.copytree(source, damaged)
+        flip(damaged / files[number % len(files)], rng)
+        with pytest.raises(CheckpointError, match=r"damaged|format version|is not a checkpoint|holds a"):
+            load_checkpoint(damaged)
+        shutil.rmtree(damaged)
+    assert artifacts.verify(source, "checkpoint")
+
+
+def killed_again_and_again(folder: Path, recipe: Recipe, interactions, items, kills: int) -> int:
+    """Start training in a process of its own and SIGKILL it at a random moment, `kills` times; return how many died."""
+    folder.mkdir()
+    interactions.write_parquet(folder / "interactions.parquet")
+    items.write_parquet(folder / "items.parquet")
+    (folder / "recipe.json").write_text(recipe.model_dump_json())
+    program = (
+        "import json, sys, time; from pathlib import Path; import hllm.training.loop as loop; "
+        "from hllm.training.fit import fit; from hllm.training.recipe import Recipe; from hllm.training.run import Run; "
+        "log = Run.log; Run.log = lambda self, event: (log(self, event), time.sleep(0.03))[0]; "
+        "base = Path(sys.argv[1]); values = json.loads((base / 'recipe.json').read_text()); print('ready', flush=True); "
+        "fit(base / 'interactions.parquet', base / 'items.parquet', Recipe.from_dict(values, where='r'), base / 'run', base=base)"
+    )
+    rng, dead = random.Random(2), 0
+    for _ in range(kills):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        process.stdout.readline()
+        time.sleep(rng.uniform(0.0, 1.2))
+        dead += process.poll() is None
+        process.kill()
+        process.communicate()
+    return dead
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_sigkill_at_random_moments_loses_nothing(tmp_path, interactions, items, hard_recipe, straight, kills):
+    dead = killed_again_and_again(tmp_path / "killed", hard_recipe, interactions, items, kills)
+    assert dead >= kills // 2, "training was over before most of the kills"
+    run = fit(interactions, items, hard_recipe, tmp_path / "killed" / "run", base=tmp_path)
+    assert_equal_runs(run, straight)
+
+
+def test_only_the_last_checkpoints_are_kept(straight):
+    assert len(straight.checkpoints()) == 3
+    assert straight.resume_point()[0].stage == 2
+
+
+def test_training_never_resumes_unasked(tmp_path, interactions, items, hard_recipe, straight):
+    with pytest.raises(ConfigError, match=r"holds a run already, and resume is \"never\""):
+        fit(interactions, items, hard_recipe, straight.folder, base=tmp_path, resume="never")
