@@ -63,7 +63,8 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("extends", None)
     if base is None:
         return values
-    return _laid_over(_read(path.parent / str(base), (*extended_by, path.resolve())), values)
+    merged: dict[str, Any] = _laid_over(_read(path.parent / str(base), (*extended_by, path.resolve())), values)
+    return merged
 
 
 def _laid_over(base: Any, values: Any, where: str = "") -> Any:

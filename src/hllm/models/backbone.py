@@ -117,6 +117,7 @@ def load_backbone(path: Path | dict[str, Any], *, num_layers: int | None, pretra
     if not pretrained:
         network = AutoModel.from_config(config, **options)
     else:
+        assert isinstance(path, Path), "a shape has no weights"
         with _quiet():
             try:
                 network, report = AutoModel.from_pretrained(

@@ -214,4 +214,5 @@ def _positions_of_texts(facts: DataFacts, outline: SequentialRecommender) -> Int
     """Return how many positions the item tier reads of each sampled item, [ITEM] vectors included."""
     encoder = outline.item_encoder
     added = len(encoder.item_token) if isinstance(encoder, TextItemEncoder) and encoder.item_token is not None else 0
-    return facts.token_lengths + added
+    positions: Int[np.ndarray, " sample"] = facts.token_lengths + added
+    return positions
