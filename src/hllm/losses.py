@@ -1,23 +1,59 @@
-"""Contrastive losses: pull a user's embedding towards the next item, away from other items."""
+"""Contrastive losses: pull a user's embedding towards the next item, away from other items, chunk by chunk.
 
-from typing import NamedTuple
+Every loss here walks over chunks of queries, and no more than a chunk's logits exist at any time: in the forward
+pass it makes the gradients too, which are as large as the inputs, and keeps only those.
+"""
+
+import functools
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field, model_validator
 from torch import Tensor
 
-_MASKED = -1e9  # exp of it is exactly 0; -inf would make the gradient of a row with nothing left NaN
+from hllm.chunked import Pairing, chunked_sums
+from hllm.config import Config
+
+Kind = Literal["info-nce", "bce", "gbce"]
+Mask = Literal["id", "cosine"]
+Similarity = Literal["cosine", "dot"]
 
 
-class InfoNCE(NamedTuple):
-    """The loss, and how many negatives the mask left in it."""
+class LossConfig(Config):
+    """How a position's target is told apart from its negatives."""
+
+    kind: Kind = "info-nce"
+    """"info-nce": softmax over target and negatives. "bce": each of them is yes or no by itself (SASRec). "gbce": the
+    same, with the target's probability to a power that undoes the overconfidence of few negatives (gSASRec)."""
+    mask: Mask = "id"
+    """Which negatives are left out for being the target: "id", the same item; "cosine", the reference's rule, those
+    whose cosine with the target exceeds cosine_threshold, whatever their ids."""
+    cosine_threshold: float = Field(default=0.99, ge=-1, le=1)
+    """Of mask = "cosine"."""
+    log_q: bool = False
+    """Subtract from each negative's logit the log of how often it was to be drawn, so that the loss estimates the
+    softmax over the catalogue. For kind = "info-nce"."""
+    calibration: float = Field(default=0.75, ge=0, le=1)
+    """t of kind = "gbce": 0 is BCE, 1 makes the scores those of a model trained with every negative."""
+
+    @model_validator(mode="after")
+    def _log_q_belongs_to_a_softmax(self) -> "LossConfig":
+        if self.log_q and self.kind != "info-nce":
+            raise ValueError(f'log_q = true corrects a softmax, not kind = "{self.kind}": set kind = "info-nce"')
+        return self
+
+
+class Contrast(NamedTuple):
+    """The loss, and two shares over this call's queries, whatever `count` is."""
 
     loss: Float[Tensor, ""]
+    """In nats, differentiable."""
     masked: Float[Tensor, ""]
-    """Share of (query, negative) pairs left out because both name the same item; 1 if there are no negatives."""
+    """Share of (query, negative) pairs that the mask left out; 1 without negatives, 0 without queries."""
     top1: Float[Tensor, ""]
-    """Share of queries whose positive has the highest logit."""
+    """Share of queries whose positive has the highest logit, before log_q, of those that the mask left."""
 
 
 def info_nce(
@@ -28,36 +64,215 @@ def info_nce(
     positive_ids: Int[Tensor, " query"],
     negative_ids: Int[Tensor, " negative"],
     scale: Float[Tensor, ""] | float,
-) -> InfoNCE:
-    """Mean cross-entropy, in nats, of each positive against negatives shared by the whole batch.
+    similarity: Similarity = "cosine",
+    mask: Mask = "id",
+    cosine_threshold: float = 0.99,
+    log_q: Float[Tensor, " negative"] | None = None,
+    count: int | None = None,
+    chunk_size: int | None = None,
+) -> Contrast:
+    """Cross-entropy of each positive against itself and negatives that all queries share.
 
-    A logit is the cosine times `scale` (1 / temperature), in fp32 whatever the inputs. A negative that is the
-    query's positive item (equal ids) leaves that query's softmax. With no negatives left the loss is 0.
+    A logit is `scale` (1 / temperature) times the cosine, or the dot product, computed in fp32 (fp64 for fp64
+    inputs) also under autocast. A negative that the mask takes for the query's positive leaves that query's
+    softmax; with none left the loss is 0, and so is its gradient.
 
-    Source: InfoNCE, arXiv:1807.03748; cosine with a learnt scale as in HLLM, arXiv:2409.12740, section 3.
-    Differs from the reference: negatives are masked by item id, not by a cosine above 0.99, which lets all
-    negatives vanish, and the loss with them, once the embeddings draw together.
+    The result is the sum over queries divided by `count` (None: their number), so that micro-batches normalised
+    by the count of the whole step add up to its loss and gradients. Without queries it is 0.
+
+    `log_q`, the log of each negative's expected count among the draws, is subtracted from its logit. The sum of
+    exp(logit - log_q) over the draws then has the sum of exp(logit) over all items (the masked ones left out) as
+    its mean, so the loss estimates the softmax over the catalogue. The positive, which is always there, is not
+    corrected.
+
+    `chunk_size` queries are worked on at a time; None: as many as keep the logits at the size of `negatives`, or
+    8 MB. Equal inputs give equal results to the bit. It cannot be differentiated twice.
+
+    Source: InfoNCE, arXiv:1807.03748; cosine with a learnt scale as in HLLM, arXiv:2409.12740, section 3; log_q as
+    in sampled softmax, Jean et al., arXiv:1412.2007, section 3, and Yi et al., RecSys 2019, section 3.
+    Differs from the reference: negatives are masked by item id, not by a cosine above 0.99 (`mask` = "cosine"),
+    which lets all negatives vanish, and the loss with them, once the embeddings draw together.
     """
+    return _contrast(
+        user, positive, negatives, scale, similarity, positive_ids=positive_ids, negative_ids=negative_ids, rows=None,
+        log_q=log_q, threshold=cosine_threshold if mask == "cosine" else None, exponent=None, count=count,
+        chunk_size=chunk_size,
+    )  # fmt: skip
+
+
+def contrast(
+    config: LossConfig,
+    user: Float[Tensor, "query dim"],
+    positive: Float[Tensor, "query dim"],
+    items: Float[Tensor, "item dim"],
+    negatives: Int[Tensor, "query k"] | Int[Tensor, " negative"],
+    *,
+    positive_ids: Int[Tensor, " query"],
+    scale: Float[Tensor, ""] | float,
+    similarity: Similarity = "cosine",
+    log_q: Float[Tensor, " item"] | None = None,
+    num_items: int | None = None,
+    count: int | None = None,
+    chunk_size: int | None = None,
+) -> Contrast:
+    """Return the loss that `config` names; `info_nce` says what is common to all.
+
+    `negatives` and `positive_ids` are rows of `items`: k negatives for each query, or negatives that all share.
+    `log_q` is used if `config` says so. `num_items`, the size of the catalogue, is needed by "gbce".
+    Raises ValueError if `config` needs one of them and it is None.
+    """
+    if config.log_q and log_q is None:
+        raise ValueError("loss.log_q = true, but log_q is None: pass the log of each item's expected count")
+    log_q = log_q if config.log_q else None
+    exponent = _exponent(config, negatives.shape[-1], num_items)
+    if negatives.ndim == 1:
+        ids, rows = negatives, None
+        items = F.embedding(negatives, items)  # unlike items[negatives], its gradient adds up in one order only
+        log_q = None if log_q is None else log_q[negatives]
+    else:
+        ids, rows = torch.arange(len(items), device=items.device), negatives
+    return _contrast(
+        user, positive, items, scale, similarity, positive_ids=positive_ids, negative_ids=ids, rows=rows, log_q=log_q,
+        threshold=config.cosine_threshold if config.mask == "cosine" else None, exponent=exponent, count=count,
+        chunk_size=chunk_size,
+    )  # fmt: skip
+
+
+def sampled_softmax(
+    user: Float[Tensor, "query dim"],
+    positive: Float[Tensor, "query dim"],
+    items: Float[Tensor, "item dim"],
+    negatives: Int[Tensor, "query k"],
+    *,
+    positive_ids: Int[Tensor, " query"],
+    scale: Float[Tensor, ""] | float,
+    similarity: Similarity = "cosine",
+    mask: Mask = "id",
+    cosine_threshold: float = 0.99,
+    log_q: Float[Tensor, " item"] | None = None,
+    count: int | None = None,
+    chunk_size: int | None = None,
+) -> Contrast:
+    """`info_nce` with k negatives of each query's own; they and `positive_ids` are rows of `items`.
+
+    The negatives' embeddings are gathered for a chunk of queries at a time.
+    """
+    config = LossConfig(mask=mask, cosine_threshold=cosine_threshold, log_q=log_q is not None)
+    return contrast(
+        config, user, positive, items, negatives, positive_ids=positive_ids, scale=scale, similarity=similarity,
+        log_q=log_q, count=count, chunk_size=chunk_size,
+    )  # fmt: skip
+
+
+def bce(
+    user: Float[Tensor, "query dim"],
+    positive: Float[Tensor, "query dim"],
+    items: Float[Tensor, "item dim"],
+    negatives: Int[Tensor, "query k"] | Int[Tensor, " negative"],
+    *,
+    positive_ids: Int[Tensor, " query"],
+    scale: Float[Tensor, ""] | float,
+    similarity: Similarity = "cosine",
+    mask: Mask = "id",
+    cosine_threshold: float = 0.99,
+    count: int | None = None,
+    chunk_size: int | None = None,
+) -> Contrast:
+    """Binary cross-entropy: the mean of -ln σ(positive logit) and of -ln(1 - σ(logit)) of each negative left.
+
+    Negatives are rows of `items`, each query's own or shared by all. Without negatives -ln σ(positive) remains.
+
+    Source: SASRec, arXiv:1808.09781, section 3.5, for k negatives as in gSASRec, arXiv:2308.07192, section 3.
+    """
+    return contrast(
+        LossConfig(kind="bce", mask=mask, cosine_threshold=cosine_threshold), user, positive, items, negatives,
+        positive_ids=positive_ids, scale=scale, similarity=similarity, count=count, chunk_size=chunk_size,
+    )  # fmt: skip
+
+
+def gbce(
+    user: Float[Tensor, "query dim"],
+    positive: Float[Tensor, "query dim"],
+    items: Float[Tensor, "item dim"],
+    negatives: Int[Tensor, "query k"] | Int[Tensor, " negative"],
+    *,
+    positive_ids: Int[Tensor, " query"],
+    num_items: int,
+    calibration: float = 0.75,
+    scale: Float[Tensor, ""] | float,
+    similarity: Similarity = "cosine",
+    mask: Mask = "id",
+    cosine_threshold: float = 0.99,
+    count: int | None = None,
+    chunk_size: int | None = None,
+) -> Contrast:
+    """`bce` with the positive's probability to the power `gbce_exponent`.
+
+    Source: gSASRec, arXiv:2308.07192, section 5.
+    """
+    config = LossConfig(kind="gbce", mask=mask, cosine_threshold=cosine_threshold, calibration=calibration)
+    return contrast(
+        config, user, positive, items, negatives, positive_ids=positive_ids, scale=scale, similarity=similarity,
+        num_items=num_items, count=count, chunk_size=chunk_size,
+    )  # fmt: skip
+
+
+def gbce_exponent(num_negatives: int, num_items: int, calibration: float) -> float:
+    """Return gSASRec's β = α(t(1 - 1/α) + 1/α) = 1 - t(1 - α), for the sampling rate α = k / (items - 1).
+
+    Source: arXiv:2308.07192, section 5. α is at most 1 here, where more negatives than other items are given.
+    """
+    rate = min(1.0, num_negatives / max(1, num_items - 1))
+    return 1 - calibration * (1 - rate)
+
+
+def _exponent(config: LossConfig, num_negatives: int, num_items: int | None) -> float | None:
+    """Return the power of the positive's probability in a binary cross-entropy, None for the softmax."""
+    match config.kind:
+        case "info-nce":
+            return None
+        case "bce":
+            return 1.0
+        case "gbce":
+            if num_items is None:
+                raise ValueError('loss.kind = "gbce", but num_items is None: pass the number of items in the catalogue')
+            return gbce_exponent(num_negatives, num_items, config.calibration)
+
+
+def _contrast(
+    user: Float[Tensor, "query dim"],
+    positive: Float[Tensor, "query dim"],
+    negatives: Float[Tensor, "item dim"],
+    scale: Float[Tensor, ""] | float,
+    similarity: Similarity,
+    *,
+    positive_ids: Int[Tensor, " query"],
+    negative_ids: Int[Tensor, " item"],
+    rows: Int[Tensor, "query k"] | None,
+    log_q: Float[Tensor, " item"] | None,
+    threshold: float | None,
+    exponent: float | None,
+    count: int | None,
+    chunk_size: int | None,
+) -> Contrast:
+    """Bring the embeddings to the form that `chunked_sums` takes, with autograd, and its sums to means.
+
+    `rows` are each query's own negatives, None where all are shared; a cosine above `threshold` masks a negative,
+    with None an equal id does; `exponent` is that of the binary cross-entropy, None for the softmax.
+    """
+    embeddings = (user, positive, negatives)
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in embeddings), torch.float32)
     with torch.autocast(user.device.type, enabled=False):  # autocast would make the products bf16 again
-        user, positive, negatives = (F.normalize(x.float(), dim=-1, eps=1e-6) for x in (user, positive, negatives))
-        positive_logit = scale * (user * positive).sum(-1)  # (query,)
-        same = positive_ids[:, None] == negative_ids
-        negative_logits = (scale * user @ negatives.T).masked_fill(same, _MASKED)  # (query, negative)
-        # -log softmax of the positive, without a copy of the matrix to put the positive beside the negatives
-        loss = F.softplus(torch.logsumexp(negative_logits, dim=-1) - positive_logit).mean()
-    with torch.no_grad():
-        masked = same.float().mean() if same.numel() else loss.new_ones(())
-        top1 = (positive_logit >= negative_logits.amax(-1)).float().mean() if same.numel() else loss.new_ones(())
-    return InfoNCE(loss, masked, top1)
-
-
-def mean_cosine(embeddings: Float[Tensor, "item dim"]) -> Float[Tensor, ""]:
-    """Return the mean cosine over all pairs of different rows: near 1 when the embeddings have collapsed.
-
-    Uses |sum of unit vectors|² = n + 2 · (sum over pairs), so it costs one pass. 0 for fewer than two rows.
-    """
-    unit = F.normalize(embeddings.float(), dim=-1, eps=1e-6)
-    count = len(unit)
-    if count < 2:
-        return unit.new_zeros(())
-    return (unit.sum(0).square().sum() - unit.square().sum()) / (count * (count - 1))
+        user, positive, negatives = (x.to(dtype) for x in embeddings)
+        if similarity == "cosine":
+            user, positive, negatives = (F.normalize(x, dim=-1, eps=1e-6) for x in (user, positive, negatives))
+        limits = None if threshold is None else threshold * negatives.detach().norm(dim=-1)
+        pairing = Pairing(positive_ids, negative_ids, rows, log_q, limits)
+        sums = chunked_sums(scale * user, positive, negatives, pairing, exponent=exponent, chunk_size=chunk_size)
+    queries = len(user)
+    pairs = queries * (len(negatives) if rows is None else rows.shape[1])
+    return Contrast(
+        sums.loss / max(1, queries if count is None else count),
+        (sums.masked / pairs if pairs else sums.masked + min(1, queries)).to(dtype),
+        (sums.top1 / max(1, queries)).to(dtype),
+    )

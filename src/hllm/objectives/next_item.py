@@ -4,9 +4,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hllm.data.batch import SequenceBatch
-from hllm.losses import info_nce, mean_cosine
+from hllm.losses import info_nce
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import Outcome
+from hllm.spread import mean_cosine
 
 
 def next_item(model: SequentialRecommender, items: Float[Tensor, "item dim"], batch: SequenceBatch) -> Outcome:
