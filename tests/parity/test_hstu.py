@@ -13,7 +13,7 @@ from .reference import Reference, check_forward, check_gradients, check_losses
 def our_name(name: str) -> str:
     """The parameter of ours that holds the reference's."""
     if name.startswith("_hstu"):
-        _, _, layer, part, *kind = name.split(".")
+        _, _, layer, _part, *kind = name.split(".")
         return f"user_encoder.layers.{layer}.{'output.' + kind[0] if kind else 'inputs.weight'}"
     return {
         "logit_scale": "log_scale",

@@ -88,8 +88,11 @@ class SASRec(UserEncoder):
         final_norm: bool = True,
     ) -> None:
         super().__init__()
-        learnt = positions == "start" or positions == "end"
-        self.positions = LearntPositions(max_history, dim, count_from=positions) if learnt else None
+        self.positions = (
+            LearntPositions(max_history, dim, count_from=positions)
+            if positions == "start" or positions == "end"
+            else None
+        )
         self.input_norm = nn.LayerNorm(dim, eps=norm_eps) if input_norm else nn.Identity()
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
