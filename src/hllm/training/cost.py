@@ -147,7 +147,9 @@ def _negatives(facts: DataFacts, config: NegativesConfig, sequences: int, items:
         return items
     if config.kind == "catalogue":
         return float(facts.num_items)
-    return num_drawn(config, sequences, 1.0)
+    if config.kind == "pooled":
+        return num_drawn(config, sequences, 0.0)
+    return facts.expected_distinct(0.0, config, sequences, 0.0)
 
 
 def _batch_flops(stage: StageConfig, batch: _Batch, networks: _Networks) -> float:
@@ -166,7 +168,7 @@ def _batch_flops(stage: StageConfig, batch: _Batch, networks: _Networks) -> floa
 def _other_flops(stage: StageConfig, facts: DataFacts, networks: _Networks, history: int) -> float:
     """Return the operations of the stage's validations and, where items are frozen, of encoding them once."""
     frozen = stage.item_tier == "frozen"
-    users = sum(
+    users: float = sum(
         number * networks.user.forward(np.array([min(length, history)]))
         for number, length in zip(facts.users_by_length.tolist(), facts.history_lengths.tolist(), strict=True)
     )
