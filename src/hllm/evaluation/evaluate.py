@@ -16,6 +16,7 @@ from hllm.metrics import ranking_metrics
 from hllm.retrieval.retriever import Retriever
 
 Part = Literal["validation", "test"]
+WATCHED_CUTOFFS = (10, 50)  # of the validation during training
 
 
 class Result(Config):
@@ -71,5 +72,5 @@ def mean_metrics(retriever: Retriever, dataset: Dataset, split: Split, part: Par
     """Return plain means, without intervals: for watching training."""
     asked = queries(dataset, split, part)
     ranks = retriever.rank(asked.histories, asked.targets, exclude=asked.histories)
-    values: dict[str, Float[np.ndarray, " user"]] = ranking_metrics(ranks, (10, 50))
+    values: dict[str, Float[np.ndarray, " user"]] = ranking_metrics(ranks, WATCHED_CUTOFFS)
     return {key: float(value.mean()) for key, value in values.items()}

@@ -13,7 +13,7 @@ from hllm.data.tables import Table
 from hllm.data.tokens import TokenCache, token_cache
 from hllm.embedding.encode import encode_catalogue
 from hllm.embedding.table import ItemEmbeddingTable
-from hllm.errors import CheckpointError, DataError
+from hllm.errors import CheckpointError, DataError, TrainingError
 from hllm.models.backbone import load_tokenizer
 from hllm.models.build import build_model
 from hllm.models.checkpoint import load_checkpoint
@@ -24,16 +24,19 @@ from hllm.precision import choose_device
 from hllm.random import stream
 from hllm.training.loop import Trainer
 from hllm.training.recipe import Recipe
-from hllm.training.run import Run
+from hllm.training.run import Listener, Run, StopTraining
 
 
-def fit(interactions: Table, items: Table, recipe: Recipe, folder: Path, *, base: Path) -> Run:
+def fit(
+    interactions: Table, items: Table, recipe: Recipe, folder: Path, *, base: Path, listeners: tuple[Listener, ...] = ()
+) -> Run:
     """Train as the recipe says into `folder` and return the run; what is finished there is not done again.
 
-    Relative paths in the recipe start at `base`. Raises ConfigError if `folder` belongs to another recipe, and
-    DataError if it belongs to other data.
+    Relative paths in the recipe start at `base`. `listeners` are told every event; one may raise StopTraining.
+    Raises ConfigError if `folder` belongs to another recipe, DataError if it belongs to other data, and
+    TrainingError if training cannot go on or was stopped before its first validation.
     """
-    run = Run(folder)
+    run = Run(folder, listeners)
     run.require_room_for(recipe)
     dataset = build_dataset(interactions, items, recipe.data)
     split = split_dataset(dataset, recipe.split)
@@ -45,7 +48,12 @@ def fit(interactions: Table, items: Table, recipe: Recipe, folder: Path, *, base
         if recipe.model.item.kind == "llm":
             tokenizer = resolve_backbone(recipe.model.item.backbone, base)
             tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
-        Trainer(model, recipe, dataset, split, tokens, tokenizer, next_item, run, choose_device()).train()
+        trainer = Trainer(model, recipe, dataset, split, tokens, tokenizer, next_item, run, choose_device())
+        try:
+            trainer.train()
+        except StopTraining as stopped:
+            if not run.best.exists():
+                raise TrainingError(f"stopped before the first validation: {stopped}") from None
     else:
         _begin(run, recipe, dataset)
     embed_catalogue(run, dataset, recipe)

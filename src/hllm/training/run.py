@@ -1,6 +1,7 @@
 """A run's directory: its recipe, data, checkpoints, vectors and metrics, and where training stands."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ class Position(Config):
     """The best validation value so far; -1 before the first."""
 
 
+Listener = Callable[[dict[str, Any]], None]
+"""Is told every event after it is logged."""
+
+
+class StopTraining(Exception):
+    """Raised by a listener on a "step" event: training ends here, with the best checkpoint so far."""
+
+
 START = Position(stage=0, epoch=0, step=0, elapsed_s=0.0, best=-1.0)
 
 
@@ -33,6 +42,7 @@ class Run:
     """Paths in a run's directory."""
 
     folder: Path
+    listeners: tuple[Listener, ...] = ()
 
     @property
     def dataset(self) -> Path:
@@ -108,12 +118,14 @@ class Run:
         return Position.from_dict(artifacts.verify(self.last, "checkpoint").details["position"], where=str(self.last))
 
     def log(self, event: dict[str, Any]) -> None:
-        """Append one event to the metrics."""
+        """Append one event to the metrics, and tell the listeners."""
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(event) + "\n")
         except OSError as error:
             raise StorageError(f"{self.metrics} cannot be written: {error.strerror}") from error
+        for listener in self.listeners:
+            listener(event)
 
     def events(self) -> list[dict[str, Any]]:
         """Return all logged events, oldest first."""
