@@ -1,5 +1,6 @@
 """TOML to pydantic: strict, every error names the place and the nearest known key, `--set a.b=value` overrides."""
 
+import json
 import tomllib
 import typing
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Config(BaseModel):
 
     @classmethod
     def from_toml(cls: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
-        """Read a TOML file and apply `overrides` of the form "a.b=value" on top.
+        """Read a TOML file (or JSON, by its ending) and apply `overrides` of the form "a.b=value" on top.
 
         A value is read as TOML if it can be (numbers, true, lists), otherwise as a plain string.
         """
@@ -40,9 +41,9 @@ class Config(BaseModel):
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} cannot be read as UTF-8 text: {error}") from None
         try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+            values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
         for override in overrides:
             _override(values, override)
         return cls.from_dict(values, where=str(path))

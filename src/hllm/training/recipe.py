@@ -1,6 +1,6 @@
 """A recipe: one TOML file that says what a run is made of."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +16,7 @@ from hllm.models.build import ModelConfig
 from hllm.models.item.text import TextItemConfig
 from hllm.models.user.llm import UserLLMConfig
 from hllm.precision import Precision
+from hllm.training.tracking import TrackingConfig
 
 
 class StageConfig(Config):
@@ -109,7 +110,9 @@ class Recipe(Config):
     select_by: str = "ndcg@10"
     """The validation metric, such as "recall@50", that picks the best checkpoint and ends stages early."""
     checkpoints: CheckpointsConfig = CheckpointsConfig()
-    """When training is saved."""
+    """When training is saved; may be changed when a run goes on."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Where a run's numbers go besides metrics.jsonl; may be changed when a run goes on."""
     precision: Precision = "auto"
     """Format of matrix products: "auto" is bf16 where the device multiplies it in hardware, else fp32."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -146,9 +149,14 @@ class Recipe(Config):
         return self
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Return every setting that the results depend on."""
+        return self.model_dump(mode="json", exclude={"checkpoints", "tracking"})
+
+    @property
     def fingerprint(self) -> str:
-        """Return a hash of every setting."""
-        return artifacts.fingerprint(self.model_dump(mode="json"))
+        """Return a hash of the settings that the results depend on."""
+        return artifacts.fingerprint(self.settings)
 
 
 def default_recipe() -> Recipe:
