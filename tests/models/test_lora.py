@@ -4,8 +4,10 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from hllm.api import Recommender
 from hllm.data.batch import text_batch
 from hllm.errors import ConfigError, MissingExtraError
 from hllm.models.backbone import load_backbone
@@ -14,9 +16,9 @@ from hllm.models.checkpoint import load_checkpoint, load_weights, merge_checkpoi
 from hllm.models.lora import LoraConfig, add_lora, merge_lora
 from hllm.models.user.llm import UserLLMConfig
 from hllm.training.optimizer import build_optimizer
-from hllm.training.recipe import StageConfig
+from hllm.training.recipe import Recipe, StageConfig
 
-from ..conftest import history_of
+from ..conftest import history_of, recipe_values
 from .families import DECODERS, FAMILIES, save_family
 
 ITEMS = [[5, 6], [7, 8, 9]]
@@ -110,8 +112,9 @@ def test_only_additions_the_item_vector_and_the_projector_are_trained(tmp_path, 
         optimizer.step()
     after = dict(model.named_parameters())
     assert {name for name in before if not torch.equal(before[name], after[name])} == trained
-    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    slow = {name for name in trained if rates[id(after[name])] < 5e-3}
+    group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert group_of[id(model.item_encoder.item_token)]["weight_decay"] == 0, "vectors, though they stand in a matrix"
+    slow = {name for name in trained if group_of[id(after[name])]["lr"] < 5e-3}
     assert slow == {name for name in trained if name.startswith(("item_encoder.backbone.", "item_encoder.item_token"))}
 
 
@@ -150,6 +153,22 @@ def test_a_merged_checkpoint_gives_the_same_without_peft(tmp_path, monkeypatch, 
         load_checkpoint(tmp_path / "c")
     with pytest.raises(ConfigError, match="was trained without lora: there is nothing to merge"):
         merge_checkpoint(tmp_path / "merged", tmp_path / "twice")
+
+
+def test_a_run_with_additions_is_trained_stored_and_asked(tmp_path, interactions, items, tiny_llama, tiny_bert):
+    """Both stages of the tiny world: frozen item vectors first, then both tiers."""
+    values = recipe_values(tiny_bert, tiny_llama)
+    for tier in ("item", "user"):
+        values["model"][tier]["lora"] = {"rank": 2, "dropout": 0.1, "targets": "all-linear"}
+    recipe = Recipe.from_dict(values, where="test")
+    asked = Recommender.fit(interactions, items, recipe=recipe, out=tmp_path / "run").recommend(["u1"], k=3)
+    assert asked.equals(Recommender.load(tmp_path / "run").recommend(["u1"], k=3))
+    weights = load_file(tmp_path / "run" / "checkpoints" / "last" / "user_encoder.safetensors")
+    base = load_file(tiny_llama / "model.safetensors")
+    assert torch.equal(
+        weights["backbone.network.layers.0.mlp.up_proj.base_layer.weight"], base["model.layers.0.mlp.up_proj.weight"]
+    )
+    assert weights["backbone.network.layers.0.mlp.up_proj.lora_B.default.weight"].abs().max() > 1e-4
 
 
 def test_what_lora_cannot_do_is_explained(tiny_llama):

@@ -104,7 +104,7 @@ def test_tiers_that_differ_cannot_be_one_model(tiny_llama, item, user, message):
 
 
 def test_what_cannot_be_shared_is_explained(tmp_path, tiny_llama, tiny_bert):
-    with pytest.raises(ConfigError, match='share_backbone = true needs item.kind = "llm" and user.kind = "llm"'):
+    with pytest.raises(ConfigError, match=r'share_backbone = true needs item.kind = "llm" and user.kind = "llm"'):
         ModelConfig.from_dict(
             {"item": {"kind": "id"}, "user": {"kind": "sasrec"}, "share_backbone": True}, where="test"
         )
