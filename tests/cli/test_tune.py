@@ -2,7 +2,6 @@ import json
 
 import pytest
 
-
 RECIPE = """
 about = "a tiny SASRec"
 precision = "fp32"
@@ -33,7 +32,7 @@ def files(tmp_path, interactions, items):
     return tmp_path / "recipe.toml", "--out", tmp_path / "tuning", "--search", tmp_path / "search.toml"
 
 
-def test_tune_prints_the_best_trials_and_commands_that_work(hllm, files, tmp_path):  # noqa: F811
+def test_tune_prints_the_best_trials_and_commands_that_work(hllm, files, tmp_path):
     code, out, err = hllm("tune", *files, "--trials", "2", "--set", "stages.0.epochs=1")
     assert code == 0, err
     assert "trial 1 (2 of 2): stages.0.learning_rate=" in err
@@ -49,14 +48,14 @@ def test_tune_prints_the_best_trials_and_commands_that_work(hllm, files, tmp_pat
     assert code == 0, err
 
 
-def test_tune_as_json(hllm, files):  # noqa: F811
+def test_tune_as_json(hllm, files):
     code, out, _ = hllm("tune", *files, "--trials", "1", "--set", "stages.0.epochs=1", "--json")
     answer = json.loads(out)
     assert code == 0
     assert answer["best"] == answer["all_trials"][0]
 
 
-def test_a_wrong_key_exits_with_2_and_one_sentence(hllm, files, tmp_path):  # noqa: F811
+def test_a_wrong_key_exits_with_2_and_one_sentence(hllm, files, tmp_path):
     (tmp_path / "search.toml").write_text(SEARCH.replace("learning_rate", "learning_rat"))
     code, out, err = hllm("tune", *files)
     assert (code, out) == (2, "")

@@ -1,17 +1,24 @@
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
+from torch import nn
+from transformers import AutoModel, BartConfig, Gemma3Config, GPTNeoConfig, T5Config
 
+from hllm.data.batch import text_batch
 from hllm.errors import CheckpointError, ConfigError
 from hllm.models.backbone import load_backbone, load_tokenizer
+from hllm.models.build import ModelConfig, build_model
+from hllm.models.checkpoint import load_checkpoint, save_checkpoint
+from hllm.models.item.text import TextItemEncoder
 from hllm.models.sources import resolve_backbone
 from hllm.models.user.llm import UserLLM
 
 from ..conftest import history_of
+from .families import DECODERS, ENCODERS, FAMILIES, LEARNT_POSITIONS, VOCABULARY, save_family
 
 
 @torch.no_grad()
@@ -37,21 +44,196 @@ def test_an_encoder_cannot_be_a_user_tier(tiny_bert):
         UserLLM(load_backbone(tiny_bert, num_layers=None, pretrained=True))
 
 
+@pytest.fixture(scope="session")
+def family(request, tmp_path_factory):
+    return save_family(request.param, tmp_path_factory.mktemp("families"))
+
+
+every_family = pytest.mark.parametrize("family", FAMILIES, indirect=True)
+every_decoder = pytest.mark.parametrize("family", DECODERS, indirect=True)
+every_encoder = pytest.mark.parametrize("family", ENCODERS, indirect=True)
+
+
+def ragged(rng) -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
+    """Texts of 9, 2 and 5 words, alone and padded on the right by an ordinary word."""
+    texts = [rng.integers(3, VOCABULARY, length).tolist() for length in (9, 2, 5)]
+    padded = torch.tensor([text + [7] * (9 - len(text)) for text in texts])
+    return texts, padded, torch.arange(9) < torch.tensor([[len(text)] for text in texts])
+
+
+@every_family
+@pytest.mark.parametrize("attention", ["eager", None])
+@torch.no_grad()
+def test_texts_together_equal_each_text_alone_in_the_stock_model(monkeypatch, family, attention, rng):
+    """`embed` and `forward` of padded rows against input_ids of one row. None is the attention chosen on a GPU."""
+    monkeypatch.setattr("hllm.models.backbone._attention", lambda: attention)
+    backbone = load_backbone(family, num_layers=None, pretrained=True)
+    stock = AutoModel.from_pretrained(family).eval()
+    texts, padded, mask = ragged(rng)
+    ours = backbone(backbone.embed(padded), mask)
+    for row, text in zip(ours, texts, strict=True):
+        alone = stock(input_ids=torch.tensor([text])).last_hidden_state[0]
+        assert (row[: len(text)] - alone).abs().max() < 1e-5
+        assert alone.std() > 0.1, "the states differ enough for the comparison to mean something"
+    assert ours.shape[-1] == backbone.width
+
+
+@every_family
+@torch.no_grad()
+def test_the_first_layers_are_those_of_the_stock_model(family, rng):
+    backbone = load_backbone(family, num_layers=2, pretrained=True)
+    stock = AutoModel.from_pretrained(family).eval()
+    stock.config.num_hidden_layers = 2  # what ALBERT, whose layers are one, and Gemma count
+    for module in stock.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == 3:
+            del module[2:]
+    texts, padded, mask = ragged(rng)
+    ours = backbone(backbone.embed(padded), mask)
+    for row, text in zip(ours, texts, strict=True):
+        alone = stock(input_ids=torch.tensor([text])).last_hidden_state[0]
+        assert (row[: len(text)] - alone).abs().max() < 1e-5
+
+
+@every_decoder
+@torch.no_grad()
+def test_a_user_llm_holds_no_words_and_sees_nothing_of_later_items(family, rng):
+    user = UserLLM(load_backbone(family, num_layers=None, pretrained=True))
+    assert not [name for name, _ in user.named_parameters() if re.search("embed_tokens|embed_in|wte|lm_head", name)]
+    given = torch.from_numpy(rng.normal(size=(2, 6, user.backbone.width))).float()
+    changed = given.clone()
+    changed[:, 4:] = torch.from_numpy(rng.normal(size=(2, 2, user.backbone.width)))
+    before, after = user(history_of(given)), user(history_of(changed))
+    assert torch.allclose(before[:, :4], after[:, :4], atol=1e-6)
+    assert not torch.allclose(before[:, 4:], after[:, 4:], atol=1e-2)
+
+
+@every_decoder
+@torch.no_grad()
+def test_item_vectors_enter_a_user_llm_where_embedded_words_do(family, rng):
+    """A history of word embeddings is a text: the stock model gives the same states for its input_ids."""
+    backbone = load_backbone(family, num_layers=None, pretrained=True)
+    texts, padded, mask = ragged(rng)
+    embeddings = backbone.embed(padded)
+    states = UserLLM(backbone)(history_of(embeddings, mask))
+    stock = AutoModel.from_pretrained(family).eval()
+    for row, text in zip(states, texts, strict=True):
+        alone = stock(input_ids=torch.tensor([text])).last_hidden_state[0]
+        assert (row[: len(text)] - alone).abs().max() < 1e-5
+
+
+@every_encoder
+def test_a_network_that_reads_both_ways_cannot_be_a_user_tier(family):
+    with pytest.raises(ConfigError, match="reads both ways: as a user tier it would see what it is to predict"):
+        UserLLM(load_backbone(family, num_layers=None, pretrained=True))
+
+
+@every_family
+@torch.no_grad()
+def test_a_checkpoint_of_any_family_is_rebuilt_from_its_config(family, tmp_path):
+    decoder = family.name in DECODERS
+    user = {"kind": "llm", "backbone": str(family), "num_layers": 1} if decoder else {"kind": "sasrec", "dim": 16}
+    item = {"kind": "llm", "backbone": str(family), "num_layers": 2, "prompt": {"max_tokens": 32}}
+    chosen = ModelConfig.from_dict({"item": item, "user": user, "max_history": 20}, where="test")
+    model = build_model(chosen, num_items=3, num_actions=0, base=tmp_path).eval()
+    save_checkpoint(tmp_path / "c", model, chosen, num_items=3, num_actions=0, tokenizer=None, details={})
+    again, _, _ = load_checkpoint(tmp_path / "c")
+    items = model.item_encoder(text_batch([[5, 6], [7, 8, 9]]))
+    assert torch.equal(again.item_encoder(text_batch([[5, 6], [7, 8, 9]])), items)
+    assert torch.equal(again.user_encoder(history_of(items[None])), model.user_encoder(history_of(items[None])))
+
+
+@every_family
+@torch.no_grad()
+def test_nothing_is_dropped_in_training(family, rng):
+    backbone = load_backbone(family, num_layers=None, pretrained=True)
+    _, padded, mask = ragged(rng)
+    embeddings = backbone.embed(padded)
+    assert torch.equal(backbone.train()(embeddings, mask)[mask], backbone.eval()(embeddings, mask)[mask])
+
+
+@every_family
+def test_fresh_weights_have_the_shape_and_come_from_the_seed(family):
+    pretrained = load_backbone(family, num_layers=None, pretrained=True).state_dict()
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(load_backbone(family, num_layers=None, pretrained=False).state_dict())
+    assert {name: value.shape for name, value in drawn[0].items()} == {n: v.shape for n, v in pretrained.items()}
+    assert all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
+    matrices = [name for name, value in drawn[0].items() if value.ndim == 2]
+    assert not [name for name in matrices if torch.equal(drawn[0][name], drawn[2][name])]
+    assert not [name for name in matrices if torch.equal(drawn[0][name], pretrained[name])]
+
+
+@every_family
+@torch.no_grad()
+def test_a_table_of_positions_bounds_texts_and_histories_when_the_model_is_built(family, tmp_path):
+    limit = LEARNT_POSITIONS.get(family.name)
+    backbone = load_backbone(family, num_layers=1, pretrained=True)
+    assert backbone.max_positions == limit
+    longest = limit or 60  # longer than max_position_embeddings, which binds no network that computes its positions
+    backbone(torch.randn(1, longest, backbone.input_width), torch.ones(1, longest, dtype=torch.bool))
+    if limit is None:
+        return
+    decoder = family.name in DECODERS
+
+    def build(max_tokens: int, max_history: int, **item) -> None:
+        user = {"kind": "llm", "backbone": str(family)} if decoder else {"kind": "sasrec", "dim": 16}
+        item = {"kind": "llm", "backbone": str(family), "prompt": {"max_tokens": max_tokens}} | item
+        values = {"item": item, "user": user, "max_history": max_history}
+        build_model(ModelConfig.from_dict(values, where="test"), num_items=3, num_actions=0, base=tmp_path)
+
+    build(limit - 1, limit)
+    build(limit, limit, pooling="last")
+    for added in (1, 2):
+        tokens = limit + 1 - added
+        said = f"max_tokens = {tokens} with pooling 'item' makes sequences of {limit + 1} positions, but .* knows only {limit}"
+        with pytest.raises(ConfigError, match=said):
+            build(tokens, limit, num_item_tokens=added)
+    if decoder:
+        with pytest.raises(ConfigError, match=rf"max_history = {limit + 1} makes sequences of {limit + 1} positions"):
+            build(8, limit + 1)
+
+
+def test_the_item_vector_is_drawn_in_the_scale_of_words_that_enter(tmp_path):
+    """Gemma multiplies its words by √16 = 4; the [ITEM] vector enters behind that place."""
+    vectors = []
+    for name in ("llama", "gemma"):
+        backbone = load_backbone(save_family(name, tmp_path), num_layers=None, pretrained=True)
+        torch.manual_seed(0)
+        encoder = TextItemEncoder(backbone, 16, pooling="item", whiten=False, train_word_embeddings=False)
+        vectors.append(encoder.item_token)
+    torch.manual_seed(0)
+    assert torch.allclose(vectors[0], torch.randn(1, 16) * 0.02)
+    assert torch.allclose(vectors[1], vectors[0] * 4)
+
+
 @pytest.mark.parametrize(
-    ("config", "model"),
-    [
-        (Qwen3Config(vocab_size=20, hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
-                     num_key_value_heads=2, head_dim=4, max_position_embeddings=64), Qwen3ForCausalLM),
-        (GPT2Config(vocab_size=20, n_embd=16, n_layer=3, n_head=2, n_positions=64), GPT2LMHeadModel),
-    ],
-)  # fmt: skip
-def test_other_decoders_come_through_the_same_door(tmp_path, config, model):
-    model(config).save_pretrained(tmp_path / "m")
-    backbone = load_backbone(tmp_path / "m", num_layers=2, pretrained=True).eval()
-    assert backbone.causal
-    assert backbone.width == 16
-    out = backbone(torch.randn(2, 5, 16), torch.ones(2, 5, dtype=torch.bool))
-    assert out.shape == (2, 5, 16)
+    "config",
+    [T5Config(vocab_size=20, d_model=16, num_layers=2), BartConfig(vocab_size=20, d_model=16), Gemma3Config()],
+    ids=["t5", "bart", "gemma-with-images"],
+)
+def test_models_of_more_than_a_text_or_with_a_decoder_behind_an_encoder_are_refused(tmp_path, config):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="neither a causal language model nor a bidirectional encoder of text alone"):
+        load_backbone(tmp_path, num_layers=None, pretrained=False)
+
+
+def test_a_model_whose_config_cannot_be_cut_is_explained(tmp_path):
+    config = GPTNeoConfig(vocab_size=20, hidden_size=16, num_layers=2, num_heads=2, max_position_embeddings=20,
+                          attention_types=[[["global", "local"], 1]], bos_token_id=1, eos_token_id=2)  # fmt: skip
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    assert load_backbone(tmp_path, num_layers=None, pretrained=True).causal
+    with pytest.raises(ConfigError, match="of type 'gpt_neo' cannot be cut to 1 layers; leave num_layers out: "):
+        load_backbone(tmp_path, num_layers=1, pretrained=True)
+
+
+def test_weights_that_do_not_fit_the_config_are_explained(tmp_path, tiny_llama):
+    shutil.copytree(tiny_llama, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"intermediate_size": 40}))
+    with pytest.raises(CheckpointError, match="holds no safetensors weights that fit its config"):
+        load_backbone(tmp_path / "m", num_layers=None, pretrained=True)
 
 
 def test_wrong_models_are_explained(tmp_path, tiny_llama):

@@ -7,21 +7,24 @@ from transformers import AutoModel
 
 import hllm.models.item.text as text_module
 from hllm.data.batch import text_batch
+from hllm.errors import ConfigError
 from hllm.models.backbone import load_backbone, load_tokenizer
-from hllm.models.item.text import TextItemEncoder
+from hllm.models.item.text import TextItemConfig, TextItemEncoder
 
 TEXTS = ["red", "red shoe", "old old old old hat", "new coat", "title : big blue hat", "small", "green " * 12]
 
 
-def encoder(folder, *, pooling, dim=None, whiten=False, num_layers=None) -> TextItemEncoder:
+def encoder(folder, *, pooling, dim=None, whiten=False, num_layers=None, num_item_tokens=1) -> TextItemEncoder:
     backbone = load_backbone(folder, num_layers=num_layers, pretrained=True)
     torch.manual_seed(3)
-    return TextItemEncoder(
-        backbone, dim or backbone.width, pooling=pooling, whiten=whiten, train_word_embeddings=False
-    ).eval()
+    made = TextItemEncoder(
+        backbone, dim or backbone.width, pooling=pooling, whiten=whiten, train_word_embeddings=False,
+        num_item_tokens=num_item_tokens,
+    )  # fmt: skip
+    return made.eval()
 
 
-def stock(folder, ids: list[int], item_token, num_layers: int = 2) -> torch.Tensor:
+def stock(folder, ids: list[int], item_token, num_layers: int = 2, pooling: str = "mean") -> torch.Tensor:
     """One item alone through the unchanged model, by a path of its own: no buckets, no padding, no mask."""
     model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
     layers = model.layers if hasattr(model, "layers") else model.encoder.layer
@@ -29,12 +32,14 @@ def stock(folder, ids: list[int], item_token, num_layers: int = 2) -> torch.Tens
     model.config.num_hidden_layers = num_layers
     embeddings = model.get_input_embeddings()(torch.tensor([ids]))
     if item_token is not None:
-        embeddings = torch.cat([embeddings, item_token[None, None]], dim=1)
+        embeddings = torch.cat([embeddings, *(vector.view(1, 1, -1) for vector in item_token)], dim=1)
     states = model(inputs_embeds=embeddings).last_hidden_state[0]
-    return states[-1] if item_token is not None else states.mean(0)
+    if pooling == "item":
+        return sum(states[len(ids) + j] for j in range(len(item_token))) / len(item_token)
+    return states[-1] if pooling == "last" else states.mean(0)
 
 
-@pytest.mark.parametrize("pooling", ["item", "mean"])
+@pytest.mark.parametrize("pooling", ["item", "mean", "last"])
 @pytest.mark.parametrize("model", ["tiny_llama", "tiny_bert"])
 @pytest.mark.parametrize("num_layers", [1, 2])
 @torch.no_grad()
@@ -42,12 +47,37 @@ def test_item_llm_against_transformers(request, model, pooling, num_layers):
     folder = request.getfixturevalue(model)
     ids = load_tokenizer(folder, 32)[0](TEXTS)
     ours = encoder(folder, pooling=pooling, num_layers=num_layers)
-    expected = torch.stack([stock(folder, row, ours.item_token, num_layers) for row in ids])
+    expected = torch.stack([stock(folder, row, ours.item_token, num_layers, pooling) for row in ids])
     together = ours(text_batch(ids))
     one_by_one = torch.cat([ours(text_batch([row])) for row in ids])
     assert (together - expected).abs().max() < 1e-5
     assert (one_by_one - expected).abs().max() < 1e-5
     assert expected.std() > 0.1, "the vectors differ enough for the comparison to mean something"
+
+
+@pytest.mark.parametrize("model", ["tiny_llama", "tiny_bert"])
+@torch.no_grad()
+def test_several_item_vectors_stand_behind_the_text_and_their_states_are_averaged(request, model):
+    folder = request.getfixturevalue(model)
+    ids = load_tokenizer(folder, 32)[0](TEXTS)
+    ours = encoder(folder, pooling="item", num_item_tokens=3)
+    assert ours.item_token.shape == (3, ours.backbone.width)
+    ours.item_token.mul_(50)  # so that they weigh as much as words
+    expected = torch.stack([stock(folder, row, ours.item_token, pooling="item") for row in ids])
+    assert (ours(text_batch(ids)) - expected).abs().max() < 1e-5
+    assert ours.tokens_needed == sum(map(len, ids)) + 3 * len(ids)
+    ours.item_token[1] = 0
+    assert not torch.allclose(ours(text_batch(ids)), expected, atol=1e-2), "each of them matters"
+
+
+def test_settings_of_an_item_tier_that_do_not_go_together():
+    for values, message in (
+        ({"pooling": "mean", "num_item_tokens": 2}, 'num_item_tokens is 2, but pooling = "mean" reads none'),
+        ({"pretrained": False, "lora": {}}, "lora needs pretrained = true"),
+        ({"num_item_tokens": 0}, "greater than or equal to 1, found 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            TextItemConfig.from_dict({"backbone": "x"} | values, where="test")
 
 
 @torch.no_grad()

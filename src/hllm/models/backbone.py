@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+from transformers.pytorch_utils import Conv1D
 
 from hllm import artifacts
 from hllm.data.tokens import Tokenize
@@ -37,27 +38,37 @@ _TOKENIZER_FILES = (
 )
 
 
+# Names of tables of learnt positions: BERT and its kin; GPT-2; OPT.
+_POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
+
+
 class Backbone(nn.Module):
-    """A transformer over embeddings, right-padded."""
+    """A transformer over embeddings, right-padded.
 
-    def __init__(self, network: nn.Module, config: Any, *, causal: bool) -> None:
+    Whatever enters, words, [ITEM] vectors or item vectors, enters at one place: where the network adds its positions
+    or runs its first layer. Gemma multiplies its words by the root of its width before that place; `embed` does so.
+    """
+
+    def __init__(self, network: Any, config: Any) -> None:
         super().__init__()
-        self.network: Any = network
+        self.network: Any = network.eval()
         self.config = config
-        self.causal = causal
+        words = self.network.get_input_embeddings()
+        self.input_width = int(words.embedding_dim)
+        """Size of the vectors that enter; ALBERT's and ELECTRA's differ from those that leave."""
+        self.word_scale = float(getattr(words, "scalar_embed_scale", 1.0))
+        """What `embed` multiplies words by."""
+        self.max_positions = _max_positions(network)
+        """The longest sequence it can read; None if it computes its positions and so has no bound."""
+        self.width, self.causal = _probe(network, self.input_width)
 
-    @property
-    def width(self) -> int:
-        """Return the size of its input and output vectors."""
-        return int(self.config.hidden_size)
-
-    def embed(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position width"]:
+    def embed(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position input"]:
         """Return the word embeddings of tokens."""
         embedded: Tensor = self.network.get_input_embeddings()(tokens)
         return embedded
 
     def forward(
-        self, embeddings: Float[Tensor, "batch position width"], mask: Bool[Tensor, "batch position"]
+        self, embeddings: Float[Tensor, "batch position input"], mask: Bool[Tensor, "batch position"]
     ) -> Float[Tensor, "batch position width"]:
         """Return the last hidden states, after the final norm; meaningless where the mask is False.
 
@@ -70,6 +81,18 @@ class Backbone(nn.Module):
     def drop_word_embeddings(self) -> None:
         """Remove the word embeddings, for a tier that reads no words."""
         self.network.set_input_embeddings(None)
+
+    def linear_maps(self) -> dict[str, nn.Module]:
+        """Return the network's linear maps by name; GPT-2's are not nn.Linear and hold their weights transposed."""
+        return {name: module for name, module in self.network.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+
+    def require_positions(self, needed: int, what: str) -> None:
+        """Raise ConfigError if a sequence of `needed` positions is longer than the network can read."""
+        if self.max_positions is not None and needed > self.max_positions:
+            raise ConfigError(
+                f"{what} makes sequences of {needed} positions, but {self.config.model_type!r} knows "
+                f"only {self.max_positions}; lower it, or choose a model with rotary positions, such as smollm2-135m"
+            )
 
 
 def load_backbone(path: Path, *, num_layers: int | None, pretrained: bool) -> Backbone:
@@ -85,12 +108,9 @@ def load_backbone(path: Path, *, num_layers: int | None, pretrained: bool) -> Ba
         raise ConfigError(
             f"num_layers is {num_layers}, but the model in {path} has {depth} layers; choose 1 to {depth}"
         )
-    config.num_hidden_layers = num_layers or depth
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[: config.num_hidden_layers]
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "resid_pdrop",
-                 "embd_pdrop", "attn_pdrop", "hidden_dropout"):  # fmt: skip
-        if hasattr(config, name):
+    _cut(config, num_layers or depth)
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)
     options = {"dtype": torch.float32, "attn_implementation": _attention()}
     if not pretrained:
@@ -106,7 +126,7 @@ def load_backbone(path: Path, *, num_layers: int | None, pretrained: bool) -> Ba
                     output_loading_info=True,
                     **options,
                 )
-            except OSError as error:
+            except (OSError, RuntimeError) as error:
                 raise CheckpointError(f"{path} holds no safetensors weights that fit its config: {error}") from None
         missing = [name for name in report["missing_keys"] if not name.startswith("pooler")]
         if missing:
@@ -116,7 +136,7 @@ def load_backbone(path: Path, *, num_layers: int | None, pretrained: bool) -> Ba
     if getattr(network, "pooler", None) is not None:
         network.pooler = None  # BERT's classification head over [CLS]; the tiers pool for themselves
     network.config.use_cache = False
-    return Backbone(network, network.config, causal=_is_causal(config))
+    return Backbone(network, network.config)
 
 
 def save_backbone_config(backbone: Backbone, folder: Path) -> None:
@@ -163,27 +183,75 @@ def _load_config(path: Path) -> Any:
     if not (path / "config.json").is_file():
         raise ConfigError(f"{path} is not a Hugging Face model directory: it has no config.json")
     try:
-        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise ConfigError(f"{path}/config.json is not a config that transformers knows: {error}") from None
+    _require_text(config, path)
+    return config
 
 
-def _is_causal(config: Any) -> bool:
-    """Models that come with a masked-LM head are bidirectional; of the others, those with an LM head are causal."""
-    if type(config) in MODEL_FOR_MASKED_LM_MAPPING:
-        return False
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return True
-    raise ConfigError(f"{config.model_type!r} is neither a causal language model nor a bidirectional encoder")
+def _cut(config: Any, num_layers: int) -> None:
+    """Keep the first layers. ConfigError where the config says more of each layer than can be cut here."""
+    config.num_hidden_layers = num_layers
+    if len(getattr(config, "layer_types", None) or ()) > num_layers:
+        config.layer_types = config.layer_types[:num_layers]
+    try:
+        type(config).from_dict(config.to_dict())  # as a checkpoint will be read
+    except (ValueError, StrictDataclassError) as error:
+        raise ConfigError(
+            f"a model of type {config.model_type!r} cannot be cut to {num_layers} layers; leave num_layers out: "
+            f"{str(error).splitlines()[-1].strip()}"
+        ) from None
 
 
-def _attention() -> str:
-    """On a CPU, torch's fused attention is slow in its backward pass at the lengths of items and histories.
+def _require_text(config: Any, path: Path) -> None:
+    """Raise ConfigError unless this is a language model or an encoder of text alone."""
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    if not known or config.is_encoder_decoder or not hasattr(config, "num_hidden_layers"):
+        raise ConfigError(
+            f"the model in {path} is of type {config.model_type!r}, which is neither a causal language model nor a "
+            "bidirectional encoder of text alone; choose a model such as smollm2-135m or minilm-l6"
+        )
+
+
+@torch.no_grad()
+def _probe(network: nn.Module, input_width: int) -> tuple[int, bool]:
+    """Return the width of the network's states, and whether it is causal: a position sees nothing behind it.
+
+    Seen on two positions rather than read from the config: some decoders are made bidirectional by a switch of
+    their own (EmbeddingGemma, GTE-Qwen2, XLNet), and a User LLM that sees ahead would be shown what it predicts.
+    """
+    if next(network.parameters()).is_meta:  # an outline computes nothing: go by what models of its type are
+        config: Any = network.config
+        return int(config.hidden_size), type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    first, second, other = torch.randn(3, input_width, generator=torch.Generator().manual_seed(0))
+    pairs = torch.stack([torch.stack([first, second]), torch.stack([first, other])])
+    one, two = network(inputs_embeds=pairs).last_hidden_state[:, 0]
+    return len(one), bool((one - two).abs().max() <= 1e-5 * one.abs().max())  # mixtures of experts round differently
+
+
+def _max_positions(network: nn.Module) -> int | None:
+    """Return the rows of the network's table of positions, if it has one."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _POSITION_TABLES:
+            # OPT leaves two rows unused; RoBERTa starts behind its padding index.
+            unused = getattr(module, "offset", 0 if module.padding_idx is None else module.padding_idx + 1)
+            return module.num_embeddings - int(unused)
+    for name, buffer in network.named_buffers():
+        if name.rpartition(".")[2] in _POSITION_TABLES:  # GPT-J's table of sines
+            return len(buffer)
+    return None
+
+
+def _attention() -> str | None:
+    """Return None for the best that the network has, which is fused where it can be (not in Gemma 2, say).
+
+    On a CPU, torch's fused attention is slow in its backward pass at the lengths of items and histories.
 
     Two AMX cores, two layers in the shape of SmolLM2, bf16 autocast: 512 × 12 tokens in 1.72 s fused and 0.97 s
     plain, 64 × 50 in 0.73 s and 0.57 s (benchmarks/precision.py).
     """
-    return "sdpa" if torch.cuda.is_available() else "eager"
+    return None if torch.cuda.is_available() else "eager"
 
 
 @contextmanager

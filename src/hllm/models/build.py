@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hllm.data.loader import WindowConfig
 from hllm.errors import ConfigError
@@ -11,6 +11,7 @@ from hllm.models.backbone import Backbone, load_backbone
 from hllm.models.fusion import Fusion, InputsConfig
 from hllm.models.item.ids import IdItemConfig, IdItemEncoder
 from hllm.models.item.text import TextItemConfig, TextItemEncoder
+from hllm.models.lora import add_lora
 from hllm.models.recommender import SequentialRecommender, Similarity
 from hllm.models.sources import resolve_backbone
 from hllm.models.tiers import ItemEncoder, UserEncoder
@@ -25,6 +26,8 @@ class ModelConfig(WindowConfig):
     """The item tier: kind "llm" reads text, kind "id" learns a vector for each item."""
     user: Annotated[UserLLMConfig | SASRecConfig, Field(discriminator="kind")]
     """The user tier: kind "llm" or "sasrec"."""
+    share_backbone: bool = False
+    """One language model, with one set of weights, is both the Item LLM and the User LLM."""
     inputs: InputsConfig = InputsConfig()
     """What the user tier reads at each position besides the item's own vector."""
     similarity: Similarity = "cosine"
@@ -34,6 +37,28 @@ class ModelConfig(WindowConfig):
     learn_temperature: bool = True
     """Learn the temperature, between .01 and 1; False keeps it."""
 
+    @model_validator(mode="after")
+    def _sharing_needs_one_model(self) -> "ModelConfig":
+        if self.share_backbone:
+            if not (isinstance(self.item, TextItemConfig) and isinstance(self.user, UserLLMConfig)):
+                raise ValueError('share_backbone = true needs item.kind = "llm" and user.kind = "llm"')
+            for name in ("backbone", "num_layers", "pretrained", "lora"):
+                ours, theirs = getattr(self.item, name), getattr(self.user, name)
+                if ours != theirs:
+                    raise ValueError(
+                        f"share_backbone = true, but item.{name} is {ours!r} and user.{name} is {theirs!r}"
+                    )
+        return self
+
+
+def require_separate_tiers(config: ModelConfig, *, frozen: str) -> None:
+    """Raise ConfigError for a stage that freezes one tier ("item" or "user") where both are one language model."""
+    if config.share_backbone:
+        raise ConfigError(
+            f'{frozen}_tier = "frozen" cannot be with model.share_backbone = true: the other tier trains the same '
+            "weights; freeze neither tier, or let them have their own"
+        )
+
 
 def build_model(config: ModelConfig, *, num_items: int, num_actions: int, base: Path) -> SequentialRecommender:
     """Build the model with its pre-trained weights, as the recipe says; paths in it start at `base`."""
@@ -42,7 +67,7 @@ def build_model(config: ModelConfig, *, num_items: int, num_actions: int, base: 
             "model.item: whiten = true needs pretrained = true: fresh weights have no statistics to remove"
         )
     user, dim = _user_encoder(config, base)
-    return _join(config, _item_encoder(config, dim, num_items, base), user, dim, num_items, num_actions)
+    return _join(config, _item_encoder(config, dim, num_items, base, user), user, dim, num_items, num_actions)
 
 
 def rebuild_model(config: ModelConfig, *, num_items: int, num_actions: int, checkpoint: Path) -> SequentialRecommender:
@@ -55,7 +80,7 @@ def rebuild_model(config: ModelConfig, *, num_items: int, num_actions: int, chec
         user = user.model_copy(update={"backbone": "user_backbone", "num_layers": None, "pretrained": False})
     config = config.model_copy(update={"item": item, "user": user})
     user_encoder, dim = _user_encoder(config, checkpoint)
-    item_encoder = _item_encoder(config, dim, num_items, checkpoint)
+    item_encoder = _item_encoder(config, dim, num_items, checkpoint, user_encoder)
     return _join(config, item_encoder, user_encoder, dim, num_items, num_actions)
 
 
@@ -77,14 +102,18 @@ def _join(
 
 def _backbone(config: TextItemConfig | UserLLMConfig, base: Path) -> Backbone:
     path = resolve_backbone(config.backbone, base)
-    return load_backbone(path, num_layers=config.num_layers, pretrained=config.pretrained)
+    backbone = load_backbone(path, num_layers=config.num_layers, pretrained=config.pretrained)
+    if config.lora is not None:
+        add_lora(backbone, config.lora)
+    return backbone
 
 
 def _user_encoder(config: ModelConfig, base: Path) -> tuple[UserEncoder, int]:
     match config.user:
         case UserLLMConfig() as user:
             backbone = _backbone(user, base)
-            return UserLLM(backbone), backbone.width
+            backbone.require_positions(config.max_history, f"model.max_history = {config.max_history}")
+            return UserLLM(backbone, shared=config.share_backbone), backbone.width
         case SASRecConfig() as user:
             encoder = SASRec(
                 dim=user.dim,
@@ -96,13 +125,17 @@ def _user_encoder(config: ModelConfig, base: Path) -> tuple[UserEncoder, int]:
             return encoder, user.dim
 
 
-def _item_encoder(config: ModelConfig, dim: int, num_items: int, base: Path) -> ItemEncoder:
+def _item_encoder(config: ModelConfig, dim: int, num_items: int, base: Path, user: UserEncoder) -> ItemEncoder:
     match config.item:
         case TextItemConfig() as item:
+            backbone = user.backbone if config.share_backbone and isinstance(user, UserLLM) else _backbone(item, base)
+            what = f"model.item.prompt.max_tokens = {item.prompt.max_tokens} with pooling {item.pooling!r}"
+            backbone.require_positions(item.max_positions, what)
             return TextItemEncoder(
-                _backbone(item, base),
+                backbone,
                 dim,
                 pooling=item.pooling,
+                num_item_tokens=item.num_item_tokens,
                 whiten=item.whiten,
                 train_word_embeddings=item.train_word_embeddings or not item.pretrained,
             )

@@ -8,10 +8,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hllm import artifacts
-from hllm.errors import CheckpointError
+from hllm.errors import CheckpointError, ConfigError
 from hllm.models.backbone import copy_tokenizer, save_backbone_config
 from hllm.models.build import ModelConfig, rebuild_model
 from hllm.models.item.text import TextItemEncoder
+from hllm.models.lora import merge_lora
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.llm import UserLLM
 
@@ -39,9 +40,11 @@ def save_checkpoint(
     """
     kept = {"model": config.model_dump(mode="json"), "num_items": num_items, "num_actions": num_actions, **details}
     with artifacts.writing(path, KIND, kept) as folder:
+        repeated = _repeated(model)
         for part in _PARTS:
             if (module := getattr(model, part)) is not None:
-                state = {k: v.detach().contiguous().cpu() for k, v in module.state_dict().items()}
+                own = {k: v for k, v in module.state_dict().items() if f"{part}.{k}" not in repeated}
+                state = {k: v.detach().contiguous().cpu() for k, v in own.items()}
                 save_file(state, folder / f"{part}.safetensors")
         save_file({"log_scale": model.log_scale.detach().reshape(1).cpu()}, folder / "scale.safetensors")
         if isinstance(model.item_encoder, TextItemEncoder):
@@ -64,12 +67,43 @@ def load_checkpoint(path: Path) -> tuple[SequentialRecommender, ModelConfig, art
     return model.eval(), config, manifest
 
 
+def merge_checkpoint(path: Path, destination: Path) -> None:
+    """Copy a checkpoint with its LoRA additions made part of its weights; the copy is read without peft.
+
+    Optimizer states are left out. Raises ConfigError if the checkpoint has no additions.
+    """
+    model, config, manifest = load_checkpoint(path)
+    tiers = {
+        name: tier for name in ("item", "user") if getattr(tier := getattr(config, name), "lora", None) is not None
+    }
+    if not tiers:
+        raise ConfigError(f"{path} was trained without lora: there is nothing to merge")
+    own = ("model", "num_items", "num_actions")
+    save_checkpoint(
+        destination,
+        merge_lora(model),
+        config.model_copy(update={name: tier.model_copy(update={"lora": None}) for name, tier in tiers.items()}),
+        num_items=manifest.details["num_items"],
+        num_actions=manifest.details["num_actions"],
+        tokenizer=path / ITEM_BACKBONE,
+        details={name: value for name, value in manifest.details.items() if name not in own},
+    )
+
+
 def load_weights(model: SequentialRecommender, path: Path) -> None:
     """Fill `model` with a checkpoint's weights; CheckpointError if names or shapes differ."""
     try:
+        repeated = _repeated(model)
         for part in _PARTS:
             if (module := getattr(model, part)) is not None:
-                module.load_state_dict(load_file(path / f"{part}.safetensors"))
+                here = {k: v for k, v in module.state_dict().items() if f"{part}.{k}" in repeated}
+                module.load_state_dict(here | load_file(path / f"{part}.safetensors"))
         model.log_scale.data.copy_(load_file(path / "scale.safetensors")["log_scale"][0])
     except (RuntimeError, SafetensorError, FileNotFoundError, KeyError) as error:
         raise CheckpointError(f"the weights in {path} do not fit the model: {str(error).splitlines()[0]}") from None
+
+
+def _repeated(model: SequentialRecommender) -> set[str]:
+    """Return the names of weights that the model holds under an earlier name too: those of tiers that share them."""
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return every - {name for name, _ in model.named_parameters()}

@@ -1,10 +1,10 @@
-"""The Item LLM: a language model reads an item's text, ended by a learnt [ITEM] vector, and makes one vector of it."""
+"""The Item LLM: a language model reads an item's text, ended by learnt [ITEM] vectors, and makes one vector of it."""
 
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -13,10 +13,14 @@ from hllm.data.batch import ItemBatch
 from hllm.data.prompt import PromptConfig
 from hllm.models.backbone import Backbone
 from hllm.models.item.projector import Projector
+from hllm.models.lora import LoraConfig
 from hllm.models.tiers import ItemEncoder
 
 # Tokens in a chunk, padding included. On a CPU small chunks keep the padding small and cost nothing.
 CHUNK_TOKENS = {"cpu": 1024, "cuda": 16_384}
+
+
+Pooling = Literal["item", "mean", "last"]
 
 
 class TextItemConfig(Config):
@@ -29,21 +33,41 @@ class TextItemConfig(Config):
     """Keep only the first layers of the model. None keeps all."""
     pretrained: bool = True
     """False takes only the model's shape and starts from fresh weights."""
-    pooling: Literal["item", "mean"] = "item"
-    """"item": the state at a learnt [ITEM] vector put after the text. "mean": the mean over the text's tokens."""
+    pooling: Pooling = "item"
+    """"item": the state at a learnt [ITEM] vector put after the text. "mean": the mean over the text's tokens.
+    "last": the state at the text's last token."""
+    num_item_tokens: int = Field(default=1, ge=1)
+    """For pooling "item": how many [ITEM] vectors follow the text; the item's vector is the mean of their states."""
     whiten: bool = False
     """Centre and decorrelate the model's raw outputs once, before training; always adds a projector."""
     train_word_embeddings: bool = False
     """Train the word embeddings too. They are most of a small model's weights, and few of them occur.
     Fresh ones (pretrained = false) are always trained."""
+    lora: LoraConfig | None = None
+    """Leave the model's weights as they are and train low-rank additions to them. None trains the weights."""
     prompt: PromptConfig = PromptConfig()
     """How the fields become one text."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TextItemConfig":
+        if self.pooling != "item" and self.num_item_tokens > 1:
+            raise ValueError(f'num_item_tokens is {self.num_item_tokens}, but pooling = "{self.pooling}" reads none')
+        if self.lora is not None and not self.pretrained:
+            raise ValueError("lora needs pretrained = true: fresh weights that stay as they are know nothing")
+        return self
+
+    @property
+    def max_positions(self) -> int:
+        """Return the length of the longest sequence that an item can become."""
+        return self.prompt.max_tokens + (self.num_item_tokens if self.pooling == "item" else 0)
 
 
 class TextItemEncoder(ItemEncoder):
     """Item LLM, pooling and, where widths differ or whitening is asked for, a projector.
 
     Source: arXiv:2409.12740, section 3.1; mean pooling as in its Table 10, the projector as in its Table 5.
+    Differs from the reference, which allows one [ITEM] vector: the states at several are averaged, which keeps the
+    width of the item's vector.
     """
 
     def __init__(
@@ -51,20 +75,25 @@ class TextItemEncoder(ItemEncoder):
         backbone: Backbone,
         dim: int,
         *,
-        pooling: Literal["item", "mean"],
+        pooling: Pooling,
         whiten: bool,
         train_word_embeddings: bool,
+        num_item_tokens: int = 1,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
-        self.item_token = nn.Parameter(torch.randn(backbone.width) * 0.02) if pooling == "item" else None
+        self.num_item_tokens = num_item_tokens
+        self.item_token: nn.Parameter | None = None
+        if pooling == "item":
+            # In the scale of words, which Gemma enlarges before they enter.
+            drawn = torch.randn(num_item_tokens, backbone.input_width) * 0.02 * backbone.word_scale
+            self.item_token = nn.Parameter(drawn)
         needs_projector = whiten or backbone.width != dim
         self.projector = Projector(backbone.width, dim, whiten=whiten) if needs_projector else None
         self.tokens_needed = 0
         self.tokens_computed = 0
-        if not train_word_embeddings:
-            backbone.network.get_input_embeddings().weight.requires_grad_(False)
+        backbone.network.get_input_embeddings().weight.requires_grad_(train_word_embeddings)
 
     @override
     def forward(self, items: ItemBatch) -> Float[Tensor, "item dim"]:
@@ -82,7 +111,7 @@ class TextItemEncoder(ItemEncoder):
         parts: list[Tensor] = []
         done = 0
         while done < len(order):
-            longest = int(items.lengths[order[done]]) + 1
+            longest = int(items.lengths[order[done]]) + self.num_item_tokens
             chunk = order[done : done + max(1, CHUNK_TOKENS[items.tokens.device.type] // longest)]
             parts.append(self._pool_chunk(items, starts, chunk))
             done += len(chunk)
@@ -102,17 +131,19 @@ class TextItemEncoder(ItemEncoder):
         inside = torch.arange(int(lengths.max())) < lengths[:, None]  # (chunk, position)
         position = (starts[chunk, None] + torch.arange(inside.shape[1])).masked_fill(~inside, 0)
         states = self.backbone.embed(items.tokens[position.to(device)])
+        rows = torch.arange(len(chunk), device=device)[:, None]
         if self.item_token is not None:
-            # One more position for every item; each item's [ITEM] goes right behind its own last token.
-            states = torch.cat([states, torch.zeros_like(states[:, :1])], dim=1)
-            at_end = (torch.arange(states.shape[1]) == lengths[:, None]).to(device)
-            states = torch.where(at_end[..., None], self.item_token.to(states.dtype), states)
-            lengths = lengths + 1
+            # More positions for every item; each item's [ITEM] vectors go right behind its own last token.
+            states = nn.functional.pad(states, (0, 0, 0, self.num_item_tokens))
+            lengths = lengths + self.num_item_tokens
+        at_end = (lengths[:, None] - torch.arange(self.num_item_tokens, 0, -1)).to(device)  # (chunk, item tokens)
+        if self.item_token is not None:
+            states[rows, at_end] = self.item_token.to(states.dtype)
         mask = (torch.arange(states.shape[1]) < lengths[:, None]).to(device)
         hidden: Tensor = self.backbone(states, mask)
         self.tokens_needed += int(lengths.sum())
         self.tokens_computed += mask.numel()
-        if self.item_token is not None:
-            return hidden[torch.arange(len(chunk), device=device), (lengths - 1).to(device)].float()
+        if self.pooling != "mean":
+            return hidden[rows, at_end].float().mean(1)
         weights = mask[..., None] / lengths[:, None, None].to(device)
         return (hidden.float() * weights).sum(1)

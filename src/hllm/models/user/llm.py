@@ -3,13 +3,14 @@
 from typing import Literal
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
 from hllm.config import Config
 from hllm.errors import ConfigError
 from hllm.models.backbone import Backbone
+from hllm.models.lora import LoraConfig
 from hllm.models.tiers import History, UserEncoder, at_last
 
 
@@ -23,10 +24,20 @@ class UserLLMConfig(Config):
     """Keep only the first layers of the model. None keeps all."""
     pretrained: bool = True
     """False takes only the model's shape and starts from fresh weights."""
+    lora: LoraConfig | None = None
+    """Leave the model's weights as they are and train low-rank additions to them. None trains the weights."""
+
+    @model_validator(mode="after")
+    def _lora_has_a_base(self) -> "UserLLMConfig":
+        if self.lora is not None and not self.pretrained:
+            raise ValueError("lora needs pretrained = true: fresh weights that stay as they are know nothing")
+        return self
 
 
 class UserLLM(UserEncoder):
     """Item embeddings in, user embeddings out: the state at each position predicts the next item.
+
+    With `shared`, the Item LLM reads with the same network, which keeps its word embeddings.
 
     Source: arXiv:2409.12740, section 3.2.
     """
@@ -34,14 +45,15 @@ class UserLLM(UserEncoder):
     causal = True
     reads_times = False
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, *, shared: bool = False) -> None:
         super().__init__()
         if not backbone.causal:
             raise ConfigError(
                 f"{backbone.config.model_type!r} reads both ways: as a user tier it would see what it is to predict. "
                 "Choose a decoder, such as smollm2-135m"
             )
-        backbone.drop_word_embeddings()
+        if not shared:
+            backbone.drop_word_embeddings()
         self.backbone = backbone
 
     @override
