@@ -163,7 +163,7 @@ def test_a_run_with_additions_is_trained_stored_and_asked(tmp_path, interactions
     recipe = Recipe.from_dict(values, where="test")
     asked = Recommender.fit(interactions, items, recipe=recipe, out=tmp_path / "run").recommend(["u1"], k=3)
     assert asked.equals(Recommender.load(tmp_path / "run").recommend(["u1"], k=3))
-    weights = load_file(tmp_path / "run" / "checkpoints" / "last" / "user_encoder.safetensors")
+    weights = load_file(tmp_path / "run" / "checkpoints" / "best" / "user_encoder.safetensors")
     base = load_file(tiny_llama / "model.safetensors")
     assert torch.equal(
         weights["backbone.network.layers.0.mlp.up_proj.base_layer.weight"], base["model.layers.0.mlp.up_proj.weight"]
