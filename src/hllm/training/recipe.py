@@ -12,7 +12,7 @@ from hllm.data.split import SplitConfig
 from hllm.evaluation.protocol import EvaluationConfig
 from hllm.losses import LossConfig
 from hllm.metrics import DEFINITIONS
-from hllm.models.build import ModelConfig
+from hllm.models.build import ModelConfig, require_separate_tiers
 from hllm.models.item.text import TextItemConfig
 from hllm.models.user.llm import UserLLMConfig
 from hllm.precision import Precision
@@ -141,6 +141,9 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _stages_fit_the_model(self) -> "Recipe":
         for number, stage in enumerate(self.stages):
+            for tier in ("item", "user"):
+                if getattr(stage, f"{tier}_tier") == "frozen":
+                    require_separate_tiers(self.model, frozen=tier)
             if stage.max_history is not None and stage.max_history > self.model.max_history:
                 raise ValueError(
                     f"stages.{number}.max_history {stage.max_history} is beyond model.max_history, which is "
