@@ -1,10 +1,11 @@
 """From a config to a model: one match statement for each tier."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from hllm.config import Config
 from hllm.data.loader import WindowConfig
 from hllm.errors import ConfigError
 from hllm.models.backbone import Backbone, load_backbone
@@ -15,6 +16,9 @@ from hllm.models.lora import add_lora
 from hllm.models.recommender import SequentialRecommender, Similarity
 from hllm.models.sources import resolve_backbone
 from hllm.models.tiers import ItemEncoder, UserEncoder
+from hllm.models.user.bert4rec import BERT4Rec, BERT4RecConfig
+from hllm.models.user.gru4rec import GRU4Rec, GRU4RecConfig
+from hllm.models.user.hstu import HSTU, HSTUConfig
 from hllm.models.user.llm import UserLLM, UserLLMConfig
 from hllm.models.user.sasrec import SASRec, SASRecConfig
 
@@ -24,8 +28,10 @@ class ModelConfig(WindowConfig):
 
     item: Annotated[TextItemConfig | IdItemConfig, Field(discriminator="kind")]
     """The item tier: kind "llm" reads text, kind "id" learns a vector for each item."""
-    user: Annotated[UserLLMConfig | SASRecConfig, Field(discriminator="kind")]
-    """The user tier: kind "llm" or "sasrec"."""
+    user: Annotated[
+        UserLLMConfig | SASRecConfig | BERT4RecConfig | HSTUConfig | GRU4RecConfig, Field(discriminator="kind")
+    ]
+    """The user tier: kind "llm", "sasrec", "bert4rec", "hstu" or "gru4rec"."""
     share_backbone: bool = False
     """One language model, with one set of weights, is both the Item LLM and the User LLM."""
     inputs: InputsConfig = InputsConfig()
@@ -87,6 +93,11 @@ def rebuild_model(config: ModelConfig, *, num_items: int, num_actions: int, chec
 def _join(
     config: ModelConfig, item: ItemEncoder, user: UserEncoder, dim: int, num_items: int, num_actions: int
 ) -> SequentialRecommender:
+    if not user.causal and (config.inputs.timestamp or config.inputs.action):
+        raise ConfigError(
+            f'model.user.kind = "{config.user.kind}" reads whole training windows, and of their last item the batches '
+            "do not tell time and action: set model.inputs.timestamp = 0 and action = false, or choose another kind"
+        )
     if config.inputs.action and not num_actions:
         raise ConfigError("model.inputs.action = true needs data.action_col, the column that says what was done")
     cosine = config.similarity == "cosine"
@@ -115,14 +126,13 @@ def _user_encoder(config: ModelConfig, base: Path) -> tuple[UserEncoder, int]:
             backbone.require_positions(config.max_history, f"model.max_history = {config.max_history}")
             return UserLLM(backbone, shared=config.share_backbone), backbone.width
         case SASRecConfig() as user:
-            encoder = SASRec(
-                dim=user.dim,
-                num_layers=user.num_layers,
-                num_heads=user.num_heads,
-                dropout=user.dropout,
-                max_history=config.max_history,
-            )
-            return encoder, user.dim
+            return SASRec(max_history=config.max_history, **_arguments(user)), user.dim
+        case BERT4RecConfig() as user:
+            return BERT4Rec(max_history=config.max_history, **_arguments(user)), user.dim
+        case HSTUConfig() as user:
+            return HSTU(max_history=config.max_history, **_arguments(user)), user.dim
+        case GRU4RecConfig() as user:
+            return GRU4Rec(**_arguments(user)), user.dim
 
 
 def _item_encoder(config: ModelConfig, dim: int, num_items: int, base: Path, user: UserEncoder) -> ItemEncoder:
@@ -139,5 +149,10 @@ def _item_encoder(config: ModelConfig, dim: int, num_items: int, base: Path, use
                 whiten=item.whiten,
                 train_word_embeddings=item.train_word_embeddings or not item.pretrained,
             )
-        case IdItemConfig():
-            return IdItemEncoder(num_items, dim)
+        case IdItemConfig() as item:
+            return IdItemEncoder(num_items, dim, own_dim=item.dim, init_std=item.init_std)
+
+
+def _arguments(config: Config) -> dict[str, Any]:
+    """Return the fields of a config that are the arguments of the class it is for, under the same names."""
+    return config.model_dump(exclude={"kind"})

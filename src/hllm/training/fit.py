@@ -20,6 +20,7 @@ from hllm.models.build import build_model
 from hllm.models.checkpoint import load_checkpoint
 from hllm.models.item.text import TextItemConfig
 from hllm.models.sources import resolve_backbone
+from hllm.objectives.masked_item import MaskedItem
 from hllm.objectives.next_item import NextItem
 from hllm.objectives.objective import Objective
 from hllm.precision import choose_device
@@ -68,6 +69,8 @@ def fit(
             tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
 
         def objective(stage: StageConfig) -> Objective:
+            if stage.objective == "masked-item":
+                return MaskedItem(stage.masking, stage.loss, dataset.num_items)
             return NextItem(stage.loss, dataset.num_items)
 
         board = TensorBoard(run.folder / "tensorboard", step=position.step) if recipe.tracking.tensorboard else None

@@ -15,6 +15,7 @@ from hllm.metrics import DEFINITIONS
 from hllm.models.build import ModelConfig, require_separate_tiers
 from hllm.models.item.text import TextItemConfig
 from hllm.models.user.llm import UserLLMConfig
+from hllm.objectives.masked_item import MaskedItemConfig
 from hllm.precision import Precision
 from hllm.training.tracking import TrackingConfig
 
@@ -72,6 +73,8 @@ class StageConfig(Config):
     """What each position's target is told apart from."""
     loss: LossConfig = LossConfig()
     """How the target is told apart from the negatives."""
+    masking: MaskedItemConfig = MaskedItemConfig()
+    """For objective = "masked-item"."""
 
     @model_validator(mode="after")
     def _agree(self) -> "StageConfig":
@@ -140,7 +143,16 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _stages_fit_the_model(self) -> "Recipe":
+        both_ways = self.model.user.kind == "bert4rec"
+        if both_ways and (self.model.inputs.timestamp or self.model.inputs.action):
+            raise ValueError('model.inputs cannot add times or actions to model.user.kind = "bert4rec": a hidden item '
+                             "has none")  # fmt: skip
         for number, stage in enumerate(self.stages):
+            if both_ways != (stage.objective == "masked-item"):
+                raise ValueError(
+                    f'stages.{number}.objective is "{stage.objective}" and model.user.kind "{self.model.user.kind}": '
+                    '"masked-item" is for "bert4rec", which reads both ways, and for it alone'
+                )
             for tier in ("item", "user"):
                 if getattr(stage, f"{tier}_tier") == "frozen":
                     require_separate_tiers(self.model, frozen=tier)

@@ -1,8 +1,7 @@
-"""SASRec's user tier: a small causal transformer with learnt positions, trained from scratch."""
+"""SASRec's user tier: a small causal transformer, trained from scratch; with other options, eSASRec's."""
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -10,10 +9,19 @@ from typing_extensions import override
 
 from hllm.config import Config
 from hllm.models.tiers import History, UserEncoder, at_last
+from hllm.models.user.block import Activation, Dropout, Norm, TransformerBlock, check_heads
+from hllm.models.user.positions import LearntPositions
+
+Positions = Literal["start", "end", "rotary", "none"]
 
 
 class SASRecConfig(Config):
-    """A user tier as in SASRec."""
+    """A user tier as in SASRec.
+
+    eSASRec: inner = 4, activation = "swiglu", gated = true, bias = false, with a sampled softmax as its loss.
+    HLLM's baseline: inner = 2, norm = "post", norm_eps = 1e-12, positions = "end", input_norm = true and
+    final_norm = false.
+    """
 
     kind: Literal["sasrec"] = "sasrec"
     dim: int = Field(default=128, ge=1)
@@ -23,42 +31,97 @@ class SASRecConfig(Config):
     num_heads: int = Field(default=2, ge=1)
     """Attention heads in each block."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    """On inputs, attention weights and block outputs."""
+    """On inputs, attention weights, the inner states of the feed-forward nets, and block outputs."""
+    inner: int = Field(default=1, ge=1)
+    """Width of the feed-forward nets, as a multiple of dim."""
+    norm: Norm = "pre"
+    """Layer norm of what attention and feed-forward nets read ("pre"), or of the sums behind them ("post")."""
+    norm_eps: float = Field(default=1e-5, gt=0)
+    """Added to variances in layer norms."""
+    activation: Activation = "gelu"
+    """Of the feed-forward nets. "swiglu" has half as many weights again."""
+    gated: bool = False
+    """Multiply what attention and feed-forward nets add by a learnt gate, as in LiGR."""
+    bias: bool = True
+    """Biases in attention and feed-forward nets; gates always have one."""
+    positions: Positions = "start"
+    """What tells positions apart. "start", "end": learnt vectors, counted from the oldest or from the latest item read.
+    "rotary": distances between items. "none": only the causal mask."""
+    input_norm: bool = False
+    """Layer norm of item plus position vectors, before the first block."""
+    final_norm: bool = True
+    """Layer norm behind the last block."""
 
     @model_validator(mode="after")
-    def _heads_divide_dim(self) -> "SASRecConfig":
-        if self.dim % self.num_heads:
-            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+    def _heads_fit(self) -> "SASRecConfig":
+        check_heads(self.dim, self.num_heads, rotary=self.positions == "rotary")
         return self
 
 
 class SASRec(UserEncoder):
     """Causal transformer blocks over item embeddings plus position embeddings.
 
-    Source: Kang & McAuley, arXiv:1808.09781, section 3. Differs from the paper: GELU and pre-norm blocks, which
-    train more steadily; the loss is the project's InfoNCE instead of BCE with one negative, which is known to be
-    the weaker choice (arXiv:2309.07602).
+    Source: Kang & McAuley, arXiv:1808.09781, section 3; the variants of eSASRec, arXiv:2508.06450. Differs from the
+    paper: GELU and pre-norm blocks by default, which train more steadily; the loss is the project's InfoNCE instead
+    of BCE with one negative, which is known to be the weaker choice (arXiv:2309.07602).
     """
 
     causal = True
     reads_times = False
 
-    def __init__(self, *, dim: int, num_layers: int, num_heads: int, dropout: float, max_history: int) -> None:
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        dropout: float,
+        max_history: int,
+        inner: int = 1,
+        norm: Norm = "pre",
+        norm_eps: float = 1e-5,
+        activation: Activation = "gelu",
+        gated: bool = False,
+        bias: bool = True,
+        positions: Positions = "start",
+        input_norm: bool = False,
+        final_norm: bool = True,
+    ) -> None:
         super().__init__()
-        self.positions = nn.Embedding(max_history, dim)
-        nn.init.normal_(self.positions.weight, std=0.02)
-        self.dropout = nn.Dropout(dropout)
-        block = nn.TransformerEncoderLayer(
-            dim, num_heads, dim, dropout, activation="gelu", batch_first=True, norm_first=True
+        self.positions = (
+            LearntPositions(max_history, dim, count_from=positions)
+            if positions == "start" or positions == "end"
+            else None
         )
-        self.blocks = nn.TransformerEncoder(block, num_layers, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
+        self.input_norm = nn.LayerNorm(dim, eps=norm_eps) if input_norm else nn.Identity()
+        self.dropout = Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(
+                dim,
+                num_heads,
+                causal=True,
+                dropout=dropout,
+                inner=inner,
+                norm=norm,
+                norm_eps=norm_eps,
+                activation=activation,
+                bias=bias,
+                gated=gated,
+                rotary=positions == "rotary",
+            )
+            for _ in range(num_layers)
+        )
+        self.final_norm = nn.LayerNorm(dim, eps=norm_eps) if final_norm else nn.Identity()
 
     @override
     def forward(self, history: History) -> Float[Tensor, "batch position dim"]:
-        length = history.embeddings.shape[1]
-        states = self.dropout(history.embeddings + self.positions.weight[:length])
-        causal = nn.Transformer.generate_square_subsequent_mask(length, device=states.device, dtype=torch.float32)
-        encoded: Tensor = self.blocks(states, mask=causal, is_causal=True)
+        states = history.embeddings
+        if self.positions is not None:
+            states = states + self.positions(history.mask)
+        states = self.dropout(self.input_norm(states))
+        for block in self.blocks:
+            states = block(states, history.mask)
+        encoded: Tensor = self.final_norm(states)
         return encoded
 
     @override

@@ -1,0 +1,98 @@
+"""BERT4Rec's user tier: a transformer that reads both ways and fills in masked positions."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from typing_extensions import override
+
+from hllm.config import Config
+from hllm.models.tiers import History, UserEncoder, at_last
+from hllm.models.user.block import Dropout, Norm, TransformerBlock, check_heads
+from hllm.models.user.positions import LearntPositions
+
+
+class BERT4RecConfig(Config):
+    """A user tier as in BERT4Rec; it is trained by the masked-item objective."""
+
+    kind: Literal["bert4rec"] = "bert4rec"
+    dim: int = Field(default=128, ge=1)
+    """Size of item and user embeddings."""
+    num_layers: int = Field(default=2, ge=1)
+    """Transformer blocks."""
+    num_heads: int = Field(default=2, ge=1)
+    """Attention heads in each block."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """On inputs, attention weights, the inner states of the feed-forward nets, and block outputs."""
+    inner: int = Field(default=4, ge=1)
+    """Width of the feed-forward nets, as a multiple of dim."""
+    norm: Norm = "pre"
+    """Layer norm of what attention and feed-forward nets read ("pre"), or of the sums behind them ("post")."""
+    positions: Literal["start", "end"] = "start"
+    """Whether learnt position vectors are counted from the oldest or from the latest item read."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "BERT4RecConfig":
+        check_heads(self.dim, self.num_heads)
+        return self
+
+
+class BERT4Rec(UserEncoder):
+    """Bidirectional blocks; the state at a masked position tells the item that is missing there.
+
+    A training window has one item more than the longest history, which is the room that `after` needs for [MASK].
+
+    Source: Sun et al., arXiv:1904.06690, sections 3.3 to 3.6. Differs from the paper: pre-norm blocks by default,
+    and no bias for each item, so that items can come from text.
+    """
+
+    causal = False
+    reads_times = False
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        dropout: float,
+        max_history: int,
+        inner: int = 4,
+        norm: Norm = "pre",
+        positions: Literal["start", "end"] = "start",
+    ) -> None:
+        super().__init__()
+        self.mask_vector = nn.Parameter(torch.randn(dim) * 0.02)
+        self.positions = LearntPositions(max_history + 1, dim, count_from=positions)
+        self.dropout = Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dim, num_heads, causal=False, dropout=dropout, inner=inner, norm=norm)
+            for _ in range(num_layers)
+        )
+        self.output = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim))
+
+    def masked(self, history: History, chosen: Bool[Tensor, "batch position"]) -> History:
+        """Return the history with [MASK] in the place of what is at the chosen positions."""
+        vector = self.mask_vector.to(history.embeddings.dtype)
+        return replace(history, embeddings=torch.where(chosen[..., None], vector, history.embeddings))
+
+    @override
+    def forward(self, history: History) -> Float[Tensor, "batch position dim"]:
+        """Encode the history as given, up to max_history + 1 items; what is not masked sees itself."""
+        states = self.dropout(history.embeddings + self.positions(history.mask))
+        for block in self.blocks:
+            states = block(states, history.mask)
+        encoded: Tensor = self.output(states)
+        return encoded
+
+    @override
+    def after(self, history: History) -> Float[Tensor, "batch dim"]:
+        """Return the states at a [MASK] behind each row's last item."""
+        widened = History(*(torch.cat([part, part[:, -1:]], dim=1) for part in vars(history).values()))
+        position = torch.arange(widened.mask.shape[1], device=widened.mask.device)
+        lengths = history.mask.sum(-1, keepdim=True)
+        asked = self.masked(replace(widened, mask=position <= lengths), position == lengths)
+        return at_last(self(asked), asked.mask)
