@@ -23,7 +23,7 @@ def test_help_is_a_table_of_contents_and_does_not_import_torch():
         "sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    for verb in ("data", "model", "train", "evaluate", "report", "recommend", "similar", "import-checkpoint"):
+    for verb in ("data", "model", "train", "tune", "evaluate", "report", "recommend", "similar", "import-checkpoint"):
         assert verb in done.stdout
 
 

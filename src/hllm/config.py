@@ -1,5 +1,6 @@
 """TOML to pydantic: strict, every error names the place and the nearest known key, `--set a.b=value` overrides."""
 
+import json
 import tomllib
 import typing
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Config(BaseModel):
 
     @classmethod
     def from_toml(cls: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
-        """Read a TOML file and what it extends, and apply `overrides` of the form "a.b=value" on top.
+        """Read a TOML file (or JSON, by its ending) and what it extends; apply `overrides` ("a.b=value") on top.
 
         `extends = "other.toml"`, a path from the file's own folder, starts from the values of another file: tables
         are merged key by key, `[stages.0]` is merged into the first stage, anything else (`[[stages]]`, say) takes
@@ -57,9 +58,9 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as UTF-8 text: {error}") from None
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        values: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
     base = values.pop("extends", None)
     if base is None:
         return values

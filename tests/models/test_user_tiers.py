@@ -18,8 +18,8 @@ from hllm.models.user.gru4rec import GRU4Rec
 from hllm.models.user.hstu import HSTU, time_buckets
 from hllm.models.user.positions import LearntPositions, rotated
 from hllm.models.user.sasrec import SASRec
-from hllm.objectives.masked_item import MaskedItemConfig, masked_item
-from hllm.objectives.next_item import next_item
+from hllm.objectives.masked_item import MaskedItem, MaskedItemConfig
+from hllm.objectives.next_item import NextItem
 
 from ..conftest import batch_of, history_of
 
@@ -379,9 +379,10 @@ def test_every_user_tier_learns_over_ids_and_over_text(user, item, tiny_llama, t
         torch.manual_seed(0)  # the same items masked, the same dropped
         embeddings = model.item_encoder(batch.items)
         if model.user_encoder.causal:
-            loss = next_item(model, embeddings, batch).loss
+            objective = NextItem(LossConfig(), num_items=30)
         else:
-            loss = masked_item(model, embeddings, batch, config=MaskedItemConfig(), loss=LossConfig()).loss
+            objective = MaskedItem(MaskedItemConfig(), LossConfig(), num_items=30)
+        loss = objective(model, embeddings, batch, batch.num_targets).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -11,12 +11,17 @@ from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.bert4rec import BERT4Rec
 from hllm.models.user.gru4rec import GRU4Rec
-from hllm.objectives.masked_item import MaskedItemConfig, choose_masked, masked_item
+from hllm.objectives.masked_item import MaskedItem, MaskedItemConfig, choose_masked
 
 from ..conftest import batch_of, history_of
 
 WINDOWS = [np.array([5, 3, 5, 9]), np.array([3, 7]), np.array([1, 2, 4, 6, 8])]
 LAST = MaskedItemConfig(last_share=1.0)
+
+
+def ask(model, items, batch, config):
+    """The outcome for a step of this batch alone, with one query for each of its windows."""
+    return MaskedItem(config, LossConfig(), num_items=10)(model, items, batch, len(batch.mask))
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def model() -> SequentialRecommender:
 def test_with_only_last_items_masked_training_asks_what_scoring_asks(model):
     """The loss by hand: what `after` says of each window without its last item, against that item and two others."""
     batch = batch_of(WINDOWS, shared=[0, 9])
-    outcome = masked_item(model, model.item_encoder(batch.items), batch, config=LAST, loss=LossConfig())
+    outcome = ask(model, model.item_encoder(batch.items), batch, LAST)
     table = model.item_encoder.embedding.weight
     losses = []
     for window in WINDOWS:
@@ -47,7 +52,7 @@ def test_the_first_item_of_a_window_is_context_and_what_is_masked_is_hidden(mode
     states = []
     forward = model.user_encoder.forward
     model.user_encoder.forward = lambda history: states.append(history) or forward(history)
-    masked_item(model, items, batch, config=LAST, loss=LossConfig())
+    ask(model, items, batch, LAST)
     (history,) = states
     rows = [[5, 3, 5, None], [3, None], [1, 2, 4, 6, None]]
     for row, window in enumerate(rows):
@@ -62,7 +67,7 @@ def test_each_masked_item_has_its_own_negatives(model):
     zeros = [np.zeros_like(window) for window in WINDOWS]
     negatives = Negatives(np.array([], dtype=np.int64), own, np.ones(10))
     batch = sequence_batch(WINDOWS, negatives, None, times=zeros, actions=zeros)
-    outcome = masked_item(model, model.item_encoder(batch.items), batch, config=LAST, loss=LossConfig())
+    outcome = ask(model, model.item_encoder(batch.items), batch, LAST)
     table = model.item_encoder.embedding.weight
     losses = []
     for window, row in zip(WINDOWS, (2, 3, 7), strict=True):  # the last target of each window
@@ -107,4 +112,4 @@ def test_a_tier_without_a_mask_is_refused():
     model = SequentialRecommender(IdItemEncoder(10, 8), user)
     batch = batch_of(WINDOWS, shared=[0])
     with pytest.raises(ConfigError, match=r"GRU4Rec has no \[MASK\] to fill in"):
-        masked_item(model, model.item_encoder(batch.items), batch, config=LAST, loss=LossConfig())
+        ask(model, model.item_encoder(batch.items), batch, LAST)

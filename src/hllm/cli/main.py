@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from hllm.cli import fetch, import_checkpoint, recommend, run
+from hllm.cli import fetch, import_checkpoint, recommend, run, tune
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
 
 EXIT_FAILURE = 1
@@ -31,6 +31,7 @@ app.add_typer(model_app, name="model")
 data_app.command("fetch", short_help="Download a data set once.")(fetch.data)
 model_app.command("fetch", short_help="Download a model once.")(fetch.model)
 app.command("train", short_help="Train the model of a recipe; a stopped run goes on.")(run.train)
+app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)
 app.command("evaluate", short_help="Metrics with intervals, next to baselines.")(run.evaluate)
 app.command("report", short_help="One HTML page: metrics, curves, examples.")(run.report)
 app.command("recommend", short_help="Items for a user, or users for a new item.")(recommend.recommend)

@@ -16,6 +16,7 @@ from hllm.metrics import ranking_metrics
 from hllm.retrieval.retriever import Histories, Retriever, histories_of
 
 Part = Literal["validation", "test"]
+WATCHED_CUTOFFS = (10, 50)  # of the validation during training
 
 
 class Result(Config):
@@ -72,5 +73,5 @@ def mean_metrics(
     """Return plain means at 10, 50 and `also`, without intervals: for watching training."""
     asked = queries(dataset, split, part)
     ranks = retriever.rank(asked.histories, asked.targets, exclude=asked.histories)
-    values: dict[str, Float[np.ndarray, " user"]] = ranking_metrics(ranks, sorted({10, 50, also}))
+    values: dict[str, Float[np.ndarray, " user"]] = ranking_metrics(ranks, sorted({*WATCHED_CUTOFFS, also}))
     return {key: float(value.mean()) for key, value in values.items()}

@@ -2,14 +2,12 @@
 
 import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from hllm.evaluation.curves import Events, learning_curves
 from hllm.evaluation.evaluate import Result
 from hllm.evaluation.statistics import Estimate
-from hllm.extras import require
 
 _TERMINAL_METRICS = ("recall@10", "ndcg@10", "mrr@10", "recall@50")
 
@@ -46,7 +44,7 @@ def text_table(results: Sequence[Result]) -> str:
 def html_report(
     results: Sequence[Result],
     examples: Sequence[Example],
-    events: Mapping[str, Sequence[Mapping[str, Any]]],
+    events: Events,
 ) -> str:
     """Return one HTML page without links to anything outside it: metrics, curves, examples, protocol.
 
@@ -62,7 +60,7 @@ def html_report(
         f"{protocol.evaluation.cold_at_most} training interactions. With so few targets the intervals are wide.</p>",
         _metrics_table([(r.name, r.cold_items) for r in results]),
         "<h2>Training</h2>",
-        *(_curves(name, logged) for name, logged in events.items()),
+        _training(events),
         "<h2>Examples</h2>",
         *(_example(example) for example in examples),
         "<h2>Protocol</h2><ul>" + "".join(f"<li>{_text(line)}</li>" for line in protocol.lines()) + "</ul>",
@@ -92,30 +90,21 @@ def _metrics_table(rows: Sequence[tuple[str, Mapping[str, Estimate]]]) -> str:
     return f'<div class="wide"><table><tr><th></th>{head}</tr>{"".join(lines)}</table></div>'
 
 
-def _curves(name: str, events: Sequence[Mapping[str, Any]]) -> str:
-    """Draw loss and validation value over training time as an inline picture."""
-    require("matplotlib", extra="report", purpose="The report")
-    from matplotlib.figure import Figure
-
-    steps = [event for event in events if event["event"] == "step"]
-    checks = [event for event in events if event["event"] == "validation"]
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    loss, value = figure.subplots(1, 2)
-    loss.plot([e["elapsed_s"] for e in steps], [e["loss"] for e in steps], linewidth=1)
-    loss.set(xlabel="seconds of training", ylabel="loss, nats", title="Training loss")
-    value.plot([e["elapsed_s"] for e in checks], [e["ndcg@10"] for e in checks], marker="o", label="ndcg@10")
-    value.plot([e["elapsed_s"] for e in checks], [e["recall@10"] for e in checks], marker="o", label="recall@10")
-    value.set(xlabel="seconds of training", title="Validation", ylim=(0, None))
-    value.legend()
-    for number in sorted({e["stage"] for e in steps})[1:]:
-        begin = next(e["elapsed_s"] for e in steps if e["stage"] == number)
-        for axes in (loss, value):
-            axes.axvline(begin, color="grey", linestyle=":", linewidth=1)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    picture = base64.b64encode(buffer.getvalue()).decode()
-    alt = f"loss and validation metrics of {name} over training time"
-    return f'<h3>{_text(name)}</h3><img alt="{_text(alt)}" src="data:image/png;base64,{picture}">'
+def _training(events: Events) -> str:
+    """Return each run's length, then its curves beside those of the others."""
+    lengths = "".join(
+        f"<li>{_text(name)}: {logged[-1]['step']:,} steps in {logged[-1]['elapsed_s']:,.0f} s</li>"
+        for name, logged in events.items()
+        if logged
+    )
+    pictures = "".join(
+        f'<img alt="{_text(curve.title)} by step" src="data:image/png;base64,{base64.b64encode(curve.png).decode()}">'
+        for curve in learning_curves(events)
+    )
+    return (
+        f"<ul>{lengths}</ul><p>Dotted lines: the next stage begins. Losses of runs or stages with other negatives "
+        f'cannot be compared; the validation metrics can.</p><div class="curves">{pictures}</div>'
+    )
 
 
 def _example(example: Example) -> str:
@@ -144,6 +133,7 @@ th:first-child { text-align: left; position: sticky; left: 0; background: #fff; 
 td small { display: block; color: #666; white-space: nowrap; }
 .wide { overflow-x: auto; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 0 2rem; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
 img { max-width: 100%; }
 h4 { margin: .5rem 0 0; } ol { margin: .2rem 0 1rem; padding-left: 1.6rem; } dt { font-weight: 600; }
 </style></head><body>

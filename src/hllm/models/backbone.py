@@ -49,7 +49,7 @@ class Backbone(nn.Module):
     or runs its first layer. Gemma multiplies its words by the root of its width before that place; `embed` does so.
     """
 
-    def __init__(self, network: nn.Module, config: Any) -> None:
+    def __init__(self, network: Any, config: Any) -> None:
         super().__init__()
         self.network: Any = network.eval()
         self.config = config

@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class LoraConfig(Config):
-    """Low-rank additions to a frozen language model."""
+    """Low-rank additions to a language model that stays as it is; without this table its own weights are trained."""
 
     rank: int = Field(default=8, ge=1)
     """Inner size of each addition: a map of n × m weights gets rank × (n + m) that are trained."""

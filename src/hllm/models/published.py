@@ -185,7 +185,7 @@ def _fill(model: SequentialRecommender, state: Mapping[str, Tensor], weights: Pa
             "--user-config"
         )
     wanted = {published_name(t, k): (t, k, v) for t in _LLMS for k, v in getattr(model, t).state_dict().items()}
-    shapes = {name: (1, 1, *v.shape) if name == _ITEM_TOKEN else tuple(v.shape) for name, (_, _, v) in wanted.items()}
+    shapes = {name: (1, *v.shape) if name == _ITEM_TOKEN else tuple(v.shape) for name, (_, _, v) in wanted.items()}
     faults = [
         _listed("missing", [name for name in wanted if name not in state]),
         _listed("unexpected", [name for name in state if name not in wanted]),

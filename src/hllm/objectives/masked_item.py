@@ -1,5 +1,8 @@
 """The masked-item objective: tell the items behind [MASK] from the negatives, for tiers that read both ways."""
 
+from dataclasses import dataclass
+from typing import final
+
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
@@ -12,7 +15,6 @@ from hllm.losses import LossConfig, contrast
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.bert4rec import BERT4Rec
 from hllm.objectives.objective import Outcome
-from hllm.spread import mean_cosine
 
 
 class MaskedItemConfig(Config):
@@ -24,15 +26,10 @@ class MaskedItemConfig(Config):
     """Share of windows of which only the last item is masked, as it is when scoring."""
 
 
-def masked_item(
-    model: SequentialRecommender,
-    items: Float[Tensor, "item dim"],
-    batch: SequenceBatch,
-    *,
-    config: MaskedItemConfig,
-    loss: LossConfig,
-) -> Outcome:
-    """Return `loss` of the user embeddings at the masked positions; normalised by their number.
+@final
+@dataclass(frozen=True)
+class MaskedItem:
+    """The contrastive loss of the user embeddings at masked positions with the items that stood there.
 
     A window is the history's first item and all targets. The first is never masked: it has no negatives of its own.
     What is masked comes from torch's default generator, seeded as dropout is. Raises ConfigError for a user tier
@@ -41,42 +38,46 @@ def masked_item(
     Source: BERT4Rec, arXiv:1904.06690, section 3.6. Differs from the paper: whole windows are drawn for the last
     item, instead of an epoch's worth of them; and the loss is the project's.
     """
-    encoder = model.user_encoder
-    if not isinstance(encoder, BERT4Rec):
-        raise ConfigError(
-            f"{type(encoder).__name__} has no [MASK] to fill in: the masked-item objective needs "
-            'model.user.kind = "bert4rec"'
+
+    config: MaskedItemConfig
+    loss: LossConfig
+    num_items: int
+    """Size of the catalogue."""
+
+    def __call__(
+        self, model: SequentialRecommender, items: Float[Tensor, "item dim"], batch: SequenceBatch, count: int
+    ) -> Outcome:
+        """See Objective."""
+        encoder = model.user_encoder
+        if not isinstance(encoder, BERT4Rec):
+            raise ConfigError(
+                f"{type(encoder).__name__} has no [MASK] to fill in: the masked-item objective needs "
+                'model.user.kind = "bert4rec"'
+            )
+        chosen = choose_masked(batch.mask, self.config)
+        rows = torch.cat([batch.history[:, :1], batch.targets], dim=1)
+        mask = torch.cat([batch.mask[:, :1], batch.mask], dim=1)
+        # Of a window's last item the batch tells neither time nor action; a recipe that reads them is refused.
+        times, actions = (torch.cat([log, log[:, -1:]], dim=1) for log in (batch.times, batch.actions))
+        history = model.history(items[rows], mask, items=batch.items.index[rows], times=times, actions=actions)
+        hidden = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
+        users: Tensor = encoder(encoder.masked(history, hidden))
+        targets = batch.targets[chosen]  # (query,), rows of batch.items
+        own = batch.own_negatives
+        result = contrast(
+            self.loss,
+            users[hidden],
+            items[targets],
+            items,
+            batch.negatives if own is None else own[chosen[batch.mask]],
+            positive_ids=targets,
+            scale=model.scale,
+            similarity=model.similarity,
+            log_q=batch.expected_counts.log() if self.loss.log_q else None,
+            num_items=self.num_items,
+            count=count,
         )
-    chosen = choose_masked(batch.mask, config)
-    rows = torch.cat([batch.history[:, :1], batch.targets], dim=1)
-    mask = torch.cat([batch.mask[:, :1], batch.mask], dim=1)
-    # Of a window's last item the batch tells neither time nor action; no tier that comes here reads them.
-    times, actions = (torch.cat([log, log[:, -1:]], dim=1) for log in (batch.times, batch.actions))
-    history = model.history(items[rows], mask, items=batch.items.index[rows], times=times, actions=actions)
-    hidden = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
-    users: Tensor = encoder(encoder.masked(history, hidden))
-    targets = batch.targets[chosen]  # (query,), rows of batch.items
-    own = batch.own_negatives
-    result = contrast(
-        loss,
-        users[hidden],
-        items[targets],
-        items,
-        batch.negatives if own is None else own[chosen[batch.mask]],
-        positive_ids=targets,
-        scale=model.scale,
-        similarity=model.similarity,
-        log_q=batch.expected_counts.log(),
-    )
-    return Outcome(
-        loss=result.loss,
-        numbers={
-            "top1": result.top1,
-            "masked_negatives": result.masked,
-            "mean_cosine": mean_cosine(items.detach()),
-            "scale": model.scale.detach(),
-        },
-    )
+        return Outcome(result.loss, len(targets), {"top1": result.top1, "masked_negatives": result.masked})
 
 
 def choose_masked(targets: Bool[Tensor, "batch position"], config: MaskedItemConfig) -> Bool[Tensor, "batch position"]:

@@ -20,6 +20,7 @@ from hllm.models.build import build_model
 from hllm.models.checkpoint import load_checkpoint
 from hllm.models.item.text import TextItemConfig
 from hllm.models.sources import resolve_backbone
+from hllm.objectives.masked_item import MaskedItem
 from hllm.objectives.next_item import NextItem
 from hllm.objectives.objective import Objective
 from hllm.precision import choose_device
@@ -27,6 +28,7 @@ from hllm.random import stream
 from hllm.training.loop import Trainer
 from hllm.training.recipe import Recipe, StageConfig
 from hllm.training.run import Listener, Run, StopTraining
+from hllm.training.tracking import TensorBoard
 
 Resume = Literal["auto", "never"]
 
@@ -50,11 +52,12 @@ def fit(
     """
     run = Run(folder, listeners)
     run.require_room_for(recipe)
+    position, _ = run.resume_point()
     if resume == "never" and run.checkpoints():
         raise ConfigError(f'{folder} holds a run already, and resume is "never"; give another --out')
     dataset = build_dataset(interactions, items, recipe.data)
     split = split_dataset(dataset, recipe.split)
-    if run.resume_point()[0].stage < len(recipe.stages):
+    if position.stage < len(recipe.stages):
         torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
         model = build_model(recipe.model, num_items=dataset.num_items, num_actions=len(dataset.action_names), base=base)
         if model.reads_times and dataset.seconds_per_unit is None:
@@ -66,14 +69,22 @@ def fit(
             tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
 
         def objective(stage: StageConfig) -> Objective:
+            if stage.objective == "masked-item":
+                return MaskedItem(stage.masking, stage.loss, dataset.num_items)
             return NextItem(stage.loss, dataset.num_items)
 
+        board = TensorBoard(run.folder / "tensorboard", step=position.step) if recipe.tracking.tensorboard else None
+        if board is not None:
+            run = Run(folder, (*listeners, board.write))
         trainer = Trainer(model, recipe, dataset, split, tokens, tokenizer, objective, run, choose_device())
         try:
             trainer.train()
         except StopTraining as stopped:
             if not run.best.exists():
                 raise TrainingError(f"stopped before the first validation: {stopped}") from None
+        finally:
+            if board is not None:
+                board.close()
     else:
         _begin(run, recipe, dataset)
     embed_catalogue(run, dataset, recipe)

@@ -20,8 +20,7 @@ def build_optimizer(model: nn.Module, stage: StageConfig) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_matrix = parameter.ndim >= 2 and not name.endswith("item_token")
-            decays = stage.decay == "all" or is_matrix
-            key = (_rate(name, stage), stage.weight_decay if decays else 0.0)
+            key = (_rate(name, stage), stage.weight_decay if is_matrix or stage.decay == "all" else 0.0)
             groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
         [{"params": p, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],

@@ -1,6 +1,6 @@
 """A recipe: one TOML file that says what a run is made of."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,10 +12,12 @@ from hllm.data.split import SplitConfig
 from hllm.evaluation.protocol import EvaluationConfig
 from hllm.losses import LossConfig
 from hllm.metrics import DEFINITIONS
-from hllm.models.build import ModelConfig
+from hllm.models.build import ModelConfig, require_separate_tiers
 from hllm.models.item.text import TextItemConfig
 from hllm.models.user.llm import UserLLMConfig
+from hllm.objectives.masked_item import MaskedItemConfig
 from hllm.precision import Precision
+from hllm.training.tracking import TrackingConfig
 
 
 class StageConfig(Config):
@@ -71,6 +73,8 @@ class StageConfig(Config):
     """What each position's target is told apart from."""
     loss: LossConfig = LossConfig()
     """How the target is told apart from the negatives."""
+    masking: MaskedItemConfig = MaskedItemConfig()
+    """For objective = "masked-item"."""
 
     @model_validator(mode="after")
     def _agree(self) -> "StageConfig":
@@ -109,7 +113,9 @@ class Recipe(Config):
     select_by: str = "ndcg@10"
     """The validation metric, such as "recall@50", that picks the best checkpoint and ends stages early."""
     checkpoints: CheckpointsConfig = CheckpointsConfig()
-    """When training is saved."""
+    """When training is saved; may be changed when a run goes on."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Where a run's numbers go besides metrics.jsonl; may be changed when a run goes on."""
     precision: Precision = "auto"
     """Format of matrix products: "auto" is bf16 where the device multiplies it in hardware, else fp32."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -137,7 +143,19 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _stages_fit_the_model(self) -> "Recipe":
+        both_ways = self.model.user.kind == "bert4rec"
+        if both_ways and (self.model.inputs.timestamp or self.model.inputs.action):
+            raise ValueError('model.inputs cannot add times or actions to model.user.kind = "bert4rec": a hidden item '
+                             "has none")  # fmt: skip
         for number, stage in enumerate(self.stages):
+            if both_ways != (stage.objective == "masked-item"):
+                raise ValueError(
+                    f'stages.{number}.objective is "{stage.objective}" and model.user.kind "{self.model.user.kind}": '
+                    '"masked-item" is for "bert4rec", which reads both ways, and for it alone'
+                )
+            for tier in ("item", "user"):
+                if getattr(stage, f"{tier}_tier") == "frozen":
+                    require_separate_tiers(self.model, frozen=tier)
             if stage.max_history is not None and stage.max_history > self.model.max_history:
                 raise ValueError(
                     f"stages.{number}.max_history {stage.max_history} is beyond model.max_history, which is "
@@ -146,9 +164,14 @@ class Recipe(Config):
         return self
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Return every setting that the results depend on."""
+        return self.model_dump(mode="json", exclude={"checkpoints", "tracking"})
+
+    @property
     def fingerprint(self) -> str:
-        """Return a hash of every setting."""
-        return artifacts.fingerprint(self.model_dump(mode="json"))
+        """Return a hash of the settings that the results depend on."""
+        return artifacts.fingerprint(self.settings)
 
 
 def default_recipe() -> Recipe:

@@ -103,8 +103,8 @@ class Run:
         """
         if self.recipe.is_file():
             stored = self.read_recipe()
-            if stored != recipe and self.checkpoints():
-                ours, theirs = recipe.model_dump(), stored.model_dump()
+            if stored.fingerprint != recipe.fingerprint and self.checkpoints():
+                ours, theirs = recipe.settings, stored.settings
                 differing = ", ".join(key for key in ours if ours[key] != theirs[key])
                 raise ConfigError(
                     f"{self.folder} holds a run of another recipe (they differ in: {differing}); "
