@@ -1,16 +1,28 @@
-"""Write docs/settings.md from the config models: `python docs/generate.py`."""
+"""Write docs/settings.md from the config models and docs/recipes.md from the recipes: `python docs/generate.py`."""
 
+import functools
+import os
+import tempfile
+import tomllib
 import types
 import typing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from hllm.data.sources.catalog import FETCH
+from hllm.models.sources import SOURCES
+from hllm.training.plan import Plan, plan_recipe
 from hllm.training.recipe import Recipe
 
 TARGET = Path(__file__).parent / "settings.md"
+RECIPES_TARGET = Path(__file__).parent / "recipes.md"
+FOLDER = Path(__file__).parent.parent / "recipes"
+RESULTS = FOLDER / "results.toml"
+H200_FLOPS = 790e12  # a second, in bf16 products of matrices
 HEAD = """# Settings of a recipe
 
 Made by `python docs/generate.py` from the config models in the code; do not edit. Any key can be changed on the
@@ -28,6 +40,85 @@ def settings() -> str:
             parts.append(f"## {heading or 'Top level'}\n\n{doc}\n\n| key | default | meaning |\n| --- | --- | --- |")
             parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+RECIPES_HEAD = f"""# Recipes
+
+Made by `python docs/generate.py` from the files in `recipes/` and from `recipes/results.toml`; do not edit. A recipe
+runs with `hllm train RECIPE --out RUN`; `hllm train RECIPE --dry-run` estimates it for your machine and data.
+
+Parameters, operations and memory are estimates by the same code, from published sizes of the data, with every text as
+long as `prompt.max_tokens` allows: real texts are shorter, and cheaper. Memory is that of one step on a GPU in bf16.
+Hours are those of one H200 ({H200_FLOPS / 1e12:.0f} TFLOP/s in products of matrices) at {{efficiency:.0%}} of its rate.
+What a recipe needs and `hllm` cannot fetch is in **bold**; a dry run says where to put it. A result is what was
+measured with this code, by the command in `recipes/results.toml`; where there is none, nothing was.
+
+The paper is HLLM, [arXiv 2409.12740](https://arxiv.org/abs/2409.12740). Its tables 13 and 14 are of data that are not
+public.
+"""
+
+
+def recipes() -> str:
+    """Return the page: one table for each folder of recipes."""
+    results = tomllib.loads(RESULTS.read_text(encoding="utf-8"))
+    folders: dict[str, list[str]] = {}
+    efficiency = 0.0
+    for path in recipe_files():
+        name = path.relative_to(FOLDER).as_posix()
+        plan, recipe = plan_of(path)
+        efficiency = plan.efficiency
+        place = "recipes" + ("" if "/" not in name else "/" + name.rpartition("/")[0])
+        folders.setdefault(place, []).append(_recipe_row(name, recipe, plan, results.get(name, {}).get("metrics", "–")))
+    parts = [RECIPES_HEAD.format(efficiency=efficiency)]
+    for folder, rows in folders.items():
+        header = "| recipe | what | needs | parameters | operations | memory | H200 hours | result |"
+        parts.append(f"## {folder}\n\n{header}\n|{' --- |' * header.count(' | ')} --- |\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def recipe_files() -> list[Path]:
+    """Return every recipe: those in the folder itself first, then folder by folder."""
+    found = [path for path in FOLDER.rglob("*.toml") if path != RESULTS]
+    return sorted(found, key=lambda path: (len(path.relative_to(FOLDER).parts) > 1, path))
+
+
+@functools.cache
+def plan_of(path: Path) -> tuple[Plan, Recipe]:
+    """Return the estimate of a recipe, the same on every machine: as if nothing had been fetched, and its settings."""
+    recipe = Recipe.from_toml(path)
+    with tempfile.TemporaryDirectory() as empty, mock.patch.dict(os.environ, {"HLLM_HOME": empty}):
+        return plan_recipe(recipe, path.parent, measure=False), recipe
+
+
+def needs_of(recipe: Recipe) -> list[str]:
+    """Return the data set and the language models that must be at hand; a User LLM from scratch need not be."""
+    item, user = recipe.model.item, recipe.model.user
+    models = [item.backbone] if item.kind == "llm" else []
+    models += [user.backbone] if user.kind == "llm" and user.pretrained else []
+    return list(dict.fromkeys([str(recipe.data.source), *models]))
+
+
+def _recipe_row(name: str, recipe: Recipe, plan: Plan, result: str) -> str:
+    needs = [name if name in FETCH | SOURCES else f"**{name}**" for name in needs_of(recipe)]
+    memory = max(sum(stage.memory_bytes.values()) for stage in plan.stages)
+    hours = plan.flops / (H200_FLOPS * plan.efficiency) / 3600
+    cells = [
+        f"[{name.rpartition('/')[2].removesuffix('.toml')}](../recipes/{name})",
+        recipe.about,
+        ", ".join(needs),
+        f"{plan.parameters / 1e6:,.1f} M",
+        _operations(plan.flops),
+        f"{memory / 1e9:,.1f} GB",
+        f"{hours:,.0f}" if hours >= 1 else "< 1",
+        result,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _operations(flops: float) -> str:
+    if flops >= 1e20:
+        return f"{flops / 1e18:,.0f} EFLOP"
+    return f"{flops / 1e18:.2g} EFLOP" if flops >= 1e17 else f"{flops / 1e15:.2g} PFLOP"
 
 
 def _models(path: str, heading: str, model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
@@ -75,3 +166,4 @@ def _meaning(field: FieldInfo) -> str:
 
 if __name__ == "__main__":
     TARGET.write_text(settings(), encoding="utf-8")
+    RECIPES_TARGET.write_text(recipes(), encoding="utf-8")

@@ -1,7 +1,9 @@
 """Tiny worlds: 12 users, 30 items, two-layer language models 16 wide, all made here."""
 
+import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import polars as pl
@@ -22,6 +24,15 @@ from hllm.training.recipe import Recipe
 NUM_USERS, NUM_ITEMS = 12, 30
 WORDS = ["red", "green", "blue", "old", "new", "big", "small", "shoe", "hat", "coat", "title", "kind", ":", "summer"]
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "[CLS]", "[SEP]"]
+
+
+@pytest.fixture(scope="session")
+def generate() -> ModuleType:
+    """The script that writes pages of the documentation; it keeps the plans of the recipes it has made."""
+    spec = importlib.util.spec_from_file_location("generate", Path(__file__).parent.parent / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

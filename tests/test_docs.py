@@ -1,4 +1,3 @@
-import importlib.util
 import re
 from pathlib import Path
 
@@ -8,12 +7,14 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def test_the_page_of_settings_is_current():
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
+def test_the_page_of_settings_is_current(generate):
     assert generate.TARGET.read_text() == generate.settings(), "run: python docs/generate.py"
     assert "learning_rate" in generate.settings()
+
+
+def test_the_page_of_recipes_is_current(generate):
+    assert generate.RECIPES_TARGET.read_text() == generate.recipes(), "run: python docs/generate.py"
+    assert "**baichuan2-7b**" in generate.recipes()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -14,7 +14,6 @@ from hllm.training.facts import DataFacts, num_drawn
 from hllm.training.recipe import Recipe, StageConfig
 
 FP32_BYTES = 4  # of a weight, a gradient, a moment
-_MASKED_SHARE = 0.2  # of a window's items, by the masked-item objective
 _PROJECTOR = "item_encoder.projector."
 
 
@@ -131,7 +130,11 @@ def _batch(
     sequences = stage.batch_size if stage.gradient_cache else stage.micro_batch_size or stage.batch_size
     share = counts / counts.sum()
     masked = stage.objective == "masked-item"  # reads the whole window, and asks for some of it
-    targets = sequences * float((share * (lengths - 1)).sum()) * (_MASKED_SHARE if masked else 1.0)
+    asked = (lengths - 1).astype(np.float64)
+    if masked:
+        last = stage.masking.last_share
+        asked = last + (1 - last) * np.maximum(1.0, stage.masking.masked_share * asked)
+    targets = sequences * float((share * asked).sum())
     drawn = sequences * float((share * lengths).sum())
     up_to = np.cumsum(share) ** sequences  # chance that no sequence is longer
     longest = float((np.diff(up_to, prepend=0.0) * (lengths - (0 if masked else 1))).sum())
