@@ -203,7 +203,10 @@ def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Data
     text_cols = _text_columns(catalogue, config)
     title = config.title_col or ("title" if "title" in catalogue.columns else text_cols[0])
     require_columns(catalogue, {"title_col": title}, name="items")
+    catalogue = _with_missing(catalogue, text_cols, config)
     catalogue, dropped = _drop_items_without_text(catalogue, text_cols, config)
+    if config.unknown_items == "keep":
+        catalogue = _with_unknown_items(catalogue, log["item"].filter(~log["item"].is_in(dropped.implode())), config)
     if config.items_without_interactions == "drop":
         catalogue = catalogue.filter(catalogue[config.item_col].is_in(log["item"].implode()))
 
@@ -272,6 +275,23 @@ def _text_columns(items: pl.DataFrame, config: DataConfig) -> tuple[str, ...]:
     return found
 
 
+def _with_missing(items: pl.DataFrame, text_cols: tuple[str, ...], config: DataConfig) -> pl.DataFrame:
+    """Return the items with "" in every text cell that is empty or reads as missing, if the config asks for it."""
+    if not config.missing and config.items_without_text != "keep" and config.unknown_items != "keep":
+        return items
+    texts = {name: pl.col(name).cast(pl.String).fill_null("") for name in text_cols}
+    return items.with_columns(
+        **{name: pl.when(text.is_in(config.missing)).then(pl.lit("")).otherwise(text) for name, text in texts.items()}
+    )
+
+
+def _with_unknown_items(items: pl.DataFrame, used: pl.Series, config: DataConfig) -> pl.DataFrame:
+    """Add a row of nulls for each item that is used and has none."""
+    known = items[config.item_col]
+    unknown = used.filter(~used.is_in(known.implode())).unique(maintain_order=True).alias(config.item_col)
+    return pl.concat([items, unknown.to_frame()], how="diagonal")
+
+
 def _drop_items_without_text(
     items: pl.DataFrame, text_cols: tuple[str, ...], config: DataConfig
 ) -> tuple[pl.DataFrame, pl.Series]:
@@ -279,6 +299,8 @@ def _drop_items_without_text(
     empty = _without_text(items, text_cols)
     if config.items_without_text == "error":
         checks.reject_items_without_text(items, empty, config.item_col, text_cols)
+    if config.items_without_text == "keep":
+        return items, items[config.item_col].clear()
     return items.filter(~empty), items.filter(empty)[config.item_col]
 
 

@@ -19,14 +19,22 @@ class PromptConfig(Config):
     """Put between two fields."""
     field_names: bool = True
     """Write "field: value"; False writes the value alone, which saves tokens where values speak for themselves."""
+    strip: bool = True
+    """Take the blanks off both ends of a value, and leave out a value of blanks; False leaves values as they are."""
     max_tokens: int = Field(default=64, ge=1)
     """An item's text is cut on the right to this many tokens, the tokenizer's own special tokens included."""
 
 
 def render(items: pl.DataFrame, fields: tuple[str, ...], config: PromptConfig) -> list[str]:
-    """Return "prefix field: value separator field: value" for each row; empty fields are left out."""
-    columns = [items[field].cast(pl.String).fill_null("").to_list() for field in fields]
-    return [_join(dict(zip(fields, row, strict=True)), config) for row in zip(*columns, strict=True)]
+    """Return "prefix field: value separator field: value" for each row; empty fields are left out.
+
+    A row of nulls is an item that no table describes (data.unknown_items = "keep"): its text is empty.
+    """
+    columns = [items[field].cast(pl.String).to_list() for field in fields]
+    rows = zip(*columns, strict=True)
+    return [
+        _join(dict(zip(fields, row, strict=True)), config) if any(v is not None for v in row) else "" for row in rows
+    ]
 
 
 def render_text(text: str, fields: tuple[str, ...], config: PromptConfig) -> str:
@@ -63,7 +71,8 @@ def _new_item(values: Mapping[str, str], config: PromptConfig) -> str:
     return _join(values, config)
 
 
-def _join(values: Mapping[str, str], config: PromptConfig) -> str:
-    given = {field: value.strip() for field, value in values.items() if value.strip()}
+def _join(values: Mapping[str, str | None], config: PromptConfig) -> str:
+    texts = {field: (value or "").strip() if config.strip else value or "" for field, value in values.items()}
+    given = {field: text for field, text in texts.items() if text}
     parts = [f"{field}: {value}" if config.field_names else value for field, value in given.items()]
     return config.prefix + config.separator.join(parts)

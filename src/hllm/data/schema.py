@@ -28,9 +28,11 @@ class DataConfig(Config):
     """Columns of the items that describe an item, in the order they are read. None: every text column."""
     title_col: str | None = None
     """Column of the items shown to people. None: "title" where there is one, else the first of `text_cols`."""
-    unknown_items: Literal["error", "drop"] = "error"
-    """What to do with interactions whose item the items table lacks."""
-    items_without_text: Literal["error", "drop"] = "error"
+    missing: tuple[str, ...] = ()
+    """Texts that stand for an empty cell in `text_cols`, such as "NA"."""
+    unknown_items: Literal["error", "drop", "keep"] = "error"
+    """What to do with interactions whose item the items table lacks; "keep" adds the item with an empty text."""
+    items_without_text: Literal["error", "drop", "keep"] = "error"
     """What to do with items whose `text_cols` are all empty; "drop" drops their interactions too."""
     items_without_interactions: Literal["keep", "drop"] = "keep"
     """Whether the catalogue holds items that no one has interacted with; "keep": they can be recommended too."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
+from pydantic import Field
 
 from hllm import artifacts
 from hllm.config import Config
@@ -25,6 +26,9 @@ class SplitConfig(Config):
     kind: Literal["leave-one-out", "temporal"] = "leave-one-out"
     """"leave-one-out": each user's last item is the test target, the one before it the validation target.
     "temporal": interactions before one moment are for training; see the two shares below."""
+    min_length: int = Field(default=3, ge=2)
+    """Leave-one-out only: users with fewer interactions are for training alone. With 2 a user may be asked for its
+    second item with no history at all, as in the HLLM paper's code."""
     validation_share: float = 0.1
     """Temporal only: share of all interactions, by time, between the training cut and the test cut."""
     test_share: float = 0.1
@@ -67,7 +71,7 @@ class Split:
 
 def split_dataset(dataset: Dataset, config: SplitConfig) -> Split:
     """Split as configured. Raises DataError if nothing is left to train on or no target is left to test."""
-    split = _leave_one_out(dataset) if config.kind == "leave-one-out" else _temporal(dataset, config)
+    split = _leave_one_out(dataset, config.min_length) if config.kind == "leave-one-out" else _temporal(dataset, config)
     if (split.train_end < 2).all():
         raise DataError(
             f"the {config.kind} split leaves no user with two training interactions, so nothing to learn from; "
@@ -79,10 +83,10 @@ def split_dataset(dataset: Dataset, config: SplitConfig) -> Split:
     return split
 
 
-def _leave_one_out(dataset: Dataset) -> Split:
-    """Split off each user's last two items. Users with fewer than 3 interactions are for training only."""
+def _leave_one_out(dataset: Dataset, min_length: int) -> Split:
+    """Split off the last two items of each user that has enough."""
     lengths = np.diff(dataset.offsets)
-    enough = lengths >= 3
+    enough = lengths >= min_length
     return Split(
         kind="leave-one-out",
         train_end=np.where(enough, lengths - 2, lengths),

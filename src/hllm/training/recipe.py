@@ -1,5 +1,6 @@
 """A recipe: one TOML file that says what a run is made of."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -17,6 +18,7 @@ from hllm.models.item.text import TextItemConfig
 from hllm.models.user.llm import UserLLMConfig
 from hllm.objectives.masked_item import MaskedItemConfig
 from hllm.precision import Precision
+from hllm.training.compat import with_reference_defaults
 from hllm.training.tracking import TrackingConfig
 
 
@@ -103,6 +105,8 @@ class Recipe(Config):
 
     about: str
     """What this recipe is for, in a sentence."""
+    compat: Literal["none", "reference"] = "none"
+    """"reference": every option that this recipe leaves out is as in the HLLM paper's code, to match its numbers."""
     seed: int = 1
     """Of every random choice."""
     data: DataConfig
@@ -119,6 +123,13 @@ class Recipe(Config):
     precision: Precision = "auto"
     """Format of matrix products: "auto" is bf16 where the device multiplies it in hardware, else fp32."""
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_reference(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("compat") == "reference" and {"model", "stages"} <= set(values):
+            return with_reference_defaults(values)
+        return values
 
     @field_validator("stages")
     @classmethod
