@@ -4,12 +4,13 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hllm.data.batch import SequenceBatch
 from hllm.models.fusion import Fusion
-from hllm.models.tiers import History, ItemEncoder, UserEncoder
+from hllm.models.tiers import History, ItemEncoder, UserEncoder, by_length
 
 MAX_SCALE = 100.0
 
@@ -82,11 +83,10 @@ class SequentialRecommender(nn.Module):
     def users(self, items: Float[Tensor, "item dim"], batch: SequenceBatch) -> Float[Tensor, "batch position dim"]:
         """Arrange item embeddings, rows as in `batch.items`, into histories and encode those."""
         history = self.history(
-            items[batch.history],
+            F.embedding(batch.history, items),  # unlike items[…], its gradient adds up in one order
             batch.mask,
             items=batch.items.index[batch.history],
             times=batch.times,
             actions=batch.actions,
         )
-        users: Tensor = self.user_encoder(history)
-        return users
+        return by_length(self.user_encoder, history)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -53,3 +54,28 @@ def at_last(
 ) -> Float[Tensor, "batch dim"]:
     """Return the states at the last real position of each row."""
     return states[torch.arange(len(states), device=states.device), mask.sum(-1) - 1]
+
+
+def by_length(encoder: UserEncoder, history: History) -> Float[Tensor, "batch position dim"]:
+    """Run a user tier on histories of like length at a time, so that short ones are not padded to the longest.
+
+    Lengths are grouped by powers of two: at least half of what is computed is real. Values behind the end of a
+    history are 0. On a log whose histories have 6 items at the mean and 50 at most, this saves 5 of 6 positions.
+    """
+    lengths = history.mask.sum(-1).tolist()
+    groups: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        groups.setdefault(max(0, length - 1).bit_length(), []).append(row)
+    width = history.mask.shape[1]
+    if len(groups) == 1:
+        states: Tensor = encoder(history)
+        return states
+    parts, order = [], []
+    for _, rows in sorted(groups.items()):
+        longest = max(1, max(lengths[row] for row in rows))
+        chosen = torch.tensor(rows, device=history.mask.device)
+        part = History(*(value[chosen, :longest] for value in (history.embeddings, history.mask, history.times)))
+        parts.append(F.pad(encoder(part), (0, 0, 0, width - longest)))
+        order += rows
+    back = torch.tensor(order, device=history.mask.device).argsort()
+    return torch.cat(parts)[back]

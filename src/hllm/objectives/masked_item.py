@@ -13,6 +13,7 @@ from hllm.data.batch import SequenceBatch
 from hllm.errors import ConfigError
 from hllm.losses import LossConfig, contrast
 from hllm.models.recommender import SequentialRecommender
+from hllm.models.tiers import by_length
 from hllm.models.user.bert4rec import BERT4Rec
 from hllm.objectives.objective import Outcome
 
@@ -61,7 +62,7 @@ class MaskedItem:
         times, actions = (torch.cat([log, log[:, -1:]], dim=1) for log in (batch.times, batch.actions))
         history = model.history(items[rows], mask, items=batch.items.index[rows], times=times, actions=actions)
         hidden = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
-        users: Tensor = encoder(encoder.masked(history, hidden))
+        users = by_length(encoder, encoder.masked(history, hidden))
         targets = batch.targets[chosen]  # (query,), rows of batch.items
         own = batch.own_negatives
         result = contrast(

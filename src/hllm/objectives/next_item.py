@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class NextItem:
         result = contrast(
             self.loss,
             model.users(items, batch)[batch.mask],
-            items[targets],
+            F.embedding(targets, items),
             items,
             batch.negatives if batch.own_negatives is None else batch.own_negatives,
             positive_ids=targets,
