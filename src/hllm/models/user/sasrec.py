@@ -1,5 +1,6 @@
 """SASRec's user tier: a small causal transformer, trained from scratch; with other options, eSASRec's."""
 
+import copy
 from typing import Literal
 
 from jaxtyping import Float
@@ -95,22 +96,20 @@ class SASRec(UserEncoder):
         )
         self.input_norm = nn.LayerNorm(dim, eps=norm_eps) if input_norm else nn.Identity()
         self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(
-                dim,
-                num_heads,
-                causal=True,
-                dropout=dropout,
-                inner=inner,
-                norm=norm,
-                norm_eps=norm_eps,
-                activation=activation,
-                bias=bias,
-                gated=gated,
-                rotary=positions == "rotary",
-            )
-            for _ in range(num_layers)
+        block = TransformerBlock(
+            dim,
+            num_heads,
+            causal=True,
+            dropout=dropout,
+            inner=inner,
+            norm=norm,
+            norm_eps=norm_eps,
+            activation=activation,
+            bias=bias,
+            gated=gated,
+            rotary=positions == "rotary",
         )
+        self.blocks = nn.ModuleList(copy.deepcopy(block) for _ in range(num_layers))  # alike at first, as in torch's
         self.final_norm = nn.LayerNorm(dim, eps=norm_eps) if final_norm else nn.Identity()
 
     @override
