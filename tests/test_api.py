@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 import shutil
@@ -247,8 +248,11 @@ def test_vectors_of_another_checkpoint_are_refused(trained_folder, tmp_path):
     shutil.copytree(trained_folder, tmp_path / "run")
     manifest = tmp_path / "run" / "table" / "manifest.json"
     content = json.loads(manifest.read_text())
+    del content["sha256"]
     content["details"]["checkpoint"] = "0" * 64
-    manifest.write_text(json.dumps(content))
+    text = json.dumps(content, indent=1)
+    sealed = hashlib.sha256(text.encode()).hexdigest()
+    manifest.write_text(f'{text.removesuffix("}").rstrip()},\n "sha256": "{sealed}"\n}}')
     with pytest.raises(
         CheckpointError, match=r"were made by checkpoint 000000000000…, the model is .* make them again"
     ):

@@ -105,8 +105,11 @@ class Recommender:
             raise ConfigError("items added by add_items live in memory only; save before adding, and add them again")
         if target.exists():
             raise ConfigError(f"{target} exists already; give a new directory")
+        to_resume = [path.name for path in self.run.checkpoints()[:-1]]
         with artifacts.writing(target, "run", {}) as folder:
-            shutil.copytree(self.run.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+            shutil.copytree(
+                self.run.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", *to_resume)
+            )
 
     @property
     def split(self) -> Split:

@@ -8,6 +8,7 @@ from hllm.data.batch import item_batch
 from hllm.errors import DataError
 from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
+from hllm.models.tiers import by_length
 from hllm.models.user.sasrec import SASRec
 
 from ..conftest import batch_of, history_of
@@ -75,3 +76,21 @@ def test_the_scale_is_learnt_and_kept_between_1_and_100():
 def test_an_id_model_cannot_read_text():
     with pytest.raises(DataError, match="knows items by id only: it cannot embed a text"):
         id_model().item_encoder(item_batch(np.array([1, -1]), None))
+
+
+def test_histories_of_like_length_go_together_and_come_back_in_their_order():
+    """Against one pass over everything; and what is computed is at most twice what is real, but for the shortest."""
+    model = id_model()
+    lengths = torch.tensor([1, 6, 2, 5, 3, 6, 1])
+    mask = torch.arange(6) < lengths[:, None]
+    given = history_of(torch.randn(7, 6, 8), mask)
+    computed = []
+    forward = model.user_encoder.forward
+    model.user_encoder.forward = lambda part: computed.append(part.mask.numel()) or forward(part)
+    with torch.no_grad():
+        ours = by_length(model.user_encoder, given)
+        plain = forward(given)
+    assert torch.allclose(ours[mask], plain[mask], atol=1e-6)
+    assert ours.shape == plain.shape
+    assert sum(computed) == 2 * 1 + 2 * 1 + 3 * 1 + 6 * 3, "lengths 1, 1 | 2 | 3 | 5, 6, 6"
+    assert sum(computed) < 2 * int(lengths.sum()) < mask.numel() + 10
