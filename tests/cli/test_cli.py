@@ -166,3 +166,13 @@ def test_a_title_cannot_inject_markup(trained):
     page = html_report([trained.evaluate()], examples(trained), {})
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>" not in page
+
+
+def test_times_belong_to_a_history_and_are_numbers(hllm, trained_folder):
+    code, _, error = hllm("recommend", "--run", str(trained_folder), "--user", "u1", "--times", "5")
+    assert (code, "--times belongs to --history" in error) == (2, True)
+    code, _, error = hllm("recommend", "--run", str(trained_folder), "--history", "i1", "--times", "noon")
+    assert (code, "expected whole seconds since 1970" in error) == (2, True)
+    code, output, _ = hllm("recommend", "--run", str(trained_folder), "--history", "i1,i2", "--times", "5,6", "--json")
+    assert code == 0
+    assert output

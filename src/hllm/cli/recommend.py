@@ -22,6 +22,11 @@ def recommend(
     run: Path = RUN,
     user: str | None = typer.Option(None, "--user", help="A user id of the training data."),
     history: str | None = typer.Option(None, "--history", help='Item ids, oldest first: "id,id,…".'),
+    times: str | None = typer.Option(
+        None,
+        "--times",
+        help="When the items of --history were met, in seconds since 1970, for a model that reads times.",
+    ),
     new_item: str | None = typer.Option(
         None,
         "--new-item",
@@ -34,6 +39,8 @@ def recommend(
     """Show the best items for a user or a history, or the users for a brand-new item known only by its text."""
     if sum(option is not None for option in (user, history, new_item)) != 1:
         raise ConfigError("give one of --user ID, --history ID,ID,… or --new-item TEXT")
+    if times is not None and history is None:
+        raise ConfigError("--times belongs to --history")
     from hllm.api import Recommender
 
     recommender = Recommender.load(run)
@@ -45,8 +52,10 @@ def recommend(
         frame = recommender.recommend(users=[user], k=k, exclude_seen=not include_seen)
         title = f"for user {user}"
     elif history is not None:
-        ids = [part.strip() for part in history.split(",") if part.strip()]
-        frame = recommender.recommend(histories=[ids], k=k, exclude_seen=not include_seen)
+        ids = _parts(history)
+        frame = recommender.recommend(
+            histories=[ids], times=[_seconds(times)] if times else None, k=k, exclude_seen=not include_seen
+        )
         title = f"after {', '.join(recommender.title_of(ids))}"
     _show(_with_titles(frame, recommender), title, as_json)
 
@@ -95,3 +104,16 @@ def _show(frame: "pl.DataFrame", title: str, as_json: bool) -> None:
     for row in frame.iter_rows(named=True):
         table.add_row(*(Text(f"{row[name]:.4f}" if name == "score" else str(row[name])) for name in shown))
     Console().print(table)
+
+
+def _parts(listed: str) -> list[str]:
+    return [part.strip() for part in listed.split(",") if part.strip()]
+
+
+def _seconds(listed: str) -> list[int]:
+    try:
+        return [int(part) for part in _parts(listed)]
+    except ValueError:
+        raise ConfigError(
+            f"--times is {listed!r}; expected whole seconds since 1970, such as 1700000000,1700003600"
+        ) from None
