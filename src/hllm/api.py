@@ -22,7 +22,7 @@ from hllm.data.split import Split, split_dataset
 from hllm.data.tables import Table
 from hllm.embedding.encode import encode_items
 from hllm.embedding.table import ItemEmbeddingTable
-from hllm.errors import CheckpointError, ConfigError, DataError, nearest
+from hllm.errors import CheckpointError, ConfigError, DataError, Stopped, nearest
 from hllm.evaluation.baselines import BASELINES
 from hllm.evaluation.evaluate import Part, Result, evaluate
 from hllm.models.backbone import load_tokenizer
@@ -72,8 +72,10 @@ class Recommender:
         folder = Path(tempfile.mkdtemp(prefix="hllm-"))
         try:
             recommender = cls.load(fit(interactions, items, chosen, folder / "run", base=base).folder)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, Stopped):
+                raise Stopped(error.signal_number, "stopped; give out= to keep what is trained so far") from None
             raise
         weakref.finalize(recommender, shutil.rmtree, folder, ignore_errors=True)
         return recommender
@@ -138,6 +140,8 @@ class Recommender:
         _require_k(k)
         if users is not None and histories is not None:
             raise ConfigError("give users or histories, not both")
+        if times is not None and histories is None:
+            raise ConfigError("times belong to histories; the times of known users are in the log")
         ids, sequences = self._histories(users, histories)
         if times is not None:
             sequences = self._at_times(sequences, times)
@@ -268,8 +272,11 @@ class Recommender:
             raise DataError("times must have one number for each item of each history")
         if self.model.fusion is not None and self.model.fusion.actions is not None:
             raise DataError("this model reads what was done, which histories and times do not say; ask for known users")
+        given = [np.asarray(t, dtype=np.int64) for t in times]
+        if self.model.fusion is not None:
+            self.model.fusion.require_known_years(np.concatenate([_NOTHING, *given]))
         zeros = [np.zeros(len(h), dtype=np.int64) for h in histories]
-        return LoggedHistories(histories, [np.asarray(t, dtype=np.int64) for t in times], zeros)
+        return LoggedHistories(histories, given, zeros)
 
     def _frame(
         self,

@@ -89,8 +89,12 @@ def test_inputs_are_trained_stored_and_read_when_recommending(
 def test_histories_need_times_for_a_model_that_reads_them(tmp_path, timed_log, items, tiny_llama, tiny_bert):
     recipe = timed_recipe(tiny_llama, tiny_bert, timestamp=4)
     recommender = Recommender.fit(timed_log, items, recipe=recipe, out=tmp_path / "run")
-    with pytest.raises(DataError, match="reads when things happened, or what was done: a bare list of items"):
+    with pytest.raises(DataError, match="reads when things happened, which a bare list of items does not say"):
         recommender.recommend(histories=[["i1", "i2"]])
+    with pytest.raises(DataError, match=r"times go from the year \d+ to \d+, .* set data\.time_unit = \"ms\""):
+        recommender.recommend(histories=[["i1"]], times=[[1_700_000_000_000]])
+    with pytest.raises(ConfigError, match="times belong to histories"):
+        recommender.recommend(users=["u3"], times=[[5]])
     with pytest.raises(DataError, match="one number for each item of each history"):
         recommender.recommend(histories=[["i1", "i2"]], times=[[5]])
     user = recommender.dataset.history(3)
@@ -108,6 +112,9 @@ def test_times_that_only_order_and_actions_without_a_column_are_refused(
     positions = recipe.model_copy(update={"data": DataConfig(time_unit="none")})
     with pytest.raises(DataError, match="reads when things happened, but the interactions' times only order them"):
         fit(timed_log, items, positions, tmp_path / "run", base=tmp_path)
+    milliseconds = timed_log.with_columns(pl.col("timestamp") * 1000)
+    with pytest.raises(DataError, match="reads the years 0 to 2099; if they are in milliseconds"):
+        fit(milliseconds, items, recipe, tmp_path / "run", base=tmp_path)
     actions = timed_recipe(tiny_llama, tiny_bert, action=True)
     without = actions.model_copy(update={"data": DataConfig()})
     with pytest.raises(ConfigError, match=r"model\.inputs\.action = true needs data\.action_col"):

@@ -10,7 +10,9 @@ import torch
 from hllm.data.dataset import build_dataset
 from hllm.data.loader import WindowConfig, training_windows
 from hllm.data.prompt import render
+from hllm.data.schema import DataConfig
 from hllm.data.split import split_dataset
+from hllm.errors import ConfigError
 from hllm.evaluation.evaluate import queries
 from hllm.models.backbone import load_tokenizer
 from hllm.models.fusion import calendar
@@ -133,3 +135,21 @@ def test_compat_fills_in_what_a_recipe_leaves_out_and_nothing_else(recipe):
     plain = values | {"compat": "none", "model": {"item": {"kind": "id"}, "user": hstu}, "stages": [{}]}
     assert Recipe.from_dict(plain, where="test").model.user.relative_bias
     assert not Recipe.from_dict(plain | {"compat": "reference"}, where="test").model.user.relative_bias
+
+
+def test_compat_fills_tables_key_by_key_and_leaves_what_is_wrong_to_be_explained(recipe):
+    values = json.loads(recipe.model_dump_json())
+    values["stages"] = [{"batch_size": 64, "micro_batch_size": 8, "negatives": {"exclude_own": False}}]
+    (stage,) = Recipe.from_dict(values, where="test").stages
+    assert (stage.negatives.kind, stage.negatives.num_sampled, stage.negatives.exclude_own) == ("pooled", 8 * 7, False)
+    built = Recipe(
+        about="made by a program", compat="reference", data=DataConfig(), model=recipe.model, stages=(stage,)
+    )
+    assert built.stages[0].loss.mask == "cosine"
+    for wrong, message in (
+        ({"data": "x"}, "data"),
+        ({"stages": {"epochs": 1}}, "stages"),
+        ({"model": {}}, "'model.item' is missing"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Recipe.from_dict(values | wrong, where="test")

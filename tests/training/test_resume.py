@@ -15,6 +15,7 @@ from hllm.api import Recommender
 from hllm.errors import CheckpointError, ConfigError, HllmWarning, Stopped
 from hllm.models.checkpoint import load_checkpoint
 from hllm.training.fit import fit
+from hllm.training.loop import Trainer
 from hllm.training.recipe import Recipe
 from hllm.training.run import Run
 
@@ -34,7 +35,7 @@ def hard_recipe(tiny_llama: Path, tiny_bert: Path) -> Recipe:
     common = {"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "negatives": {"num_sampled": 8}}
     values["stages"] = [
         common | {"name": "user", "item_tier": "frozen", "learning_rate": 1e-2, "ema": 0.9},
-        common | {"name": "both", "learning_rate": 3e-3, "gradient_cache": True},
+        common | {"name": "both", "learning_rate": 3e-3, "gradient_cache": True, "start": "best"},
     ]
     return Recipe.from_dict(values, where="test")
 
@@ -138,6 +139,41 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     with pytest.warns(HllmWarning):
         run = fit(interactions, items, hard_recipe, run.folder, base=tmp_path)
     assert_equal_runs(run, straight)
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_a_good_one(
+    tmp_path, monkeypatch, interactions, items, hard_recipe, straight
+):
+    """With one checkpoint kept: the damaged, newer one was counted as the last, and the good one removed."""
+    stop_when(monkeypatch, lambda event: event["step"] == 5)
+    with pytest.raises(Killed):
+        fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
+    monkeypatch.undo()
+    run = Run(tmp_path / "run")
+    flip(run.checkpoints()[-1] / "user_encoder.safetensors", random.Random(0))
+    one = hard_recipe.checkpoints.model_copy(update={"keep": 1, "every_steps": 3})
+    stop_when(monkeypatch, lambda event: event["step"] == 4)
+    with pytest.warns(HllmWarning), pytest.raises(Killed):
+        fit(interactions, items, hard_recipe.model_copy(update={"checkpoints": one}), run.folder, base=tmp_path)
+    monkeypatch.undo()
+    assert [path.name for path in run.checkpoints()] == ["step-00000003"]
+    assert_equal_runs(fit(interactions, items, hard_recipe, run.folder, base=tmp_path), straight)
+
+
+def test_a_signal_in_the_last_save_is_not_lost(tmp_path, monkeypatch, interactions, items, hard_recipe, straight):
+    save = Trainer._save_to_resume
+
+    def signalled(self, stage):
+        save(self, stage)
+        if self.position.stage == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_save_to_resume", signalled)
+    with pytest.raises(Stopped, match="stopped by SIGTERM; step 20 is saved"):
+        fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "table").exists()
+    assert_equal_runs(fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path), straight)
 
 
 def test_no_good_checkpoint_is_an_error_and_removes_nothing(tmp_path, straight):

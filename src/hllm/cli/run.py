@@ -48,12 +48,18 @@ def train(
     if as_json:
         typer.echo(
             json.dumps(
-                {"run": str(out), "steps": position.step, "elapsed_s": position.elapsed_s, "ndcg@10": position.best}
+                {
+                    "run": str(out),
+                    "steps": position.step,
+                    "elapsed_s": position.elapsed_s,
+                    recommender.recipe.select_by: position.best,
+                }
             )
         )
         return
     typer.echo(
-        f"{out}: {position.step:,} steps in {position.elapsed_s:,.0f} s; best validation ndcg@10 {position.best:.4f}\n"
+        f"{out}: {position.step:,} steps in {position.elapsed_s:,.0f} s; best validation "
+        f"{recommender.recipe.select_by} {position.best:.4f}\n"
         f"next: hllm evaluate --run {out}; hllm recommend --run {out} --user {recommender.dataset.users[0]}"
     )
 

@@ -71,7 +71,7 @@ class Dataset:
         title = self.items[self.title_col].cast(pl.String)
         return title.zip_with(title.fill_null("").str.strip_chars() != "", self.item_ids.cast(pl.String))
 
-    @property
+    @cached_property
     def seconds(self) -> Int[np.ndarray, " interaction"]:
         """Return the interactions' times in whole seconds since 1970; DataError if they only order."""
         if self.seconds_per_unit is None:
@@ -81,7 +81,7 @@ class Dataset:
             )
         return np.floor(self.timestamps * self.seconds_per_unit).astype(np.int64)
 
-    @property
+    @cached_property
     def seconds_or_zero(self) -> Int[np.ndarray, " interaction"]:
         """Return `seconds`, or 0 for every interaction if the times only order them."""
         return self.seconds if self.seconds_per_unit is not None else np.zeros_like(self.timestamps)

@@ -1,11 +1,13 @@
 """What the user tier reads at each position besides the item's own vector: its id, the time, the action."""
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
 from hllm.config import Config
+from hllm.errors import DataError
 
 _TIME_SIZES = (2100, 13, 32, 24, 60, 60)  # year, month, day, hour, minute, second
 _TIME_WIDTH = 512
@@ -50,6 +52,17 @@ class Fusion(nn.Module):
     def reads_times(self) -> bool:
         """Return whether the times matter."""
         return self.time_mlp is not None
+
+    def require_known_years(self, times: Int[np.ndarray, " moment"]) -> None:
+        """Raise DataError if times, in seconds since 1970, are beyond the years that can be read: 0 to 2099."""
+        if self.time_mlp is None or not len(times):
+            return
+        first, last = calendar(torch.tensor([int(times.min()), int(times.max())]))[:, 0].tolist()
+        if first < 0 or last >= _TIME_SIZES[0]:
+            raise DataError(
+                f"times go from the year {first} to {last}, and model.inputs.timestamp reads the years 0 to 2099; if "
+                'they are in milliseconds, set data.time_unit = "ms"'
+            )
 
     def forward(
         self,

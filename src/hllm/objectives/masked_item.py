@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
@@ -60,7 +61,9 @@ class MaskedItem:
         mask = torch.cat([batch.mask[:, :1], batch.mask], dim=1)
         # Of a window's last item the batch tells neither time nor action; a recipe that reads them is refused.
         times, actions = (torch.cat([log, log[:, -1:]], dim=1) for log in (batch.times, batch.actions))
-        history = model.history(items[rows], mask, items=batch.items.index[rows], times=times, actions=actions)
+        history = model.history(
+            F.embedding(rows, items), mask, items=batch.items.index[rows], times=times, actions=actions
+        )
         hidden = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
         users = by_length(encoder, encoder.masked(history, hidden))
         targets = batch.targets[chosen]  # (query,), rows of batch.items
@@ -68,7 +71,7 @@ class MaskedItem:
         result = contrast(
             self.loss,
             users[hidden],
-            items[targets],
+            F.embedding(targets, items),
             items,
             batch.negatives if own is None else own[chosen[batch.mask]],
             positive_ids=targets,

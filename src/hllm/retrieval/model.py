@@ -56,9 +56,13 @@ class ModelScorer:
         """Return the user embedding after the latest `max_history` items; zero for a user without history."""
         logged = histories if isinstance(histories, LoggedHistories) else None
         if logged is None and self.model.reads_log:
+            reads_actions = self.model.fusion is not None and self.model.fusion.actions is not None
             raise DataError(
-                "this model reads when things happened, or what was done: a bare list of items does not say. "
-                "Ask for known users, or give the histories' times"
+                "this model reads what was done with each item, which a bare list of items does not say; ask for known "
+                "users"
+                if reads_actions
+                else "this model reads when things happened, which a bare list of items does not say; ask for known "
+                "users, or give the histories' times"
             )
         vectors = torch.zeros(len(histories), self.table.shape[1], device=self.device)
         lengths = np.array([min(len(h), self.max_history) for h in histories])

@@ -22,12 +22,14 @@ class Alarm:
 
     Item embeddings that all point the same way (mean cosine above 0.995, or an effective rank below 1.5) or
     negatives that are mostly masked are borne for 100 steps in a row: an untrained [ITEM] vector starts near .99
-    and needs some to spread. `skipped` is how many steps have been skipped before, in an earlier start.
+    and needs some to spread. `skipped`, `collapsed` and `masked` count what an earlier start of the stage saw; the
+    losses that a spike is measured by, and the last effective rank, are forgotten between starts.
     """
 
-    def __init__(self, skipped: int = 0) -> None:
+    def __init__(self, skipped: int = 0, collapsed: int = 0, masked: int = 0) -> None:
         self.skipped = skipped
-        self._in_a_row = {"collapsed": 0, "masked": 0}
+        self.collapsed = collapsed
+        self.masked = masked
         self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
         self._rank = math.inf
 
@@ -47,7 +49,9 @@ class Alarm:
     def check_spread(self, step: int, mean_cosine: float, effective_rank: float | None) -> None:
         """Take one step's spread of the item embeddings; a rank of None leaves the one known before."""
         self._rank = self._rank if effective_rank is None else effective_rank
-        if self._borne("collapsed", mean_cosine > COLLAPSED_COSINE or self._rank < COLLAPSED_RANK):
+        bad = mean_cosine > COLLAPSED_COSINE or self._rank < COLLAPSED_RANK
+        self.collapsed = self.collapsed + 1 if bad else 0
+        if self.collapsed >= PATIENCE:
             raise TrainingError(
                 f"the item embeddings have collapsed: mean cosine {mean_cosine:.4f}, effective rank {self._rank:.1f}, "
                 f"for {PATIENCE} steps up to step {step}. {_ADVICE}"
@@ -55,7 +59,8 @@ class Alarm:
 
     def check_masked(self, step: int, share: float) -> None:
         """Take one step's share of masked negatives."""
-        if self._borne("masked", share > MASKED_SHARE):
+        self.masked = self.masked + 1 if share > MASKED_SHARE else 0
+        if self.masked >= PATIENCE:
             raise TrainingError(
                 f"{share:.0%} of the negatives are masked as the target itself, for {PATIENCE} steps to step {step}: "
                 "there is too little to tell apart. Raise negatives.num_sampled or batch_size; with loss.mask = "
@@ -69,8 +74,3 @@ class Alarm:
         if len(known) < SPIKE_WINDOW // 2:
             return False
         return loss > fmean(known) + SPIKE_DEVIATIONS * max(pstdev(known), 1e-3)
-
-    def _borne(self, name: str, bad: bool) -> bool:
-        """Count bad steps in a row; return True when they are too many."""
-        self._in_a_row[name] = self._in_a_row[name] + 1 if bad else 0
-        return self._in_a_row[name] >= PATIENCE

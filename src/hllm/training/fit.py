@@ -27,7 +27,7 @@ from hllm.precision import choose_device
 from hllm.random import stream
 from hllm.training.loop import Trainer
 from hllm.training.recipe import Recipe, StageConfig
-from hllm.training.run import Listener, Run, StopTraining
+from hllm.training.run import Listener, Position, Run, StopTraining
 from hllm.training.tracking import TensorBoard
 
 Resume = Literal["auto", "never"]
@@ -52,43 +52,48 @@ def fit(
     """
     run = Run(folder, listeners)
     run.require_room_for(recipe)
-    position, _ = run.resume_point()
     if resume == "never" and run.checkpoints():
         raise ConfigError(f'{folder} holds a run already, and resume is "never"; give another --out')
+    position, _ = run.resume_point()
     dataset = build_dataset(interactions, items, recipe.data)
-    split = split_dataset(dataset, recipe.split)
     if position.stage < len(recipe.stages):
-        torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
-        model = build_model(recipe.model, num_items=dataset.num_items, num_actions=len(dataset.action_names), base=base)
-        if model.reads_times and dataset.seconds_per_unit is None:
-            _ = dataset.seconds  # raises
-        _begin(run, recipe, dataset)  # only now: what is wrong with the recipe has shown itself
-        tokenizer, tokens = None, None
-        if recipe.model.item.kind == "llm":
-            tokenizer = resolve_backbone(recipe.model.item.backbone, base)
-            tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
-
-        def objective(stage: StageConfig) -> Objective:
-            if stage.objective == "masked-item":
-                return MaskedItem(stage.masking, stage.loss, dataset.num_items)
-            return NextItem(stage.loss, dataset.num_items)
-
-        board = TensorBoard(run.folder / "tensorboard", step=position.step) if recipe.tracking.tensorboard else None
-        if board is not None:
-            run = Run(folder, (*listeners, board.write))
-        trainer = Trainer(model, recipe, dataset, split, tokens, tokenizer, objective, run, choose_device())
-        try:
-            trainer.train()
-        except StopTraining as stopped:
-            if not run.best.exists():
-                raise TrainingError(f"stopped before the first validation: {stopped}") from None
-        finally:
-            if board is not None:
-                board.close()
+        _train(run, dataset, recipe, position, base)
     else:
         _begin(run, recipe, dataset)
     embed_catalogue(run, dataset, recipe)
     return run
+
+
+def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base: Path) -> None:
+    """Run the stages that are still to come, with the numbers in TensorBoard if the recipe wants them there."""
+    split = split_dataset(dataset, recipe.split)
+    torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
+    model = build_model(recipe.model, num_items=dataset.num_items, num_actions=len(dataset.action_names), base=base)
+    if model.reads_times:
+        seconds = dataset.seconds  # a DataError if the times only order
+        if model.fusion is not None:
+            model.fusion.require_known_years(seconds)
+    _begin(run, recipe, dataset)  # only now: what is wrong with the recipe has shown itself
+    tokenizer, tokens = None, None
+    if recipe.model.item.kind == "llm":
+        tokenizer = resolve_backbone(recipe.model.item.backbone, base)
+        tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
+
+    def objective(stage: StageConfig) -> Objective:
+        if stage.objective == "masked-item":
+            return MaskedItem(stage.masking, stage.loss, dataset.num_items)
+        return NextItem(stage.loss, dataset.num_items)
+
+    board = TensorBoard(run.folder / "tensorboard", step=position.step) if recipe.tracking.tensorboard else None
+    told = run if board is None else Run(run.folder, (*run.listeners, board.write))
+    try:
+        Trainer(model, recipe, dataset, split, tokens, tokenizer, objective, told, choose_device()).train()
+    except StopTraining as stopped:
+        if not run.best.exists():
+            raise TrainingError(f"stopped before the first validation: {stopped}") from None
+    finally:
+        if board is not None:
+            board.close()
 
 
 def catalogue_tokens(run: Run, dataset: Dataset, config: TextItemConfig, tokenizer: Path) -> TokenCache:

@@ -53,7 +53,6 @@ class _Stage:
 
     number: int
     config: StageConfig
-    max_history: int
     model: SequentialRecommender
     objective: Objective
     loader: TrainingLoader
@@ -98,6 +97,7 @@ class Trainer:
         """
         self.model.to(self.device)
         self.position, checkpoint = self.run.resume_point()
+        self.run.set_aside_after(self.position)
         self.run.forget_after(self.position)
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
@@ -106,24 +106,26 @@ class Trainer:
         if self.position.best >= 0 and not self.run.best_is_good():
             self._move(best=-1.0)
         with stopping() as self.stop:
-            while self.position.stage < len(self.recipe.stages):
-                with self.stop.at_once():
-                    stage = self._prepare_stage(checkpoint)
-                try:
+            stage = None
+            try:
+                while self.position.stage < len(self.recipe.stages):
+                    stage = None  # what was finished is saved already
+                    with self.stop.at_once():
+                        stage = self._prepare_stage(checkpoint)
                     self._train_stage(stage)
-                except Stopped as stop:
+                    checkpoint = None
+                self.stop.check()
+            except Stopped as stop:
+                if stage is not None and stage.number == self.position.stage:
                     self._save_to_resume(stage)
-                    raise Stopped(stop.signal_number, f"{stop}; step {self.position.step:,} is saved in "
-                                  f"{self.run.folder}: the same command goes on from there") from None  # fmt: skip
-                checkpoint = None
+                raise Stopped(stop.signal_number, f"{stop}; step {self.position.step:,} is saved in "
+                              f"{self.run.folder}: the same command goes on from there") from None  # fmt: skip
 
     def _prepare_stage(self, checkpoint: Path | None) -> _Stage:
         """Build what the stage needs, from `checkpoint` if it goes on in the middle."""
         number, recipe = self.position.stage, self.recipe
         config = recipe.stages[number]
         inside = self.position.epoch > 0 or self.position.step_in_epoch > 0
-        if config.start == "best" and not inside and self.position.best >= 0:
-            load_weights(self.model, self.run.best)
         for name, parameter in self.model.named_parameters():
             frozen = config.user_tier == "frozen" and name.startswith(("user_encoder.", "fusion."))
             parameter.requires_grad_(name in self.trainable and not frozen)
@@ -146,9 +148,8 @@ class Trainer:
             load_optimizer(optimizer, checkpoint / _OPTIMIZER)
             if average is not None:
                 average.load(load_file(checkpoint / _AVERAGE))
-        alarm = Alarm(self.position.skipped)
-        objective = self.objective(config)
-        return _Stage(number, config, max_history, model, objective, loader, optimizer, average, alarm)
+        alarm = Alarm(self.position.skipped, self.position.collapsed, self.position.masked)
+        return _Stage(number, config, model, self.objective(config), loader, optimizer, average, alarm)
 
     def _train_stage(self, stage: _Stage) -> None:
         config, steps = stage.config, stage.loader.steps_per_epoch
@@ -170,7 +171,12 @@ class Trainer:
                     self._save_to_resume(stage)
         if stage.average is not None:
             stage.average.load_into_module()
-        self._move(stage=stage.number + 1, epoch=0, step_in_epoch=0, validations_since_best=0, skipped=0)
+        following = self.recipe.stages[stage.number + 1 :]
+        if following and following[0].start == "best":
+            load_weights(self.model, self.run.best)  # before saving: the next stage may come to replace the best
+        self._move(
+            stage=stage.number + 1, epoch=0, step_in_epoch=0, validations_since_best=0, skipped=0, collapsed=0, masked=0
+        )
         self._save_to_resume(None)
 
     def _train_epoch(self, stage: _Stage, advance: Progress) -> None:
@@ -224,7 +230,7 @@ class Trainer:
                 numbers["spike"] = True
         else:
             numbers["skipped"] = True
-            self._move(skipped=stage.alarm.skipped)
+        self._move(skipped=stage.alarm.skipped, collapsed=stage.alarm.collapsed, masked=stage.alarm.masked)
         stage.optimizer.zero_grad()
         rates = {"learning_rate": stage.optimizer.param_groups[-1]["lr"]}
         return {"loss": loss, "gradient_norm": norm} | rates | numbers
@@ -262,7 +268,7 @@ class Trainer:
             raise TrainingError("the item embeddings are no longer finite: lower learning_rate")
         scorer = ModelScorer(
             stage.model, table,
-            max_history=stage.max_history, device=self.device, precision=self.recipe.precision,
+            max_history=self.recipe.model.max_history, device=self.device, precision=self.recipe.precision,
         )  # fmt: skip
         cutoff = int(self.recipe.select_by.partition("@")[2])
         return mean_metrics(ExactRetriever(scorer), self.dataset, self.split, "validation", also=cutoff)

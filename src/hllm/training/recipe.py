@@ -36,7 +36,8 @@ class StageConfig(Config):
     objective: Literal["next-item", "masked-item"] = "next-item"
     """"masked-item" hides items and asks for them, for user tiers that read both ways (BERT4Rec)."""
     max_history: int | None = Field(default=None, ge=1)
-    """Most items of a history that this stage reads. None: model.max_history, which is the limit."""
+    """Most items of a history that this stage trains on. None: model.max_history, which is the limit and what
+    validations read, as serving does."""
     epochs: int = Field(default=1, ge=0)
     """Passes over the training windows. 0: the model is validated and kept as it is."""
     batch_size: int = Field(default=64, ge=1)

@@ -33,6 +33,10 @@ class Position(Config):
     """In this stage."""
     skipped: int = 0
     """Steps of this stage that were not finite."""
+    collapsed: int = 0
+    """Last steps in a row whose item embeddings had collapsed."""
+    masked: int = 0
+    """Last steps in a row whose negatives were mostly masked."""
 
 
 Listener = Callable[[dict[str, Any]], None]
@@ -70,6 +74,14 @@ class Run:
         for left in folder.glob(".step-*"):  # what a killed writer left is cleared, or put back
             artifacts.recover(folder / left.name.split(".")[1])
         return sorted(folder.glob("step-*"))
+
+    def set_aside_after(self, position: Position) -> None:
+        """Rename checkpoints newer than the one that training goes on from: they are damaged."""
+        for path in self.checkpoints():
+            if path > self.checkpoint(position.step):
+                aside = path.with_name(f"damaged-{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
 
     def forget_checkpoints(self, keep: int) -> None:
         """Remove all but the last `keep` checkpoints; the best one is not among them."""
@@ -182,7 +194,10 @@ class Run:
         """Drop events of steps, and of a validation, that a resumed run does again."""
 
         def is_done(event: dict[str, Any]) -> bool:
-            waits = event["event"] == "validation" and position.step_in_epoch > 0
+            begun = position.epoch == position.step_in_epoch == 0  # so a validation at this step was the last stage's
+            waits = event["event"] == "validation" and (
+                position.step_in_epoch > 0 or (begun and event["stage"] >= position.stage)
+            )
             return bool(event["step"] < position.step or (event["step"] == position.step and not waits))
 
         kept = [event for event in self.events() if is_done(event)]

@@ -69,7 +69,7 @@ def cached(
         states.append(_random_state())
         with torch.no_grad(), autocast():
             embedded.append(model.item_encoder(batch.items[part]))
-    items = torch.cat(embedded).requires_grad_()
+    items = torch.cat(embedded).float().requires_grad_()  # gradients of many parts add up here
     outcomes = []
     for start in range(0, len(batch.mask), size):
         between()
@@ -85,7 +85,7 @@ def cached(
         with autocast():
             again = model.item_encoder(batch.items[part])
         if again.requires_grad:
-            again.backward(items.grad[part])
+            again.backward(items.grad[part].to(again.dtype))
     _set_random_state(after)
     return _corrected(model, outcomes, count), items.detach()
 
