@@ -71,17 +71,15 @@ def draws(number: int, args: argparse.Namespace) -> list[Draw]:
     """Draw batches; the first ones are the same whatever their number."""
     rng = np.random.default_rng(1)
     popularity = (1 + rng.permutation(ITEMS)) ** -0.9
-    popularity /= popularity.sum()
     sampler = NegativeSampler(NegativesConfig(kind="pooled", num_sampled=args.negatives), popularity, args.batch)
     made = []
     for _ in range(number):
-        lengths = np.floor(5 * rng.random(args.batch) ** (-1 / 1.4)).clip(max=POSITIONS + 1).astype(int)
-        if args.histories == "full":
-            lengths[:] = POSITIONS + 1
-        windows = [rng.choice(ITEMS, size=n, replace=False, p=popularity) for n in lengths]
+        shortest = 5 if args.histories == "power-law" else POSITIONS + 1
+        lengths = (shortest * rng.random(args.batch) ** (-1 / 1.4)).clip(max=POSITIONS + 1).astype(int)
+        windows = [rng.choice(ITEMS, size=n, replace=False, p=popularity / popularity.sum()) for n in lengths]
         filled = np.empty((args.batch, POSITIONS + 1), dtype=np.int64)
         for row, window in zip(filled, windows, strict=True):
-            others = np.setdiff1d(np.arange(ITEMS), window)
+            others = np.setdiff1d(np.arange(ITEMS), window)  # a user's own items are no padding
             row[:] = np.concatenate([rng.choice(others, size=len(row) - len(window)), window])
         real = np.arange(POSITIONS, -1, -1) < lengths[:, None]
         made.append(Draw(windows, sampler.draw(windows, rng), filled, real))
@@ -91,7 +89,7 @@ def draws(number: int, args: argparse.Namespace) -> list[Draw]:
 class Baseline(nn.Module):
     """Two causal LMs with their heads, over padded texts."""
 
-    def __init__(self, item: Any, user: Any, item_token: Tensor, texts: TokenCache, *, lean: bool) -> None:
+    def __init__(self, item: Any, user: Any, item_token: Any, texts: TokenCache, *, lean: bool) -> None:
         super().__init__()
         self.item, self.user, self.lean = item, user, lean
         self.item_token = nn.Parameter(item_token.detach().clone())  # (1, dim)
@@ -101,13 +99,11 @@ class Baseline(nn.Module):
         for row, start, length in zip(self.texts, texts.offsets, texts.lengths, strict=False):
             row[:length] = torch.from_numpy(texts.tokens[start : start + length])
 
-    def run(self, lm: Any, embeddings: Tensor, mask: Tensor | None) -> Tensor:
+    def run(self, lm: Any, embeddings: Tensor, mask: Tensor | None) -> Any:
         """Return the last hidden states."""
         if self.lean:
-            states: Tensor = lm.model(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
-            return states
-        last: Tensor = lm(inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True).hidden_states[-1]
-        return last
+            return lm.model(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+        return lm(inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True).hidden_states[-1]
 
     def encode(self, items: np.ndarray) -> Tensor:
         """Return the items' embeddings."""
@@ -164,7 +160,6 @@ def main() -> None:
     (item, user), causal_lms = backbones(args)
     texts = catalogue(item.config.vocab_size)
     encoder = TextItemEncoder(item, args.hidden, pooling="item", whiten=False, train_word_embeddings=True)
-    assert encoder.item_token is not None
     baseline = Baseline(*causal_lms, encoder.item_token, texts, lean=args.lean)
     model = SequentialRecommender(encoder, UserLLM(user))
     print(f"hidden {args.hidden}, {args.layers} layers, vocabulary {item.config.vocab_size}, batch {args.batch}, fp32")
@@ -189,38 +184,34 @@ def count_tokens(steps: list[Draw], texts: TokenCache) -> None:
     with torch.no_grad():
         for draw in steps:
             encoder(collate(draw, texts).items)
-    lengths = texts.lengths + 1
     distinct = [np.unique(np.concatenate([*draw.windows, draw.negatives.shared])) for draw in steps]
+    lengths = texts.lengths + 1  # with [ITEM]
     needed = sum(int(lengths[items].sum()) for items in distinct)
     assert encoder.tokens_needed == needed
     encoded = [np.concatenate([draw.filled.ravel(), draw.negatives.shared]) for draw in steps]
-    tokens = {
-        "padded": sum(len(items) for items in encoded) * int(lengths.max()),
-        "the same without text padding": sum(int(lengths[items].sum()) for items in encoded),
-        "ours": encoder.tokens_computed,
-        "needed": needed,
-    }
+    padded = sum(len(items) for items in encoded) * int(lengths.max())
+    unpadded = sum(int(lengths[items].sum()) for items in encoded)
+    tokens = {"padded": padded, "unpadded": unpadded, "ours": encoder.tokens_computed, "needed": needed}
     real = np.mean([draw.real.mean() for draw in steps])
     print(f"{len(steps)} steps: {real:.0%} of window positions real, {lengths.mean():.1f} tokens an item")
-    once = np.mean([len(items) for items in distinct])
-    print(f"  items a step: {len(encoded[0]):,} in the baseline, {once:,.0f} distinct")
+    print(f"  items a step: {len(encoded[0]):,} in the baseline, {np.mean([len(d) for d in distinct]):,.0f} distinct")
     for name, total in tokens.items():
         print(f"  tokens a step, {name}: {total / len(steps):,.0f}, {total / needed:.3f} of those needed")
 
 
 def measure(steps: list[Draw], model: SequentialRecommender, baseline: Baseline, texts: TokenCache) -> None:
     """Compare the losses, and print the times."""
-    objective = NextItem(LossConfig(), ITEMS)
-    encoder = model.item_encoder
+    objective, encoder = NextItem(LossConfig(), ITEMS), model.item_encoder
+
+    def ours(draw: Draw) -> Tensor:
+        return accumulate(model, objective, [collate(draw, texts)], nullcontext, between=lambda: None)[0].loss
+
     sides: dict[str, Callable[[Draw], Tensor]] = {
         "unpadded": lambda draw: baseline.step(draw, lambda items: encoder(item_batch(items, texts))),
         "padded": lambda draw: baseline.step(draw, baseline.encode),
-        "ours": lambda draw: (
-            accumulate(model, objective, [collate(draw, texts)], nullcontext, between=lambda: None)[0].loss
-        ),
+        "ours": ours,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    worst = 0.0
+    seconds, worst = {name: list[float]() for name in sides}, 0.0
     for turn, draw in enumerate(steps):
         losses = {}
         for name, run in sides.items():
@@ -247,8 +238,7 @@ def compare_gradients(model: Any, baseline: Baseline) -> None:
     for ours, theirs in ((model.item_encoder, baseline.item), (model.user_encoder, baseline.user)):
         others = dict(theirs.model.named_parameters())
         pairs += [(weight, others[name]) for name, weight in ours.backbone.network.named_parameters()]
-    for ours, theirs in pairs:
-        assert (ours.grad - theirs.grad).norm() <= 1e-4 * theirs.grad.norm()
+    assert all((ours.grad - theirs.grad).norm() <= 1e-4 * theirs.grad.norm() for ours, theirs in pairs)
 
 
 def span(values: list[float]) -> str:
