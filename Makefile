@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo smoke test check format network clean
+.PHONY: demo smoke test check format slow network clean
 
 demo: $(VENV)/.demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
@@ -24,6 +24,9 @@ check: format test
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+slow: $(VENV)/.dev
+	$(BIN)/pytest -q -m slow
 
 network: $(VENV)/.dev
 	$(BIN)/pytest -q -m network
