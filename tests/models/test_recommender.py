@@ -78,11 +78,14 @@ def test_an_id_model_cannot_read_text():
         id_model().item_encoder(item_batch(np.array([1, -1]), None))
 
 
-def test_histories_of_like_length_go_together_and_come_back_in_their_order():
-    """Against one pass over everything; and what is computed is at most twice what is real, but for the shortest."""
+@pytest.mark.parametrize(
+    ("lengths", "passes"),
+    [([1, 6, 2, 1, 1, 2, 1], [4 * 1, 2 * 2, 1 * 6]), ([1, 6, 2, 5, 3, 6, 1], [7 * 6])],
+)
+def test_histories_of_like_length_go_together_and_come_back_in_their_order(lengths, passes):
+    """Against one pass over everything: 14 of 42 positions instead of all; where little is saved, one pass."""
     model = id_model()
-    lengths = torch.tensor([1, 6, 2, 5, 3, 6, 1])
-    mask = torch.arange(6) < lengths[:, None]
+    mask = torch.arange(6) < torch.tensor(lengths)[:, None]
     given = history_of(torch.randn(7, 6, 8), mask)
     computed = []
     forward = model.user_encoder.forward
@@ -92,5 +95,4 @@ def test_histories_of_like_length_go_together_and_come_back_in_their_order():
         plain = forward(given)
     assert torch.allclose(ours[mask], plain[mask], atol=1e-6)
     assert ours.shape == plain.shape
-    assert sum(computed) == 2 * 1 + 2 * 1 + 3 * 1 + 6 * 3, "lengths 1, 1 | 2 | 3 | 5, 6, 6"
-    assert sum(computed) < 2 * int(lengths.sum()) < mask.numel() + 10
+    assert computed == passes

@@ -54,7 +54,7 @@ def test_the_first_item_of_a_window_is_context_and_what_is_masked_is_hidden(mode
     model.user_encoder.forward = lambda history: states.append(history) or forward(history)
     ask(model, items, batch, LAST)
     rows = {4: [5, 3, 5, None], 2: [3, None], 5: [1, 2, 4, 6, None]}
-    for history in states:  # like lengths together, so one window each
+    for history in states:
         for row, length in enumerate(history.mask.sum(1).tolist()):
             for position, item in enumerate(rows.pop(length)):
                 expected = model.user_encoder.mask_vector if item is None else model.item_encoder.embedding.weight[item]
