@@ -114,7 +114,7 @@ def test_a_line_of_metrics_cut_off_by_a_kill_does_not_block_the_run(tmp_path, tr
     with run.metrics.open("a") as file:
         file.write('{"event": "st')
     assert run.events() == whole
-    run.forget_after(Position(step=3))
+    run.forget_after(Position(epoch=1, step=3))
     assert run.events() == [event for event in whole if event["step"] <= 3]
     assert 0 < len(run.events()) < len(whole)
 
