@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hllm.errors import ConfigError
-from hllm.losses import Contrast, LossConfig, bce, contrast, gbce, gbce_exponent, info_nce, sampled_softmax
+from hllm.losses import Contrast, LossConfig, contrast, gbce_exponent, info_nce
 
 FIXTURES = Path(__file__).parent / "parity" / "fixtures"
 NUM_ITEMS = 40
@@ -307,9 +307,10 @@ def test_log_q_of_certain_draws_changes_nothing():
 def test_bce_against_a_hand_worked_value():
     """Logits: positive 1, negatives 0 and -2: (ln(1 + e⁻¹) + ln 2 + ln(1 + e⁻²)) / 3."""
     items = torch.tensor([unit(60), unit(90), unit(180)])
-    result = bce(
-        torch.tensor([unit(0)]), items[:1], items, torch.tensor([1, 2]), positive_ids=torch.tensor([0]), scale=2.0
-    )
+    result = contrast(
+        LossConfig(kind="bce"), torch.tensor([unit(0)]), items[:1], items, torch.tensor([1, 2]),
+        positive_ids=torch.tensor([0]), scale=2.0,
+    )  # fmt: skip
     expected = (math.log(1 + math.exp(-1)) + math.log(2) + math.log(1 + math.exp(-2))) / 3
     assert result.loss.item() == pytest.approx(expected, abs=1e-6)
 
@@ -317,9 +318,9 @@ def test_bce_against_a_hand_worked_value():
 def test_gbce_against_the_papers_formula():
     """As above with σ(1)^β, β = α(t(1 - 1/α) + 1/α) for 2 negatives of 11 items: α = .2, t = .75, so β = .4."""
     items = torch.tensor([unit(60), unit(90), unit(180)])
-    result = gbce(
-        torch.tensor([unit(0)]), items[:1], items, torch.tensor([[1, 2]]),
-        positive_ids=torch.tensor([0]), scale=2.0, num_items=11, calibration=0.75,
+    result = contrast(
+        LossConfig(kind="gbce", calibration=0.75), torch.tensor([unit(0)]), items[:1], items, torch.tensor([[1, 2]]),
+        positive_ids=torch.tensor([0]), scale=2.0, num_items=11,
     )  # fmt: skip
     probability = (1 / (1 + math.exp(-1))) ** 0.4
     expected = (-math.log(probability) + math.log(2) + math.log(1 + math.exp(-2))) / 3
@@ -395,11 +396,11 @@ def test_equal_inputs_give_equal_bits(layout):
 def test_frozen_items_and_evaluation_need_no_gradients():
     (user, items, _), targets, negatives, _ = world(OWN)
     common = {"positive_ids": targets, "scale": 3.0}
-    frozen = sampled_softmax(user, items.detach()[targets], items.detach(), negatives, **common)
-    full = sampled_softmax(user, items[targets], items, negatives, **common)
+    frozen = contrast(LossConfig(), user, items.detach()[targets], items.detach(), negatives, **common)
+    full = contrast(LossConfig(), user, items[targets], items, negatives, **common)
     torch.testing.assert_close(gradients(frozen.loss, [user]), gradients(full.loss, [user]), rtol=0, atol=0)
     with torch.no_grad():
-        assert not sampled_softmax(user, items[targets], items, negatives, **common).loss.requires_grad
+        assert not contrast(LossConfig(), user, items[targets], items, negatives, **common).loss.requires_grad
 
 
 def test_a_loss_whose_inputs_are_missing_says_which():
@@ -462,5 +463,5 @@ def test_the_cosine_mask_gives_the_references_sasrec_loss():
     shared = contrast(config, user, items[targets], items, arrays["neg_items"].flatten(), **common)
     assert_reference(shared, arrays, 42)
     assert gradients(shared.loss, [log_scale])[0].item() == pytest.approx(5.401347637176514, rel=1e-4)
-    own = sampled_softmax(user, items[targets], items, arrays["neg_items_per_position"][valid], mask="cosine", **common)
+    own = contrast(config, user, items[targets], items, arrays["neg_items_per_position"][valid], **common)
     assert_reference(own, arrays, 5, prefix="per_position_")

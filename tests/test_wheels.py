@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hllm import artifacts
-from hllm.errors import ConfigError, FetchError, StorageError
+from hllm.errors import ConfigError, FetchError, HllmWarning, StorageError
 from hllm.wheels import Wheel, fetch_wheel
 
 from .test_artifacts import disk_of
@@ -64,11 +64,29 @@ def test_a_wheel_becomes_a_directory_once(index, tmp_path):
     assert list((tmp_path / "home" / ".downloads").rglob("*.whl")) == []
 
 
-def test_a_damaged_copy_is_found_when_asked_for_again(index, tmp_path):
+def test_a_damaged_copy_is_said_and_fetched_again(index, tmp_path):
     fetch(wheel(index), tmp_path / "thing")
     (tmp_path / "thing" / "a.bin").write_bytes(PAYLOAD[:-1])
-    with pytest.raises(FetchError, match=r"a\.bin is damaged: .* Remove .*thing and fetch again"):
+    with pytest.warns(HllmWarning, match=r"a\.bin is damaged: .* It is fetched again"):
+        assert fetch(wheel(index), tmp_path / "thing") is True
+    assert (tmp_path / "thing" / "a.bin").read_bytes() == PAYLOAD
+
+
+def test_a_copy_in_another_releases_format_is_said_and_fetched_again(index, tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(artifacts, "FORMAT_VERSION", 1)
         fetch(wheel(index), tmp_path / "thing")
+    with pytest.warns(HllmWarning, match="has format version 1, this hllm reads 2"):
+        assert fetch(wheel(index), tmp_path / "thing") is True
+    assert fetch(wheel(index), tmp_path / "thing") is False
+
+
+def test_a_damaged_copy_stays_where_nothing_can_be_fetched(index, tmp_path):
+    fetch(wheel(index), tmp_path / "thing")
+    (tmp_path / "thing" / "a.bin").write_bytes(PAYLOAD[:-1])
+    with pytest.warns(HllmWarning), pytest.raises(FetchError, match="cannot be reached"):
+        fetch(wheel(index, requirement="other-data==1.0"), tmp_path / "thing")
+    assert (tmp_path / "thing" / "a.bin").read_bytes() == PAYLOAD[:-1]
 
 
 def test_a_failure_after_the_download_does_not_download_again(index, tmp_path):

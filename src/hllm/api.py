@@ -110,7 +110,10 @@ class Recommender:
         to_resume = [path.name for path in self.run.checkpoints()[:-1]]
         with artifacts.writing(target, "run", {}) as folder:
             shutil.copytree(
-                self.run.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", *to_resume)
+                self.run.folder,
+                folder,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns(".*", "damaged-*", *to_resume),
             )
 
     @property

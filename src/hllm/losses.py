@@ -117,9 +117,17 @@ def contrast(
 ) -> Contrast:
     """Return the loss that `config` names; `info_nce` says what is common to all.
 
-    `negatives` and `positive_ids` are rows of `items`: k negatives for each query, or negatives that all share.
+    `negatives` and `positive_ids` are rows of `items`: negatives that all share, or k for each query, which are
+    gathered for a chunk of queries at a time (a sampled softmax for each position).
+
+    "bce" is the mean of -ln σ(positive logit) and of -ln(1 - σ(logit)) of each negative left; without negatives the
+    first remains. "gbce" is the same with the positive's probability to the power `gbce_exponent`.
+
     `log_q` is used if `config` says so. `num_items`, the size of the catalogue, is needed by "gbce".
     Raises ValueError if `config` needs one of them and it is None.
+
+    Source: SASRec, arXiv:1808.09781, section III-E, for "bce"; the mean over k negatives, and "gbce", as in gSASRec,
+    arXiv:2308.07192.
     """
     if config.log_q and log_q is None:
         raise ValueError("loss.log_q = true, but log_q is None: pass the log of each item's expected count")
@@ -135,85 +143,6 @@ def contrast(
         user, positive, items, scale, similarity, positive_ids=positive_ids, negative_ids=ids, rows=rows, log_q=log_q,
         threshold=config.cosine_threshold if config.mask == "cosine" else None, exponent=exponent, count=count,
         chunk_size=chunk_size,
-    )  # fmt: skip
-
-
-def sampled_softmax(
-    user: Float[Tensor, "query dim"],
-    positive: Float[Tensor, "query dim"],
-    items: Float[Tensor, "item dim"],
-    negatives: Int[Tensor, "query k"],
-    *,
-    positive_ids: Int[Tensor, " query"],
-    scale: Float[Tensor, ""] | float,
-    similarity: Similarity = "cosine",
-    mask: Mask = "id",
-    cosine_threshold: float = 0.99,
-    log_q: Float[Tensor, " item"] | None = None,
-    count: int | None = None,
-    chunk_size: int | None = None,
-) -> Contrast:
-    """Return `info_nce` with k negatives of each query's own; they and `positive_ids` are rows of `items`.
-
-    The negatives' embeddings are gathered for a chunk of queries at a time.
-    """
-    config = LossConfig(mask=mask, cosine_threshold=cosine_threshold, log_q=log_q is not None)
-    return contrast(
-        config, user, positive, items, negatives, positive_ids=positive_ids, scale=scale, similarity=similarity,
-        log_q=log_q, count=count, chunk_size=chunk_size,
-    )  # fmt: skip
-
-
-def bce(
-    user: Float[Tensor, "query dim"],
-    positive: Float[Tensor, "query dim"],
-    items: Float[Tensor, "item dim"],
-    negatives: Int[Tensor, "query k"] | Int[Tensor, " negative"],
-    *,
-    positive_ids: Int[Tensor, " query"],
-    scale: Float[Tensor, ""] | float,
-    similarity: Similarity = "cosine",
-    mask: Mask = "id",
-    cosine_threshold: float = 0.99,
-    count: int | None = None,
-    chunk_size: int | None = None,
-) -> Contrast:
-    """Binary cross-entropy: the mean of -ln σ(positive logit) and of -ln(1 - σ(logit)) of each negative left.
-
-    Negatives are rows of `items`, each query's own or shared by all. Without negatives -ln σ(positive) remains.
-
-    Source: SASRec, arXiv:1808.09781, section III-E; the mean over k negatives as in gSASRec, arXiv:2308.07192.
-    """
-    return contrast(
-        LossConfig(kind="bce", mask=mask, cosine_threshold=cosine_threshold), user, positive, items, negatives,
-        positive_ids=positive_ids, scale=scale, similarity=similarity, count=count, chunk_size=chunk_size,
-    )  # fmt: skip
-
-
-def gbce(
-    user: Float[Tensor, "query dim"],
-    positive: Float[Tensor, "query dim"],
-    items: Float[Tensor, "item dim"],
-    negatives: Int[Tensor, "query k"] | Int[Tensor, " negative"],
-    *,
-    positive_ids: Int[Tensor, " query"],
-    num_items: int,
-    calibration: float = 0.75,
-    scale: Float[Tensor, ""] | float,
-    similarity: Similarity = "cosine",
-    mask: Mask = "id",
-    cosine_threshold: float = 0.99,
-    count: int | None = None,
-    chunk_size: int | None = None,
-) -> Contrast:
-    """Return `bce` with the positive's probability to the power `gbce_exponent`.
-
-    Source: gSASRec, arXiv:2308.07192, equation of gBCE.
-    """
-    config = LossConfig(kind="gbce", mask=mask, cosine_threshold=cosine_threshold, calibration=calibration)
-    return contrast(
-        config, user, positive, items, negatives, positive_ids=positive_ids, scale=scale, similarity=similarity,
-        num_items=num_items, count=count, chunk_size=chunk_size,
     )  # fmt: skip
 
 

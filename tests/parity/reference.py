@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hllm.data.batch import ItemBatch
-from hllm.losses import info_nce, sampled_softmax
+from hllm.losses import LossConfig, contrast, info_nce
 from hllm.models.recommender import SequentialRecommender
 
 from ..conftest import history_of
@@ -108,9 +108,9 @@ def check_losses(reference: Reference, model: SequentialRecommender) -> None:
     users, targets = users_at_valid(reference, model)
     items = catalogue(model)
     own = reference.at_valid(reference.inputs["neg_items_per_position"])
-    result = sampled_softmax(
-        users, items[targets], items, own, positive_ids=targets, scale=model.scale, mask="cosine"
-    )  # fmt: skip
+    result = contrast(
+        LossConfig(mask="cosine"), users, items[targets], items, own, positive_ids=targets, scale=model.scale
+    )
     assert result.loss.item() == pytest.approx(reference.outputs["per_position_loss"].item(), abs=1e-5)
 
 

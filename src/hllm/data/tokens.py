@@ -1,5 +1,6 @@
 """The TokenCache: every item's token ids, made once, memory-mapped, never tokenised again."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from hllm import artifacts
-from hllm.errors import CheckpointError
+from hllm.errors import CheckpointError, HllmWarning
 from hllm.progress import progress
 
 KIND = "tokens"
@@ -48,8 +49,8 @@ def token_cache(path: Path, texts: Sequence[str], tokenize: Tokenize, *, tokeniz
         try:
             if artifacts.verify(path, KIND).details["source"] == source:
                 return _open(path)
-        except CheckpointError:
-            pass  # damaged: it is made again below, from the texts at hand
+        except CheckpointError as error:
+            warnings.warn(f"{error}. The tokens are made again from the texts", HllmWarning, stacklevel=2)
     with artifacts.writing(path, KIND, {"source": source, "num_items": len(texts)}) as folder:
         lengths: list[int] = []
         with (folder / "tokens.bin").open("wb") as file, progress("tokenise", len(texts)) as advance:

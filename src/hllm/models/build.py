@@ -9,12 +9,13 @@ from pydantic import Field, model_validator
 from hllm.config import Config
 from hllm.data.loader import WindowConfig
 from hllm.errors import ConfigError
+from hllm.losses import Similarity
 from hllm.models.backbone import Backbone, load_backbone
 from hllm.models.fusion import Fusion, InputsConfig
 from hllm.models.item.ids import IdItemConfig, IdItemEncoder
 from hllm.models.item.text import TextItemConfig, TextItemEncoder
 from hllm.models.lora import add_lora
-from hllm.models.recommender import SequentialRecommender, Similarity
+from hllm.models.recommender import SequentialRecommender
 from hllm.models.sources import resolve_backbone, resolve_shape
 from hllm.models.tiers import ItemEncoder, UserEncoder
 from hllm.models.user.bert4rec import BERT4Rec, BERT4RecConfig

@@ -1,7 +1,6 @@
 """SequentialRecommender: an item tier and a user tier. HLLM is the case where both are language models."""
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hllm.data.batch import SequenceBatch
+from hllm.losses import Similarity
 from hllm.models.fusion import Fusion
 from hllm.models.tiers import History, ItemEncoder, UserEncoder, by_length
 
 MAX_SCALE = 100.0
-
-Similarity = Literal["cosine", "dot"]
 
 
 class SequentialRecommender(nn.Module):

@@ -61,7 +61,7 @@ def by_length(encoder: UserEncoder, history: History) -> Float[Tensor, "batch po
 
     Lengths are grouped by powers of two: at least half of what is computed is real. Values behind the end of a
     history are 0. Where this would save less than half of the positions, everything is run at once: a CPU builds
-    kernels for each new shape. With 6 items at the mean and 50 at most, 4 of 5 positions are saved.
+    kernels for each new shape. Amazon Beauty in batches of 256, 6 items at the mean and 50 at most: 85 % are saved.
     """
     lengths = history.mask.sum(-1).tolist()
     groups: dict[int, list[int]] = {}

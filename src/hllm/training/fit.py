@@ -1,5 +1,6 @@
 """From two tables and a recipe to a finished run on disk; picks up a run that was stopped."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from hllm.data.tables import Table
 from hllm.data.tokens import TokenCache, token_cache
 from hllm.embedding.encode import encode_catalogue
 from hllm.embedding.table import ItemEmbeddingTable
-from hllm.errors import CheckpointError, ConfigError, DataError, TrainingError
+from hllm.errors import CheckpointError, ConfigError, DataError, HllmWarning, TrainingError
 from hllm.models.backbone import load_tokenizer
 from hllm.models.build import build_model
 from hllm.models.checkpoint import load_checkpoint
@@ -110,8 +111,8 @@ def embed_catalogue(run: Run, dataset: Dataset, recipe: Recipe) -> None:
         try:
             ItemEmbeddingTable.load(run.table, checkpoint=checkpoint)
             return
-        except CheckpointError:
-            pass  # of an earlier best checkpoint, or damaged: it is made again below
+        except CheckpointError as error:  # damaged, or of an earlier best checkpoint
+            warnings.warn(f"{error}. They are made again", HllmWarning, stacklevel=2)
     model, config, _ = load_checkpoint(run.best)
     tokens = None
     if config.item.kind == "llm":
