@@ -59,7 +59,13 @@ class Split:
 
     def train_counts(self, dataset: Dataset) -> Int[np.ndarray, " item"]:
         """Return how often each item occurs in the training interactions."""
-        return np.bincount(dataset.item_index[self.in_training(dataset)], minlength=dataset.num_items)
+        return np.bincount(self.training_log(dataset)[1], minlength=dataset.num_items)
+
+    def training_log(self, dataset: Dataset) -> tuple[Int[np.ndarray, " event"], Int[np.ndarray, " event"]]:
+        """Return user_index and item_index of every training interaction; a user's stand together, oldest first."""
+        inside = self.in_training(dataset)
+        users = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+        return users[inside], dataset.item_index[inside]
 
     def in_training(self, dataset: Dataset) -> Bool[np.ndarray, " interaction"]:
         """Return which interactions are for training."""
