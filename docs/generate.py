@@ -51,7 +51,9 @@ Parameters, operations and memory are estimates by the same code, from published
 long as `prompt.max_tokens` allows: real texts are shorter, and cheaper. Memory is that of one step on a GPU in bf16.
 Hours are those of one H200 ({H200_FLOPS / 1e12:.0f} TFLOP/s in products of matrices) at {{efficiency:.0%}} of its rate.
 What a recipe needs and `hllm` cannot fetch is in **bold**; a dry run says where to put it. A result is what was
-measured with this code, by the command in `recipes/results.toml`; where there is none, nothing was.
+measured with this code, by the command in `recipes/results.toml`; where there is none, nothing was. Protocol: each
+user's last item of the test part, the full catalogue ranked without what the user had seen, ties shared, one seed, 95 %
+intervals over users ([how](evaluation.md)).
 
 The paper is HLLM, [arXiv 2409.12740](https://arxiv.org/abs/2409.12740). Its tables 13 and 14 are of data that are not
 public.

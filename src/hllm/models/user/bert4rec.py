@@ -33,6 +33,8 @@ class BERT4RecConfig(Config):
     """Layer norm of what attention and feed-forward nets read ("pre"), or of the sums behind them ("post")."""
     positions: Literal["start", "end"] = "start"
     """Whether learnt position vectors are counted from the oldest or from the latest item read."""
+    input_norm: bool = True
+    """Layer norm of item plus position vectors, before the first block, as in BERT."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "BERT4RecConfig":
@@ -63,10 +65,12 @@ class BERT4Rec(UserEncoder):
         inner: int = 4,
         norm: Norm = "pre",
         positions: Literal["start", "end"] = "start",
+        input_norm: bool = True,
     ) -> None:
         super().__init__()
         self.mask_vector = nn.Parameter(torch.randn(dim) * 0.02)
         self.positions = LearntPositions(max_history + 1, dim, count_from=positions)
+        self.input_norm = nn.LayerNorm(dim) if input_norm else nn.Identity()
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             TransformerBlock(dim, num_heads, causal=False, dropout=dropout, inner=inner, norm=norm)
@@ -82,7 +86,7 @@ class BERT4Rec(UserEncoder):
     @override
     def forward(self, history: History) -> Float[Tensor, "batch position dim"]:
         """Encode the history as given, up to max_history + 1 items; what is not masked sees itself."""
-        states = self.dropout(history.embeddings + self.positions(history.mask))
+        states = self.dropout(self.input_norm(history.embeddings + self.positions(history.mask)))
         for block in self.blocks:
             states = block(states, history.mask)
         encoded: Tensor = self.output(states)
