@@ -1,6 +1,7 @@
 """`hllm data describe`."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,13 +154,13 @@ def _prompt(recipe: "Recipe") -> tuple["PromptConfig", str | None]:
 
 
 def _of_tables(
-    wanted: _Wanted, chosen: dict[str, object], tokenizer: str | None, max_length: int | None
+    wanted: _Wanted, chosen: Mapping[str, object], tokenizer: str | None, max_length: int | None
 ) -> "Description":
     from hllm.data.describe_tables import describe_tables
     from hllm.data.schema import DataConfig
     from hllm.data.sources.catalog import locate
 
-    data = DataConfig.from_dict(wanted.data.model_dump() | chosen, where="options") if chosen else wanted.data
+    data = DataConfig.from_dict({**wanted.data.model_dump(), **chosen}, where="options") if chosen else wanted.data
     tables = locate(data, wanted.base)
     if tokenizer is not None or wanted.tokenizer is None:
         counter = _counter(tokenizer, Path.cwd(), max_length, wanted.prompt)

@@ -59,8 +59,8 @@ def describe(
 ) -> Description:
     """Describe a dataset; with a split and a tokenizer also what they make of it.
 
-    The order of the interactions' rows changes nothing. Takes a few sorts of the interactions, and renders every
-    item's text once.
+    The order of the rows changes nothing but which items are the first ones, and a split's fingerprint. Takes a few
+    sorts of the interactions, and renders every item's text once.
     """
     texts = render(dataset.items, dataset.text_cols, prompt or PromptConfig())
     counts = np.bincount(dataset.item_index, minlength=dataset.num_items)
@@ -156,7 +156,7 @@ def _histogram(values: Int[np.ndarray, " value"], edges: Sequence[int]) -> Histo
 
 
 def _even_edges(values: Int[np.ndarray, " value"], p99: float) -> list[int]:
-    """Return edges of even bins up to the 99th percentile and of one for the rest; widths are 1, 2, 5, 10, 20, …"""
+    """Return edges of even bins up to the 99th percentile and of one for the rest, of widths like 1, 2, 5, 10, 20."""
     low, high = int(values.min()), int(values.max())
     widths = (step * 10**power for power in range(19) for step in (1, 2, 5))
     width = next(w for w in widths if p99 - low < MAX_BINS * w)
@@ -186,14 +186,11 @@ def _popularity(counts: Int[np.ndarray, " item"]) -> Popularity:
 
 
 def _repeats(dataset: Dataset, pairs: int) -> Repeats:
-    users = _users(dataset)
-    same_user = users[1:] == users[:-1]
-    moments = _num_distinct(users, dataset.item_index, dataset.timestamps)
+    moments = _num_distinct(_users(dataset), dataset.item_index, dataset.timestamps)
     timeless = times_kind(dataset) == "none"
     return Repeats(
         duplicates=0 if timeless else dataset.num_interactions - moments,
         pairs=dataset.num_interactions - pairs,
-        in_a_row=int((same_user & (dataset.item_index[1:] == dataset.item_index[:-1])).sum()),
     )
 
 
@@ -214,11 +211,11 @@ def _times(dataset: Dataset) -> Times:
     as_before = same_user & (times[1:] == times[:-1])
     tied = np.append(as_before, False) | np.insert(as_before, 0, False)
     _, sharing = np.unique(times, return_counts=True)
-    shares = {"tied_within_user": float(tied.mean()), "tied_overall": float(sharing[sharing > 1].sum() / len(times))}
+    within, overall = float(tied.mean()), float(sharing[sharing > 1].sum() / len(times))
     kind = times_kind(dataset)
     unit = dataset.seconds_per_unit
     if kind != "clock" or unit is None:
-        return Times(kind=kind, **shares)
+        return Times(kind=kind, tied_within_user=within, tied_overall=overall)
     gaps = np.diff(times)[same_user]
     seconds = dataset.seconds
     oldest, latest = int(seconds.min()), int(seconds.max())
@@ -230,7 +227,8 @@ def _times(dataset: Dataset) -> Times:
         resolution_s=float(np.gcd.reduce(times - times.min()) * unit),
         median_gap_s=float(np.median(gaps) * unit) if len(gaps) else None,
         by_time=_histogram(seconds, edges.tolist()),
-        **shares,
+        tied_within_user=within,
+        tied_overall=overall,
     )
 
 
@@ -296,7 +294,7 @@ def _token_lengths(texts: Sequence[str], counter: TokenCounter) -> TokenLengths:
     rows = np.arange(len(texts))
     if len(rows) > MAX_TOKENISED:
         rows = np.linspace(0, len(texts) - 1, MAX_TOKENISED).astype(np.int64)
-    lengths = np.array([len(ids) for ids in counter.tokenize([texts[row] for row in rows])], dtype=np.int64)
+    lengths = np.array([len(ids) for ids in counter.tokenize([texts[row] for row in rows.tolist()])], dtype=np.int64)
     beyond: Float[np.ndarray, " item"] = np.maximum(lengths - counter.max_length, 0)
     return TokenLengths(
         tokenizer=counter.name,
@@ -321,4 +319,5 @@ def _split_facts(dataset: Dataset, split: Split) -> SplitFacts:
 
 def _target_rows(dataset: Dataset, positions: Int[np.ndarray, " user"]) -> Int[np.ndarray, " target"]:
     """Return which interactions are targets, from their positions in the users' histories."""
-    return (dataset.offsets[:-1] + positions)[positions != NONE]
+    rows: Int[np.ndarray, " target"] = (dataset.offsets[:-1] + positions)[positions != NONE]
+    return rows

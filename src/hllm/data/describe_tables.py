@@ -47,12 +47,12 @@ def describe_tables(
     dataset = build_dataset(log, known, _forgiving(config))
     faults.append(_items_without_text(known, dataset, config))
 
-    parts, refused = None, ()
+    parts, refused = None, []
     if split is not None:
         try:
             parts = split_dataset(dataset, split)
         except DataError as error:
-            refused = (f"{str(error)[0].upper()}{str(error)[1:]}.",)
+            refused.append(f"{str(error)[0].upper()}{str(error)[1:]}.")
     described = describe(dataset, parts, prompt=prompt, counter=counter).model_copy(
         update={
             "interaction_columns": columns(given, roles),

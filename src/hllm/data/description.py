@@ -88,8 +88,6 @@ class Repeats(Config):
     """Same user, item and time as an earlier one; times that only count positions never agree."""
     pairs: int
     """Same user and item as an earlier one, at any time."""
-    in_a_row: int
-    """Same item as the user's interaction just before."""
 
 
 class Times(Config):

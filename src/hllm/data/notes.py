@@ -25,12 +25,12 @@ def notes(described: Description) -> tuple[str, ...]:
 
 
 def percent(share: float) -> str:
-    """Return a share as a percentage that never rounds to 0 or 100 what is not."""
-    if 0 < share < 0.0001:
-        return "< 0.01 %"
-    if 0.9999 < share < 1:
-        return "> 99.99 %"
-    return f"{100 * share:.1f} %" if 0.0995 <= share < 0.9995 or share in (0, 1) else f"{100 * share:.2f} %"
+    """Return a share as a percentage; what is not 0 or 100 % does not read as such."""
+    if share in (0, 1):
+        return f"{100 * share:.0f} %"
+    if not 1e-6 <= share <= 0.9995:
+        return "< 0.0001 %" if share < 0.5 else "> 99.9 %"
+    return f"{100 * share:.{1 if share >= 0.0995 else 2 if share >= 0.00995 else 4}f} %"
 
 
 def _faults(described: Description) -> Iterator[str]:
@@ -88,8 +88,8 @@ def _items(described: Description) -> Iterator[str]:
         yield f"{texts.empty:,} items have no text: an Item LLM knows nothing about them."
     if texts.id_like:
         yield (
-            f"The text columns {', '.join(map(repr, texts.id_like))} look like ids, which cost tokens and say nothing. Name "
-            "the columns to read with data.text_cols."
+            f"The text columns {', '.join(map(repr, texts.id_like))} look like ids, which cost tokens and say nothing. "
+            "Name the columns to read with data.text_cols."
         )
     if texts.sharing:
         yield (
@@ -111,6 +111,6 @@ def _split(described: Description) -> Iterator[str]:
     split = described.split
     if split and split.leak_share and split.leak_share >= LEAK_WORTH_A_NOTE:
         yield (
-            f"{percent(split.leak_share)} of the training interactions are later than the median test target: under the "
-            f'{split.kind} split a model learns from the future. split.kind = "temporal" has none of this.'
+            f"{percent(split.leak_share)} of the training interactions are later than the median test target: under "
+            f'the {split.kind} split a model learns from the future. split.kind = "temporal" has none of this.'
         )

@@ -29,8 +29,8 @@ def description_text(described: Description) -> str:
         width = max(len(label) for label, _ in rows)
         lines += ["", heading, *(f"  {label:<{width}}  {value}" for label, value in rows)]
     lines += ["", "Columns", *_aligned(("table", "column", "type", "read as", "filled"), _column_rows(described))]
-    rows = [(name, *_quantiles(spread)) for name, spread in _distributions(described)]
-    lines += ["", "Distributions", *_aligned(("", *_QUANTILES), rows, right=True)]
+    spreads = [(name, *_quantiles(spread)) for name, spread in _distributions(described)]
+    lines += ["", "Distributions", *_aligned(("", *_QUANTILES), spreads, right=True)]
     for bars in _all_bars(described):
         width = max(map(len, bars.labels))
         lines += ["", bars.title]
@@ -124,7 +124,6 @@ def _facts(described: Description) -> Iterator[tuple[str, Rows]]:
         [
             ("same user, item and time", _share(repeats.duplicates, total, "interactions")),
             ("same user and item", _share(repeats.pairs, total, "interactions")),
-            ("same item twice in a row", _share(repeats.in_a_row, total, "interactions")),
         ],
     )
     yield (
