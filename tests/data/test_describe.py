@@ -313,6 +313,8 @@ def test_a_stored_dataset_is_described_without_its_tables(log, hats, tmp_path, d
     differing = {"interaction_columns", "faults", "notes"}
     assert again.model_dump(exclude=differing) == described.model_dump(exclude=differing)
     assert (again.interaction_columns, again.faults) == ((), ())
+    for notes in (described.notes, again.notes):
+        assert sum("no text" in note for note in notes) == 1, "said once, by the fault or by itself"
 
 
 def test_a_description_survives_json(described):

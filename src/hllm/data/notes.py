@@ -84,7 +84,7 @@ def _items(described: Description) -> Iterator[str]:
             f"{never:,} of {described.num_items:,} items have no interaction. They are ranked like all others; "
             'data.items_without_interactions = "drop" leaves them out.'
         )
-    if texts.empty:
+    if texts.empty and not described.faults:  # which would have named them
         yield f"{texts.empty:,} items have no text: an Item LLM knows nothing about them."
     if texts.id_like:
         yield (
