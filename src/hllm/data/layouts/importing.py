@@ -105,8 +105,8 @@ def _write(tables: Tables, folder: Path, scratch: Path) -> list[str]:
     tables.items.select(first).sink_parquet(every)
     ids = pl.scan_parquet(every).select("item_id").with_row_index("row").collect()
     missing = ids.filter(pl.col("item_id").is_null() | (pl.col("item_id").cast(pl.String) == ""))["row"]
-    kept = ids.unique("item_id", keep=tables.keep, maintain_order=True)
-    kept = kept.filter(~pl.col("row").is_in(missing.implode()))["row"]
+    one_each = ids.unique("item_id", keep=tables.keep, maintain_order=True)["row"]
+    kept = one_each.filter(~one_each.is_in(missing.implode()))
     notes = []
     if len(missing):
         notes.append(f"{len(missing):,} rows of the items have no id and were left out")
