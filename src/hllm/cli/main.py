@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from hllm.cli import describe, fetch, import_checkpoint, recommend, run, tune
+from hllm.cli import describe, fetch, import_checkpoint, import_data, recommend, run, tune
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
 
 EXIT_FAILURE = 1
@@ -30,6 +30,9 @@ app.add_typer(model_app, name="model")
 
 data_app.command("fetch", short_help="Download a data set once.")(fetch.data)
 data_app.command("describe", short_help="What is in a data set, before training.")(describe.describe)
+data_app.command("import", short_help="Any common layout, or two tables.", help=import_data.HELP)(
+    import_data.import_data
+)
 model_app.command("fetch", short_help="Download a model once.")(fetch.model)
 app.command("train", short_help="Train the model of a recipe; a stopped run goes on.")(run.train)
 app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)

@@ -1,34 +1,67 @@
-"""Read a table of interactions or items from CSV, TSV, Parquet or a data frame, ids exactly as given."""
+"""Read tables of interactions and items from CSV, TSV, JSON lines, Parquet or a data frame, ids exactly as given.
 
+Each text kind may be compressed (.gz, .zst). A path may be a glob or a directory of Parquet parts.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from polars.exceptions import PolarsError
 
+from hllm.data.files import find_fault, find_files, kind_of, scan_file
 from hllm.errors import DataError, nearest
 
 Table = pl.DataFrame | Path | str | Any
-"""A polars or pandas data frame, or the path of a .csv, .tsv or .parquet file."""
+"""A polars or pandas data frame, or the path of one or many files that `read_table` reads."""
 
 
 def read_table(source: Table, *, name: str) -> pl.DataFrame:
     """Return `source` as a polars frame. CSV and TSV columns are read as text, so that id "007" stays "007".
 
-    `name` says in errors which table is meant. Raises DataError for a missing, empty or unreadable source.
+    Lists of texts or integers become text, joined by ", ". `name` says in errors which table is meant. Raises DataError
+    for a missing, empty or unreadable source, with the file and, where it can be found, the line.
     """
-    if isinstance(source, str | Path):
-        frame = _read_file(Path(source), name)
-        place = str(source)
-    elif isinstance(source, pl.DataFrame):
-        frame, place = source, f"the {name} frame"
-    elif type(source).__module__.split(".")[0] == "pandas":
-        frame, place = pl.from_pandas(source), f"the {name} frame"
-    else:
-        raise DataError(f"{name}: expected a path, or a polars or pandas frame, found {type(source).__name__}")
+    with explained(source, name=name):
+        frame = scan_table(source, name=name).collect()
     if frame.is_empty():
+        place = str(source) if isinstance(source, str | Path) else f"the {name} frame"
         raise DataError(f"{place} is empty: it has {frame.width} columns and no rows; {name} need at least one row")
     return frame
+
+
+def scan_table(source: Table, *, name: str) -> pl.LazyFrame:
+    """Return `source` as `read_table` would, but lazily, for tables larger than memory.
+
+    Only headers are checked here. Collect it inside `explained(source, name=name)`, so that what is found wrong further
+    down is a DataError too; a table without rows is not an error.
+    """
+    if isinstance(source, str | Path):
+        with explained(source, name=name):
+            return _flat(_scan_files(find_files(source, name=name), name))
+    if isinstance(source, pl.DataFrame):
+        return _flat(source.lazy())
+    if type(source).__module__.split(".")[0] == "pandas":
+        return _flat(pl.from_pandas(source).lazy())
+    raise DataError(f"{name}: expected a path, or a polars or pandas frame, found {type(source).__name__}")
+
+
+@contextmanager
+def explained(source: Table, *, name: str) -> Iterator[None]:
+    """Turn the errors of reading `source` into DataError; for files it names the one, and looks for the line."""
+    try:
+        yield
+    except (PolarsError, OSError, EOFError, UnicodeDecodeError) as error:
+        if not isinstance(source, str | Path):
+            raise
+        files = find_files(source, name=name)
+        for file in files:
+            if fault := find_fault(file):
+                raise DataError(f"{file}, {fault}") from None
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{source} cannot be read as {kind_of(files[0])[1:].upper()}: {reason}") from None
 
 
 def require_columns(frame: pl.DataFrame, wanted: dict[str, str], *, name: str) -> None:
@@ -42,20 +75,51 @@ def require_columns(frame: pl.DataFrame, wanted: dict[str, str], *, name: str) -
             )
 
 
-def _read_file(path: Path, name: str) -> pl.DataFrame:
-    if not path.is_file():
-        raise DataError(f"{name}: there is no file {path}")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty: it has no bytes; {name} need a header and at least one row")
-    try:
-        match path.suffix.lower():
-            case ".parquet":
-                return pl.read_parquet(path)
-            case ".csv":
-                return pl.read_csv(path, infer_schema=False)
-            case ".tsv":
-                return pl.read_csv(path, infer_schema=False, separator="\t", quote_char=None)
-    except (PolarsError, OSError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}") from None
-    raise DataError(f"{path}: unknown kind of file {path.suffix!r}; expected .csv, .tsv or .parquet")
+def _scan_files(files: list[Path], name: str) -> pl.LazyFrame:
+    """Return the files one after another; DataError if the columns of one differ from those of the first."""
+    scans = [scan_file(file) for file in files]
+    if len(files) == 1:
+        return scans[0]
+    schemas = [scan.collect_schema() for scan in scans]
+    loose = kind_of(files[0]) in (".jsonl", ".ndjson")  # a field that no line of a file has is no column of it
+    for file, schema in zip(files[1:], schemas[1:], strict=True):
+        if problem := _difference(schemas[0], schema, loose=loose):
+            raise DataError(
+                f"{name}: {file} differs from {files[0]}: {problem}. Files of one table need the same columns: "
+                "correct the file, or name fewer files"
+            )
+    if loose:
+        return pl.concat(scans, how="diagonal_relaxed")
+    return pl.concat([scan.select(schemas[0].names()) for scan in scans])
+
+
+def _difference(first: dict[str, Any], other: dict[str, Any], *, loose: bool) -> str:
+    if not loose and (missing := [c for c in first if c not in other]):
+        return f"it has no column {missing[0]!r}{nearest(missing[0], other)}"
+    if not loose and (extra := [c for c in other if c not in first]):
+        return f"it has a column {extra[0]!r} more"
+    for column, kind in other.items():
+        old = first.get(column, kind)
+        if kind != old and not (loose and pl.Null in (kind, old)):
+            return f"column {column!r} is {kind}, not {old}"
+    return ""
+
+
+def _flat(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the frame with lists of texts or integers as text; vectors of numbers and records stay as they are."""
+    lists = {name: kind for name, kind in frame.collect_schema().items() if _is_list_of_texts(kind)}
+    return frame.with_columns(_as_text(pl.col(name), kind).alias(name) for name, kind in lists.items())
+
+
+def _is_list_of_texts(kind: Any) -> bool:
+    inner = kind
+    while isinstance(inner, pl.List):
+        inner = inner.inner
+    return isinstance(kind, pl.List) and (inner == pl.String or inner == pl.Null or inner.is_integer())
+
+
+def _as_text(value: pl.Expr, kind: Any) -> pl.Expr:
+    if not isinstance(kind, pl.List):
+        return value.cast(pl.String)
+    parts = value.list.eval(_as_text(pl.element(), kind.inner))
+    return parts.list.drop_nulls().list.join(", ")

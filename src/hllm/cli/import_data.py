@@ -1,0 +1,58 @@
+"""`hllm data import`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from hllm.data.layouts.catalog import LAYOUTS
+
+HELP = (
+    "Turn a public data set, or any two tables, into interactions.parquet and items.parquet with the default "
+    "columns.\n\n"
+    "Prints the [data] table for a recipe. The directory is written whole or not at all; what the layout knows of an "
+    "interaction (rating, action, session, price) is kept as a column.\n\n"
+    "hllm data import movielens-1m ml-1m --out data/ml-1m\n\n"
+    "hllm data import table . --interactions 'clicks-*.csv.gz' --items goods.jsonl --user-col visitor --item-col sku "
+    "--time-col at --text-cols name,brand --out data/shop\n\n"
+    "Layouts, and the files expected in PATH:\n\n"
+    + "\n\n".join(f"{name}: {layout.about}" for name, layout in LAYOUTS.items())
+)
+
+
+def import_data(
+    layout: str = typer.Argument(help="One of the layouts above."),
+    path: Path = typer.Argument(help="The folder with its files."),
+    out: Path = typer.Option(..., "--out", help="The directory to write; it must not exist."),
+    interactions: Path | None = typer.Option(None, "--interactions", help="Which file, if PATH has several."),
+    items: Path | None = typer.Option(None, "--items", help="Which file, if PATH has several."),
+    user_col: str = typer.Option("user_id", "--user-col", help="table, recbole: column that names the user."),
+    item_col: str = typer.Option("item_id", "--item-col", help="table, recbole: column that names the item."),
+    items_item_col: str | None = typer.Option(
+        None, "--items-item-col", help="Column that names the item in the items, if it is called differently there."
+    ),
+    time_col: str = typer.Option(
+        "timestamp", "--time-col", help="Column of the time: a number or date. '': the file's order is the order."
+    ),
+    action_col: str | None = typer.Option(None, "--action-col", help="Column of what the user did, such as click."),
+    text_cols: str | None = typer.Option(
+        None, "--text-cols", help="Columns that describe an item, between commas; default: every text column."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+) -> None:
+    """See HELP."""
+    from hllm.data.layouts.importing import import_layout
+    from hllm.data.layouts.layout import Columns
+
+    text = tuple(name.strip() for name in text_cols.split(",")) if text_cols is not None else None
+    columns = Columns(user_col, item_col, time_col, action_col, items_item_col, text)
+    done = import_layout(layout, path, out=out, interactions=interactions, items=items, columns=columns)
+    if as_json:
+        shown: dict[str, Any] = vars(done) | {"folder": str(done.folder), "notes": list(done.notes)}
+        typer.echo(json.dumps(shown, ensure_ascii=False))
+        return
+    typer.echo(f"{out}: {done.num_users:,} users, {done.num_items:,} items, {done.num_interactions:,} interactions")
+    for note in done.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(f"\n{done.toml()}")

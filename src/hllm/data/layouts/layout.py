@@ -1,0 +1,97 @@
+"""What a reader of a layout is given, and what it returns."""
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from hllm.errors import DataError
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The caller's column names, for layouts that do not fix them."""
+
+    user: str = "user_id"
+    item: str = "item_id"
+    time: str = "timestamp"
+    """ "": the file's order is the order."""
+    action: str | None = None
+    items_item: str | None = None
+    """What the items table calls the item, if not `item`."""
+    text: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to import."""
+
+    folder: Path
+    interactions: Path | None
+    """A file of `folder` or elsewhere, where the caller has chosen one."""
+    items: Path | None
+    scratch: Path
+    """An empty directory for intermediate files; it is removed after the import."""
+    columns: Columns = field(default_factory=Columns)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a reader makes of a source."""
+
+    interactions: pl.LazyFrame
+    """Columns user_id, item_id, timestamp, and what else the layout knows of an interaction."""
+    items: pl.LazyFrame
+    """Column item_id, and what describes the item; an id may stand more than once."""
+    files: tuple[Path, ...]
+    """The files that were read."""
+    text_cols: tuple[str, ...]
+    """Columns of `items` worth reading, the most telling first."""
+    time_unit: Literal["s", "ms", "us", "none"] = "s"
+    action_col: str | None = None
+    unknown_items: Literal["drop", "keep"] = "drop"
+    """What to suggest where interactions name items that `items` lacks."""
+    keep: Literal["first", "last"] = "first"
+    """Which of several rows of one item counts."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """More keys of a recipe's `[data]` table that suit this layout."""
+    extra: dict[str, pl.LazyFrame] = field(default_factory=dict)
+    """More tables to write, by name."""
+    notes: tuple[str, ...] = ()
+    """What a person should know: what was assumed, left out or found odd."""
+
+
+def find(
+    source: Source, which: Literal["interactions", "items"], patterns: Sequence[str], *, but_not: Sequence[str] = ()
+) -> Path:
+    """Return the one file of the folder whose name fits a pattern, or the one that the caller has chosen.
+
+    Raises DataError if there is none, or more than one.
+    """
+    chosen = source.interactions if which == "interactions" else source.items
+    if chosen is not None:
+        if not chosen.is_file():
+            raise DataError(f"{which}: there is no file {chosen}")
+        return chosen
+    found = matching(source.folder, patterns, but_not=but_not)
+    wanted = " or ".join(patterns)
+    if not found:
+        here = sorted(p.name for p in source.folder.glob("[!.]*"))
+        holds = f"it holds {', '.join(here[:6])}{' …' if len(here) > 6 else ''}" if here else "it is empty or not there"
+        raise DataError(f"{which}: no file in {source.folder} is called {wanted}; {holds}. Name it with --{which} FILE")
+    if len(found) > 1:
+        names = ", ".join(str(p.relative_to(source.folder)) for p in found)
+        raise DataError(
+            f"{which}: {len(found)} files in {source.folder} could be meant: {names}. Name one with --{which} FILE"
+        )
+    return found[0]
+
+
+def matching(folder: Path, patterns: Sequence[str], *, but_not: Sequence[str] = ()) -> list[Path]:
+    """Return the files of the folder whose names fit one of `patterns` and none of `but_not`, sorted."""
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    hidden = {p for p in found if any(part.startswith(".") for part in p.relative_to(folder).parts)}
+    return sorted(p for p in found - hidden if not any(fnmatch.fnmatchcase(p.name, pattern) for pattern in but_not))

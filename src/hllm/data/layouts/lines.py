@@ -1,0 +1,237 @@
+"""Files of one record a line, read in bounded memory: JSON, Python literals, and fields between separators."""
+
+import ast
+import gzip
+import io
+import json
+import re
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hllm.data.files import open_bytes
+from hllm.errors import DataError, first_few
+from hllm.progress import Progress, progress
+
+_BATCH = 50_000
+_UNIT_BYTES = 1 << 20
+Record = dict[str, Any]
+
+
+def convert(
+    path: Path, to: Path, schema: Mapping[str, Any], row: Callable[[Record], tuple[Any, ...] | None]
+) -> tuple[pl.LazyFrame, int]:
+    """Turn every record of a file of JSON or Python-literal lines into a row of the Parquet file `to`.
+
+    `row` returns the values of `schema`, or None to leave the record out, or raises ValueError for what cannot be
+    right. Returns the table and the number of records left out. Raises DataError with file and line. Only a batch of
+    rows is in memory at once.
+    """
+    batch: list[tuple[Any, ...]] = []
+    left_out = number = 0
+    total = max(1, path.stat().st_size // _UNIT_BYTES)
+    with (
+        pq.ParquetWriter(to, pl.DataFrame(schema=schema).to_arrow().schema) as writer,
+        progress(f"{path.name}, MiB", total) as advance,
+        path.open("rb") as raw,
+        _decompressed(raw, path) as file,
+        warnings.catch_warnings(),
+    ):
+        for category in (SyntaxWarning, DeprecationWarning):  # Python literals with escapes such as "\d"
+            warnings.simplefilter("ignore", category)
+        shown = 0
+        for number, line in enumerate(_lines(file, path), start=1):
+            if not line.strip():
+                continue
+            try:
+                values = row(parse(line))
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: {error}") from None
+            if values is None:
+                left_out += 1
+            else:
+                batch.append(values)
+            if len(batch) == _BATCH:
+                _write(writer, batch, schema)
+                shown = _show(advance, raw.tell(), shown, total, number)
+        _write(writer, batch, schema)
+        advance(total - shown, f"{number:,} lines")
+    return pl.scan_parquet(to), left_out
+
+
+def parse(line: bytes) -> Record:
+    """Return the record that a line of JSON, or of a Python literal, spells; nothing in it is ever run.
+
+    Raises ValueError for anything but a dict with text for keys.
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text: byte 0x{line[error.start]:02x} at position {error.start + 1}") from None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as json_error:
+        try:
+            value = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise ValueError(
+                f"neither JSON ({json_error.msg} at position {json_error.pos + 1}) nor a Python literal: "
+                f"{text.strip()[:60]!r}. Correct or remove the line"
+            ) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a record {{…}}, found {text.strip()[:60]!r}")
+    return value
+
+
+def scan_delimited(path: Path, separator: str, columns: Sequence[str], *, scratch: Path, header: bool) -> pl.LazyFrame:
+    """Return a file of `separator`-delimited fields as text columns of these names; quotes mean nothing.
+
+    Text that is not UTF-8 is read as Latin-1, as in the older MovieLens sets. Raises DataError with the first line
+    that has another number of fields.
+    """
+    lines = pl.scan_csv(
+        _as_utf8(path, scratch), has_header=False, skip_lines=int(header), separator="\x1f", quote_char=None,
+        infer_schema=False, new_columns=["line"], row_index_name="number", row_index_offset=1 + int(header),
+    ).filter(pl.col("line").str.strip_chars() != "")  # fmt: skip
+    parts = pl.col("line").str.split(separator)
+    bad = lines.filter(parts.list.len() != len(columns)).head(1).collect(engine="streaming")
+    if len(bad):
+        number, line = bad.row(0)
+        raise DataError(
+            f"{path}, line {number}: found {line.count(separator) + 1} fields between {separator!r}, expected "
+            f"{len(columns)}: {', '.join(columns)}. The line is {line[:60]!r}"
+        )
+    return lines.select(parts.list.get(n).alias(name) for n, name in enumerate(columns))
+
+
+def first_line(path: Path) -> str:
+    """Return the first line of a text file, without its end."""
+    with open_bytes(path) as file:
+        return file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
+
+
+def typed(frame: pl.LazyFrame, types: Mapping[str, Any], *, path: Path) -> pl.LazyFrame:
+    """Return the frame with these columns as these types; DataError names the first row where that cannot be.
+
+    Text columns must not be empty.
+    """
+    for name, kind in types.items():
+        wrong = pl.col(name).cast(kind, strict=False).is_null() | (pl.col(name).cast(pl.String) == "")
+        bad = frame.select(name).with_row_index("row").filter(wrong).head(1).collect(engine="streaming")
+        if len(bad):
+            row, value = bad.row(0)
+            expected = "some text" if kind == pl.String else "a whole number" if kind == pl.Int64 else "a number"
+            raise DataError(
+                f"{path}, data row {row + 1}: {name} is {value!r}, expected {expected}. Correct or remove the row"
+            )
+    return frame.with_columns(pl.col(name).cast(kind) for name, kind in types.items())
+
+
+def numbered(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the frame with the number of the row, from 0, as its timestamp, in place of one that it may have."""
+    rows = frame.drop("timestamp", strict=False).with_row_index("timestamp")
+    return rows.with_columns(pl.col("timestamp").cast(pl.Int64))
+
+
+def text(record: Record, *keys: str) -> str:
+    """Return the first of `keys` that holds text or a number, as text; ValueError if none does."""
+    for key in keys:
+        value = record.get(key)
+        if isinstance(value, str | int) and str(value).strip():
+            return str(value)
+    raise ValueError(f"the record has no {' or '.join(map(repr, keys))}; it has {first_few(record, 8)}")
+
+
+def whole(record: Record, key: str) -> int:
+    """Return a whole number, such as a time; ValueError for anything else."""
+    value = record.get(key)
+    if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError(f"{key!r} is {value!r}, expected a whole number")
+    return int(value)
+
+
+def number(record: Record, key: str) -> float | None:
+    """Return a number, None if there is none; ValueError for anything else."""
+    value = record.get(key)
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{key!r} is {value!r}, expected a number") from None
+
+
+def price(value: object) -> float | None:
+    """Return a price such as 4.99 or "$1,004.99"; None for ranges and words, of which no one number can be made."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    plain = str(value).strip().removeprefix("$").replace(",", "")
+    return float(plain) if re.fullmatch(r"\d+(\.\d+)?", plain) else None
+
+
+def joined(value: object, separator: str) -> str | None:
+    """Return a text as it is and a list's texts joined, empty ones left out; None if nothing is left."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    return separator.join(p.strip() for p in parts if isinstance(p, str) and p.strip()) or None
+
+
+def _write(writer: pq.ParquetWriter, batch: list[tuple[Any, ...]], schema: Mapping[str, Any]) -> None:
+    if batch:
+        table = pl.DataFrame(batch, schema=dict(schema), orient="row").to_arrow()
+        writer.write_table(table.cast(writer.schema))
+        batch.clear()
+
+
+def _show(advance: Progress, position: int, shown: int, total: int, lines: int) -> int:
+    done = min(position // _UNIT_BYTES, total - 1)
+    advance(done - shown, f"{lines:,} lines")
+    return done
+
+
+def _lines(file: Any, path: Path) -> Iterator[bytes]:
+    number = 0
+    try:
+        for line in file:
+            number += 1
+            yield line
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(
+            f"{path}, after line {number}: the compressed data is damaged ({error}). Download the file again"
+        ) from None
+
+
+def _decompressed(raw: Any, path: Path) -> Any:
+    """Return the file to read lines from; `raw` tells how far that is."""
+    match path.suffix.lower():
+        case ".gz":
+            return gzip.GzipFile(fileobj=raw)
+        case ".zst":
+            return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw), "zstd"))
+    return raw
+
+
+def _as_utf8(path: Path, scratch: Path) -> Path:
+    """Return the file itself if it is UTF-8, or a copy that is, of what was Latin-1."""
+    try:
+        with open_bytes(path) as file:
+            for line in file:
+                line.decode()
+        return path
+    except (EOFError, OSError) as error:
+        raise DataError(f"{path}: the compressed data is damaged ({error}). Download the file again") from None
+    except UnicodeDecodeError:
+        copy = scratch / f"{path.name}.utf-8"
+        with open_bytes(path) as file, copy.open("wb") as out:
+            for line in file:
+                out.write(line.decode("latin-1").encode())
+        return copy
