@@ -77,8 +77,9 @@ def test_training_windows_and_their_times(world, recipe, reference_item, cut, ke
     """Ours leaves out windows of one item, which contribute no loss."""
     dataset, split = world
     config = WindowConfig(max_history=recipe.model.max_history, windows=cut)
+    items, seconds = dataset.item_index[split.training], dataset.seconds[split.training]
     ours = sorted(
-        (dataset.item_ids[dataset.item_index[start:end]].to_list(), dataset.seconds[start:end].tolist())
+        (dataset.item_ids[items[start:end]].to_list(), seconds[start:end].tolist())
         for start, end in training_windows(dataset, split, config)
     )
     size = config.max_history + 1

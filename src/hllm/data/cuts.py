@@ -77,7 +77,7 @@ def hold_out_users(dataset: Dataset, shares: tuple[float, float], min_length: in
     training = np.ones(dataset.num_users, dtype=bool)
     training[validation] = training[test] = False
     last = dataset.offsets[1:] - 1
-    return np.repeat(training, lengths), np.sort(last[validation]), np.sort(last[test])
+    return np.repeat(training, lengths), last[validation], last[test]
 
 
 def hold_out_items(dataset: Dataset, shares: tuple[float, float], targets: Targets, seed: int) -> Parts:
@@ -140,10 +140,10 @@ def _choose(dataset: Dataset, among: Mask, targets: Targets, seed: int, part: st
 
 
 def _drawn(ids: pl.Series, shares: tuple[float, ...], seed: int, purpose: str) -> list[Int[np.ndarray, " _"]]:
-    """Return rows of as many of the ids as each share says, at least one; no id twice."""
+    """Return the rows, ascending, of as many of the ids as each share says, at least one; no id twice."""
     order = np.argsort(fractions_of(_text(ids), seed, purpose), kind="stable")
     ends = np.cumsum([max(1, round(share * len(ids))) for share in shares])
-    return np.split(order, ends)[: len(shares)]
+    return [np.sort(rows) for rows in np.split(order, ends)[: len(shares)]]
 
 
 def _text(ids: pl.Series) -> list[str]:
