@@ -164,10 +164,10 @@ def test_no_batch_holds_an_interaction_that_is_not_for_training(options, kind):
 
 
 def test_what_stands_on_both_sides_of_a_held_out_item_are_neighbours():
-    log = pl.DataFrame([("u", item, t) for t, item in enumerate("abcdefgh")], schema=["user_id", "item_id", "timestamp"],
-                       orient="row").with_columns(part=pl.Series(["train", "train", "test", "train"] * 2))  # fmt: skip
+    parts = ["", "valid", "train", "test", "test", "", "train", ""]
+    log = pl.DataFrame({"user_id": ["u"] * 8, "item_id": list("abcdefgh"), "timestamp": range(8), "part": parts})
     dataset = build_dataset(log, log.select("item_id", title="item_id"), DataConfig(split_col="part"))
-    split = split_dataset(dataset, SplitConfig(kind="column", validation_values=("train",), training_values=("test",)))
+    split = split_dataset(dataset, SplitConfig(kind="column"))
     batches = TrainingLoader(
         dataset, split, None, windows=WindowConfig(max_history=4), batch_size=5,
         negatives=NegativesConfig(kind="in-batch"), seed=1, stage=0,

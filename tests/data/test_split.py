@@ -471,7 +471,7 @@ def test_a_column_that_cannot_be_read_as_parts_is_explained(world):
         ({"kind": "users", "validation_share": 0.0}, "greater than 0"),
         ({"kind": "temporal", "validation_from": "soon", "test_from": 5}, "'soon' is no date such as 2024-05-31"),
         ({"kind": "temporal", "validation_from": float("inf"), "test_from": 5}, "is no date such as"),
-        ({"kind": "column", "test_values": ["dev"]}, "a value may stand for one part only"),
+        ({"kind": "column", "test_values": ["dev"]}, '"dev" may stand for one part only'),
         ({"kind": "sorted"}, "leave-one-out"),
     ],
 )

@@ -138,6 +138,13 @@ def test_compat_fills_in_what_a_recipe_leaves_out_and_nothing_else(recipe):
     assert not Recipe.from_dict(plain | {"compat": "reference"}, where="test").model.user.relative_bias
 
 
+def test_compat_leaves_the_options_of_another_split_alone(recipe):
+    values = json.loads(recipe.model_dump_json())
+    assert recipe.split.min_length == 2
+    values["split"] = {"kind": "temporal"}
+    assert Recipe.from_dict(values, where="test").split.min_length == 3
+
+
 def test_compat_fills_tables_key_by_key_and_leaves_what_is_wrong_to_be_explained(recipe):
     values = json.loads(recipe.model_dump_json())
     values["stages"] = [{"batch_size": 64, "micro_batch_size": 8, "negatives": {"exclude_own": False}}]

@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from hllm.cli import fetch, import_checkpoint, recommend, run, tune
+from hllm.cli import fetch, import_checkpoint, recommend, run, split, tune
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
 
 EXIT_FAILURE = 1
@@ -23,12 +23,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Public data sets.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
 model_app = typer.Typer(help="Pre-trained language models.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
 
 data_app.command("fetch", short_help="Download a data set once.")(fetch.data)
+data_app.command("split", short_help="How a recipe divides its data.")(split.split)
 model_app.command("fetch", short_help="Download a model once.")(fetch.model)
 app.command("train", short_help="Train the model of a recipe; a stopped run goes on.")(run.train)
 app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)

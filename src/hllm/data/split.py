@@ -91,8 +91,8 @@ class SplitConfig(Config):
                     f'split.{name} has no effect on split.kind = "{self.kind}"; it is for {_quoted(readers)}'
                 )
         values = [*self.training_values, *self.validation_values, *self.test_values]
-        if len(set(values)) < len(values):
-            raise ValueError(f"split: a value may stand for one part only; found {_quoted(values)}")
+        if twice := sorted({value for value in values if values.count(value) > 1}):
+            raise ValueError(f"split: {_quoted(twice)} may stand for one part only, and once, in the lists of values")
         return self
 
     @model_validator(mode="after")
