@@ -1,10 +1,15 @@
 import numpy as np
+import polars as pl
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hllm.data.batch import pad, text_batch
-from hllm.data.loader import TrainingLoader, WindowConfig, training_windows
+from hllm.data.dataset import build_dataset
+from hllm.data.loader import TrainingLoader, WindowConfig, training_windows, windows_of
 from hllm.data.negatives import NegativeSampler, NegativesConfig
+from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
 
 from ..conftest import batch_of
@@ -23,10 +28,11 @@ def loader(dataset, **changed) -> TrainingLoader:
 
 def test_every_training_item_but_a_users_first_is_a_target_exactly_once(dataset):
     split = split_dataset(dataset, SplitConfig())
-    windows = [dataset.item_index[s:e] for s, e in training_windows(dataset, split, WindowConfig(max_history=4))]
+    of_training = dataset.item_index[split.training]
+    windows = [of_training[s:e] for s, e in training_windows(dataset, split, WindowConfig(max_history=4))]
     assert all(2 <= len(window) <= 5 for window in windows)
     targets = sorted(int(i) for window in windows for i in window[1:])
-    expected = sorted(int(i) for u in range(dataset.num_users) for i in dataset.history(u)[: split.train_end[u]][1:])
+    expected = sorted(int(i) for u in range(dataset.num_users) for i in dataset.history(u)[1:-2])
     assert targets == expected
 
 
@@ -65,7 +71,8 @@ def test_only_the_latest_window_or_blocks_that_share_nothing(dataset):
     """User u9 has 15 interactions, 13 of them for training: blocks of 5 drop the oldest 3."""
     split = split_dataset(dataset, SplitConfig())
     user = dataset.users.to_list().index("u9")
-    first, last = int(dataset.offsets[user]), int(dataset.offsets[user]) + 13
+    first = int(dataset.offsets[user]) - 2 * user  # of each user before, two interactions are held out
+    last = first + 13
 
     def of_user(kind):
         windows = training_windows(dataset, split, WindowConfig(max_history=4, windows=kind)).tolist()
@@ -73,6 +80,102 @@ def test_only_the_latest_window_or_blocks_that_share_nothing(dataset):
 
     assert of_user("latest") == [[last - 5, last]]
     assert of_user("blocks") == [[last - 10, last - 5], [last - 5, last]]
+
+
+@pytest.mark.parametrize(
+    ("stride", "windows"),
+    [
+        (None, [[8, 13], [6, 11], [4, 9], [2, 7], [0, 5]]),  # half of 4
+        (1, [[start, start + 5] for start in range(8, -1, -1)]),
+        (3, [[8, 13], [5, 10], [2, 7], [0, 4]]),
+        (4, [[8, 13], [4, 9], [0, 5]]),
+    ],
+)
+def test_strides_are_windows_that_overlap_by_hand(stride, windows):
+    """Of 13 items and 4 + 1 in a window; the last window is the first that holds the oldest item."""
+    config = WindowConfig(max_history=4, windows="strides", window_stride=stride)
+    assert [list(window) for window in windows_of(13, config)] == windows
+    assert windows_of(5, config) == [(0, 5)]
+    assert windows_of(1, config) == []
+
+
+@given(length=st.integers(2, 60), max_history=st.integers(1, 12), stride=st.integers(1, 12))
+def test_with_strides_every_item_but_the_first_is_a_target(length, max_history, stride):
+    stride = min(stride, max_history)
+    windows = windows_of(length, WindowConfig(max_history=max_history, windows="strides", window_stride=stride))
+    assert {i for start, end in windows for i in range(start + 1, end)} == set(range(1, length))
+    assert len(set(windows)) == len(windows)
+    assert all(2 <= end - start <= max_history + 1 for start, end in windows)
+    whole = WindowConfig(max_history=max_history)
+    if stride == max_history:
+        assert windows == windows_of(length, whole)
+
+
+def test_a_stage_that_reads_less_than_the_stride_skips_nothing():
+    config = WindowConfig(max_history=8, windows="strides", window_stride=7).model_copy(update={"max_history": 3})
+    assert windows_of(7, config) == [(3, 7), (0, 4)]
+
+
+def test_strides_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match='window_stride has no effect on windows = "all-targets"'):
+        WindowConfig(window_stride=3)
+    with pytest.raises(ValueError, match="window_stride 5 is beyond max_history 4: some items would be no target"):
+        WindowConfig(max_history=4, windows="strides", window_stride=5)
+
+
+SPLITS = [
+    {},
+    *({"kind": "temporal", "targets": targets} for targets in ("last", "first", "all", "random")),
+    *({"kind": "temporal", "validation": validation} for validation in ("last-training-item", "users")),
+    *({"kind": "ratio", "targets": targets} for targets in ("last", "all")),
+    {"kind": "users", "validation_share": 0.2},
+    *({"kind": "items", "targets": targets} for targets in ("last", "all")),
+    {"kind": "column"},
+]
+
+
+@pytest.mark.parametrize("options", SPLITS, ids=lambda options: "-".join(map(str, options.values())))
+@pytest.mark.parametrize("kind", ["all-targets", "latest", "blocks", "strides"])
+def test_no_batch_holds_an_interaction_that_is_not_for_training(options, kind):
+    """Every interaction is with an item of its own, so that each item of a batch tells where it came from."""
+    log = pl.DataFrame(
+        [
+            {
+                "user_id": u,
+                "item_id": f"{u} {t}",
+                "timestamp": 7 * t + u,
+                "part": ["train", "valid", "test"][(u + t) % 3],
+            }
+            for u in range(12)
+            for t in range(5 + u)
+        ]
+    )
+    dataset = build_dataset(log, log.select("item_id", title="item_id"), DataConfig(split_col="part"))
+    split = split_dataset(dataset, SplitConfig(**options))
+    batches = TrainingLoader(
+        dataset, split, None, windows=WindowConfig(max_history=4, windows=kind), batch_size=5,
+        negatives=NegativesConfig(kind="in-batch"), seed=1, stage=0,
+    )  # fmt: skip
+    found = {int(item) for step in batches.steps(0) for batch in step for item in batch.items.index}
+    users, items = split.training_log(dataset)
+    assert found <= set(items.tolist())
+    if kind in ("all-targets", "strides"):
+        assert found == set(items[np.bincount(users, minlength=12)[users] > 1].tolist()), "and all of those are there"
+
+
+def test_what_stands_on_both_sides_of_a_held_out_item_are_neighbours():
+    parts = ["", "valid", "train", "test", "test", "", "train", ""]
+    log = pl.DataFrame({"user_id": ["u"] * 8, "item_id": list("abcdefgh"), "timestamp": range(8), "part": parts})
+    dataset = build_dataset(log, log.select("item_id", title="item_id"), DataConfig(split_col="part"))
+    split = split_dataset(dataset, SplitConfig(kind="column"))
+    batches = TrainingLoader(
+        dataset, split, None, windows=WindowConfig(max_history=4), batch_size=5,
+        negatives=NegativesConfig(kind="in-batch"), seed=1, stage=0,
+    )  # fmt: skip
+    ((batch,),) = batches.steps(0)
+    index = batch.items.index
+    assert (index[batch.history].tolist(), index[batch.targets].tolist()) == ([[2]], [[6]])
+    assert batch.times.tolist() == [[2]]
 
 
 def test_steps_can_begin_anywhere_in_an_epoch(dataset):

@@ -77,8 +77,9 @@ def test_training_windows_and_their_times(world, recipe, reference_item, cut, ke
     """Ours leaves out windows of one item, which contribute no loss."""
     dataset, split = world
     config = WindowConfig(max_history=recipe.model.max_history, windows=cut)
+    items, seconds = dataset.item_index[split.training], dataset.seconds[split.training]
     ours = sorted(
-        (dataset.item_ids[dataset.item_index[start:end]].to_list(), dataset.seconds[start:end].tolist())
+        (dataset.item_ids[items[start:end]].to_list(), seconds[start:end].tolist())
         for start, end in training_windows(dataset, split, config)
     )
     size = config.max_history + 1
@@ -135,6 +136,13 @@ def test_compat_fills_in_what_a_recipe_leaves_out_and_nothing_else(recipe):
     plain = values | {"compat": "none", "model": {"item": {"kind": "id"}, "user": hstu}, "stages": [{}]}
     assert Recipe.from_dict(plain, where="test").model.user.relative_bias
     assert not Recipe.from_dict(plain | {"compat": "reference"}, where="test").model.user.relative_bias
+
+
+def test_compat_leaves_the_options_of_another_split_alone(recipe):
+    values = json.loads(recipe.model_dump_json())
+    assert recipe.split.min_length == 2
+    values["split"] = {"kind": "temporal"}
+    assert Recipe.from_dict(values, where="test").split.min_length == 3
 
 
 def test_compat_fills_tables_key_by_key_and_leaves_what_is_wrong_to_be_explained(recipe):

@@ -32,7 +32,7 @@ def recipe_of(values: dict) -> Recipe:
     return Recipe.from_dict(values, where="test")
 
 
-@pytest.mark.parametrize("kind", ["all-targets", "latest", "blocks"])
+@pytest.mark.parametrize("kind", ["all-targets", "latest", "blocks", "strides"])
 def test_windows_are_those_of_training(values, tmp_path, dataset, kind):
     facts = gather_facts(recipe_of(values), tmp_path)
     config = WindowConfig(max_history=4, windows=kind)

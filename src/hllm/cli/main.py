@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from hllm.cli import describe, fetch, import_checkpoint, import_data, recommend, run, tune
+from hllm.cli import describe, fetch, import_checkpoint, import_data, recommend, run, split, tune
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
 
 EXIT_FAILURE = 1
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Public data sets.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
 model_app = typer.Typer(help="Pre-trained language models.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
@@ -33,6 +33,7 @@ data_app.command("describe", short_help="What is in a data set, before training.
 data_app.command("import", short_help="Any common layout, or two tables.", help=import_data.HELP)(
     import_data.import_data
 )
+data_app.command("split", short_help="How a recipe divides its data.")(split.split)
 model_app.command("fetch", short_help="Download a model once.")(fetch.model)
 app.command("train", short_help="Train the model of a recipe; a stopped run goes on.")(run.train)
 app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)

@@ -44,6 +44,9 @@ class Dataset:
     action_names: tuple[str, ...]
     offsets: Int[np.ndarray, " users_plus_one"]
     """Where each user's interactions start, and the end of the last one's."""
+    parts: Int[np.ndarray, " interaction"] | None = None
+    """Every interaction's part in the caller's own split, a position in `part_names`; None without such a column."""
+    part_names: tuple[str, ...] = ()
 
     @property
     def num_items(self) -> int:
@@ -97,9 +100,10 @@ class Dataset:
         text = self.items.select(self.item_col, *self.text_cols).write_csv()
         columns = (self.item_index, self.timestamps, self.offsets, self.actions)
         arrays = [a.astype(np.int64).tobytes().hex() for a in columns]
-        return artifacts.fingerprint(
-            [text, self.users.cast(pl.String).to_list(), arrays, self.action_names, self.seconds_per_unit]
-        )
+        values = [text, self.users.cast(pl.String).to_list(), arrays, self.action_names, self.seconds_per_unit]
+        if self.parts is not None:
+            values += [self.parts.astype(np.int64).tobytes().hex(), self.part_names]
+        return artifacts.fingerprint(values)
 
     def item_rows(self, item_ids: Sequence[Any] | pl.Series) -> Int[np.ndarray, " item"]:
         """Return the item_index of each id; DataError counts the unknown ones and shows the first."""
@@ -138,6 +142,7 @@ class Dataset:
             "title_col": self.title_col,
             "seconds_per_unit": self.seconds_per_unit,
             "action_names": list(self.action_names),
+            "part_names": list(self.part_names),
             "fingerprint": self.fingerprint,
             "num_users": self.num_users,
             "num_items": self.num_items,
@@ -146,9 +151,10 @@ class Dataset:
         with artifacts.writing(path, KIND, details) as folder:
             self.items.write_parquet(folder / "items.parquet")
             pl.DataFrame({"user_id": self.users, "end": self.offsets[1:]}).write_parquet(folder / "users.parquet")
-            pl.DataFrame(
-                {"item_index": self.item_index, "timestamp": self.timestamps, "action": self.actions}
-            ).write_parquet(folder / "interactions.parquet")
+            columns = {"item_index": self.item_index, "timestamp": self.timestamps, "action": self.actions}
+            if self.parts is not None:
+                columns["part"] = self.parts
+            pl.DataFrame(columns).write_parquet(folder / "interactions.parquet")
 
     @classmethod
     def load(cls, path: Path) -> "Dataset":
@@ -168,6 +174,8 @@ class Dataset:
             actions=events["action"].to_numpy(),
             action_names=tuple(details["action_names"]),
             offsets=np.concatenate([[0], users["end"].to_numpy()]),
+            parts=events["part"].to_numpy() if "part" in events.columns else None,
+            part_names=tuple(details.get("part_names", ())),
         )
 
 
@@ -184,11 +192,14 @@ def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Data
         wanted["time_col"] = config.time_col
     if config.action_col:
         wanted["action_col"] = config.action_col
+    if config.split_col:
+        wanted["split_col"] = config.split_col
     require_columns(given, wanted, name="interactions")
     checks.reject_null_ids(catalogue, config.item_col, name="items")
     checks.reject_null_ids(given, config.item_col, name="interactions")
     checks.reject_null_ids(given, config.user_col, name="interactions")
-    actions, action_names = _actions(given, config)
+    actions, action_names = _numbered(given, config.action_col)
+    parts, part_names = _numbered(given, config.split_col)
     # Names of our own from here on: the caller's table may have any columns.
     log = pl.DataFrame(
         {
@@ -196,6 +207,7 @@ def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Data
             "item": given[config.item_col],
             "timestamp": as_integers(given[config.time_col]) if config.time_col else np.zeros(len(given), np.int64),
             "action": actions,
+            "part": parts,
         }
     )
     catalogue, log = _agree_on_ids(catalogue, config.item_col, log)
@@ -236,16 +248,18 @@ def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Data
         actions=log["action"].to_numpy(),
         action_names=action_names,
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        parts=log["part"].to_numpy() if config.split_col else None,
+        part_names=part_names,
     )
 
 
-def _actions(given: pl.DataFrame, config: DataConfig) -> tuple[Int[np.ndarray, " interaction"], tuple[str, ...]]:
-    """Number the actions in alphabetical order; a missing one is an action of its own, named ""."""
-    if not config.action_col:
+def _numbered(given: pl.DataFrame, column: str | None) -> tuple[Int[np.ndarray, " interaction"], tuple[str, ...]]:
+    """Number a column's values, such as actions, in alphabetical order; a missing one is a value of its own, ""."""
+    if not column:
         return np.zeros(len(given), dtype=np.int64), ()
-    actions = given[config.action_col].cast(pl.String).fill_null("")
-    names = actions.unique().sort()
-    return names.search_sorted(actions).cast(pl.Int64).to_numpy(), tuple(names)
+    values = given[column].cast(pl.String).fill_null("")
+    names = values.unique().sort()
+    return names.search_sorted(values).cast(pl.Int64).to_numpy(), tuple(names)
 
 
 def _agree_on_ids(catalogue: pl.DataFrame, item_col: str, log: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

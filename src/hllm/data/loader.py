@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hllm.config import Config
 from hllm.data.batch import SequenceBatch, sequence_batch
@@ -21,18 +21,38 @@ class WindowConfig(Config):
 
     max_history: int = Field(default=50, ge=1)
     """Most items the User LLM reads at once: the latest ones when scoring, windows of them when training."""
-    windows: Literal["all-targets", "latest", "blocks"] = "all-targets"
+    windows: Literal["all-targets", "latest", "blocks", "strides"] = "all-targets"
     """How a long history is cut for training. "all-targets": from the latest backwards, neighbours share an item,
     so that every item but the first is a target once. "latest": only the latest window. "blocks": as the HLLM
-    paper's code, windows that share nothing; the oldest items that do not fill one are dropped."""
+    paper's code, windows that share nothing; the oldest items that do not fill one are dropped. "strides": from the
+    latest backwards, each window_stride before the last, until one holds the oldest item; an item is a target once in
+    every window that it is in, but not the window's first."""
+    window_stride: int | None = Field(default=None, ge=1)
+    """"strides" only: items between the ends of neighbouring windows, max_history at most. None: half of
+    max_history."""
+
+    @model_validator(mode="after")
+    def _strides_overlap(self) -> "WindowConfig":
+        if self.window_stride is not None and self.windows != "strides":
+            raise ValueError(f'window_stride has no effect on windows = "{self.windows}"; it is for "strides"')
+        if self.window_stride is not None and self.window_stride > self.max_history:
+            raise ValueError(
+                f"window_stride {self.window_stride} is beyond max_history {self.max_history}: some items would be "
+                "no target"
+            )
+        return self
 
 
 def training_windows(dataset: Dataset, split: Split, config: WindowConfig) -> Int[np.ndarray, "window 2"]:
-    """Return where each training window of at most max_history + 1 items starts and ends among the interactions."""
+    """Return where each training window starts and ends among the training interactions.
+
+    Users one after another, at most max_history + 1 items in a window. Where some of a user's interactions are held
+    out (cold items, say), those on both sides are neighbours.
+    """
     windows = []
-    for user in range(dataset.num_users):
-        first = int(dataset.offsets[user])
-        windows += [(first + start, first + end) for start, end in windows_of(int(split.train_end[user]), config)]
+    lengths = split.training_lengths(dataset)
+    for first, length in zip((np.cumsum(lengths) - lengths).tolist(), lengths.tolist(), strict=True):
+        windows += [(first + start, first + end) for start, end in windows_of(length, config)]
     return np.array(windows, dtype=np.int64).reshape(-1, 2)
 
 
@@ -43,6 +63,10 @@ def windows_of(length: int, config: WindowConfig) -> list[tuple[int, int]]:
         ends = [length]
     elif config.windows == "blocks" and length > size:
         ends = list(range(length, size - 1, -size))
+    elif config.windows == "strides":
+        # A stage may read less than the model's max_history: with a longer stride it would skip items.
+        stride = min(config.window_stride or max(1, config.max_history // 2), config.max_history)
+        ends = [length, *range(length - stride, size - stride, -stride)]
     else:
         ends = list(range(length, 1, -config.max_history))
     return [(max(0, end - size), end) for end in ends if end >= 2]
@@ -65,9 +89,9 @@ class TrainingLoader:
         stage: int,
     ) -> None:
         self.windows = training_windows(dataset, split, windows)
-        self.item_index = dataset.item_index
-        self.times = dataset.seconds_or_zero
-        self.actions = dataset.actions
+        self.item_index = dataset.item_index[split.training]
+        self.times = dataset.seconds_or_zero[split.training]
+        self.actions = dataset.actions[split.training]
         self.tokens = tokens
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size or batch_size

@@ -24,6 +24,8 @@ class DataConfig(Config):
     """Unit of a numeric time_col, since 1970; dates need none. "none": it orders, but is no clock."""
     action_col: str | None = None
     """Column of the interactions that says what the user did, such as "click"; model.inputs.action reads it."""
+    split_col: str | None = None
+    """Column of the interactions that says which part each is in, such as "train"; split.kind = "column" reads it."""
     text_cols: tuple[str, ...] | None = None
     """Columns of the items that describe an item, in the order they are read. None: every text column."""
     title_col: str | None = None

@@ -1,5 +1,8 @@
 """Whatever orders interactions, as integers that sort the same way."""
 
+from datetime import UTC, datetime
+from fractions import Fraction
+
 import polars as pl
 from polars.exceptions import ComputeError
 
@@ -40,6 +43,21 @@ def seconds_per_unit(column: pl.Series, unit: str) -> float | None:
     if size is not None and _reads_as_fractions(column):
         size *= 1e-6
     return size
+
+
+def as_moment(value: str | int | float) -> Fraction:
+    """Return the seconds since 1970 of a number of them or of a date, with or without a time, in UTC unless it says.
+
+    Raises ValueError for what is neither.
+    """
+    try:
+        if not isinstance(value, str):
+            return Fraction(value)
+        date = datetime.fromisoformat(value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{value!r} is no date such as 2024-05-31 or 2024-05-31 12:00:00, and no time") from None
+    since = (date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return Fraction(since.days * 86_400 + since.seconds) + Fraction(since.microseconds, 1_000_000)
 
 
 def _is_dates(column: pl.Series) -> bool:

@@ -36,8 +36,8 @@ class CoOccurrence:
     def __init__(self, dataset: Dataset, split: Split) -> None:
         self.num_items = dataset.num_items
         self.together = _square(dataset, "co-occurrence")
-        for user in range(dataset.num_users):
-            items = np.unique(dataset.history(user)[: split.train_end[user]])
+        for history in _training_histories(dataset, split):
+            items = np.unique(history)
             self.together[np.ix_(items, items)] += 1.0
 
     def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
@@ -55,8 +55,7 @@ class Markov:
     def __init__(self, dataset: Dataset, split: Split) -> None:
         self.num_items = dataset.num_items
         self.follows = _square(dataset, "markov")
-        for user in range(dataset.num_users):
-            items = dataset.history(user)[: split.train_end[user]]
+        for items in _training_histories(dataset, split):
             np.add.at(self.follows, (items[:-1], items[1:]), 1.0)
         counts = split.train_counts(dataset)
         self.popularity = (counts / (1.0 + counts.max())).astype(np.float32)
@@ -73,6 +72,11 @@ BASELINES: dict[str, Callable[[Dataset, Split], Popularity | CoOccurrence | Mark
     "co-occurrence": CoOccurrence,
     "markov": Markov,
 }
+
+
+def _training_histories(dataset: Dataset, split: Split) -> list[Int[np.ndarray, " _"]]:
+    """Return the items of each user's training interactions, oldest first."""
+    return np.split(split.training_log(dataset)[1], np.cumsum(split.training_lengths(dataset))[:-1])
 
 
 def _square(dataset: Dataset, name: str) -> Float[np.ndarray, "item item"]:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from hllm.config import Config
 from hllm.data.dataset import Dataset
-from hllm.data.split import NONE, Split
+from hllm.data.split import Split
 from hllm.evaluation.baselines import cold_items
 from hllm.evaluation.protocol import EvaluationConfig, Protocol, protocol_of
 from hllm.evaluation.statistics import Estimate, bootstrap_means
@@ -31,19 +31,22 @@ class Result(Config):
 
 @dataclass(frozen=True)
 class Queries:
-    """The users of one part with their histories and targets."""
+    """One row for each target of one part; a user with several has several rows."""
 
-    users: np.ndarray
+    users: Int[np.ndarray, " target"]
     histories: Histories
-    targets: np.ndarray
+    """What the user did before the target, all of it."""
+    targets: Int[np.ndarray, " target"]
+    """Item indices."""
+    interactions: Int[np.ndarray, " target"]
+    """Positions of the targets among all interactions."""
 
 
 def queries(dataset: Dataset, split: Split, part: Part) -> Queries:
-    """Return the users that have a target, the target, and everything before it."""
+    """Return every target, whose it is, and everything that user did before it."""
     positions = split.targets(part)
-    users = np.flatnonzero(positions != NONE)
-    ends = dataset.offsets[users] + positions[users]
-    return Queries(users, histories_of(dataset, users, ends), dataset.item_index[ends])
+    users = np.searchsorted(dataset.offsets, positions, side="right") - 1
+    return Queries(users, histories_of(dataset, users, positions), dataset.item_index[positions], positions)
 
 
 def evaluate(

@@ -17,10 +17,10 @@ _MISSING = ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1
 _RECIPE: dict[str, Any] = {
     "seed": 2020,
     "data": {"missing": _MISSING, "unknown_items": "keep", "items_without_text": "keep"},
-    "split": {"min_length": 2},
     "model": {"windows": "blocks"},
     "select_by": "ndcg@200",
 }
+_LEAVE_ONE_OUT = {"min_length": 2}
 _ITEM = {
     "train_word_embeddings": True,
     "prompt": {"prefix": "Compress the following sentence into embedding: ", "separator": "", "strip": False},
@@ -47,6 +47,9 @@ def with_reference_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     filled: dict[str, Any] = _plain(values)
     _fill(filled, _RECIPE)
+    split = filled.setdefault("split", {})
+    if isinstance(split, dict) and split.get("kind", "leave-one-out") == "leave-one-out":
+        _fill(split, _LEAVE_ONE_OUT)
     model = filled.get("model")
     model = model if isinstance(model, dict) else {}
     item, user = model.get("item"), model.get("user")

@@ -113,7 +113,7 @@ def gather_facts(recipe: Recipe, base: Path, *, count: bool = True) -> DataFacts
             pass  # the model is missing, which is said already: its longest text is taken
     split = split_dataset(dataset, recipe.split)
     counts = split.train_counts(dataset)
-    lengths, users = np.unique(split.train_end, return_counts=True)
+    lengths, users = np.unique(split.training_lengths(dataset), return_counts=True)
     return DataFacts(
         name=source or str(recipe.data.interactions),
         counted=True,

@@ -1,0 +1,38 @@
+"""`hllm data split`."""
+
+import json
+from pathlib import Path
+
+import typer
+
+_MEANING = {"training": "training", "validation": "validation", "test": "test", "unused": "none: in histories alone"}
+
+
+def split(
+    recipe: Path = typer.Argument(help="A recipe, such as recipes/demo.toml."),
+    overrides: list[str] = typer.Option(
+        (), "--set", metavar="A.B=VALUE", help='Change one key of the recipe, such as split.kind="users"; repeatable.'
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+) -> None:
+    """Divide a recipe's data as training would, and print how much is in each part; nothing is written."""
+    from hllm.data.dataset import build_dataset
+    from hllm.data.sources.catalog import locate
+    from hllm.data.split import split_dataset
+    from hllm.training.fit import recipe_from
+
+    chosen, base = recipe_from(recipe, overrides)
+    dataset = build_dataset(*locate(chosen.data, base), chosen.data)
+    found = split_dataset(dataset, chosen.split)
+    counts = found.describe(dataset)
+    if as_json:
+        typer.echo(json.dumps({"kind": found.kind, "fingerprint": found.fingerprint, **counts}))
+        return
+    typer.echo(
+        f"split {found.kind} {found.fingerprint[:12]} of {dataset.num_users:,} users, {dataset.num_items:,} items, "
+        f"{dataset.num_interactions:,} interactions\n\n{'part':<25} {'interactions':>12} {'share':>7} {'users':>9}"
+    )
+    for part, meaning in _MEANING.items():
+        users = f"{counts[f'{part}_users']:,}" if f"{part}_users" in counts else ""
+        share = counts[part] / dataset.num_interactions
+        typer.echo(f"{meaning:<25} {counts[part]:>12,} {share:>7.1%} {users:>9}".rstrip())
