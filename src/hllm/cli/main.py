@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from hllm.cli import fetch, import_checkpoint, recommend, run, tune
+from hllm.cli import check, fetch, import_checkpoint, recommend, run, tune
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
 
 EXIT_FAILURE = 1
@@ -29,6 +29,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
 
 data_app.command("fetch", short_help="Download a data set once.")(fetch.data)
+data_app.command("check", short_help="Faults in two tables, before training.")(check.check)
 model_app.command("fetch", short_help="Download a model once.")(fetch.model)
 app.command("train", short_help="Train the model of a recipe; a stopped run goes on.")(run.train)
 app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)

@@ -50,7 +50,7 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """Return a hash of the kind and of every position."""
-        arrays = [a.astype(np.int64).tobytes().hex() for a in (self.train_end, self.validation, self.test)]
+        arrays = [artifacts.digest_of_integers(a) for a in (self.train_end, self.validation, self.test)]
         return artifacts.fingerprint([self.kind, *arrays])
 
     def targets(self, part: Literal["validation", "test"]) -> Int[np.ndarray, " user"]:

@@ -1,0 +1,160 @@
+"""The table of interactions as integers: read in one streaming pass, ids of any length four bytes a row."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Int
+from polars.exceptions import PolarsError
+
+from hllm.data.checks import is_missing
+from hllm.data.schema import DataConfig
+from hllm.data.tables import Table, read_table, require_columns
+from hllm.data.times import as_integers, seconds_per_unit
+from hllm.errors import DataError
+
+MISSING = -1
+
+
+@dataclass(frozen=True)
+class InteractionLog:
+    """Every row of the table, in its order."""
+
+    user: Int[np.ndarray, " interaction"]
+    """A row of `users`; MISSING where there is none."""
+    item: Int[np.ndarray, " interaction"]
+    """A row of `items`; MISSING where there is none."""
+    users: pl.Series
+    items: pl.Series
+    """The caller's ids, each once, in no order."""
+    timestamps: Int[np.ndarray, " interaction"]
+    """As `times.as_integers` makes them; 0 where `no_time`."""
+    no_time: Bool[np.ndarray, " interaction"]
+    """Where the time is missing or cannot be read."""
+    seconds_per_unit: float | None
+    actions: Int[np.ndarray, " interaction"]
+    """A position in `action_names`."""
+    action_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+def scan_interactions(source: Table) -> pl.LazyFrame:
+    """Return the table unread where its format allows it; CSV and TSV columns are text, so that "007" stays "007"."""
+    path = Path(source) if isinstance(source, str | Path) else None
+    if path is not None and path.is_file() and path.stat().st_size:
+        match path.suffix.lower():
+            case ".parquet":
+                return pl.scan_parquet(path)
+            case ".csv":
+                return pl.scan_csv(path, infer_schema=False)
+            case ".tsv":
+                return pl.scan_csv(path, infer_schema=False, separator="\t", quote_char=None)
+    return read_table(source, name="interactions").lazy()
+
+
+def read_log(source: Table, config: DataConfig) -> InteractionLog:
+    """Read the columns that the config names, and no others.
+
+    Needs 4 bytes a row for each id and 8 for the time, besides the distinct ids. If some time is no integer, the
+    times are read once more, as text. Raises DataError for a source that is missing, empty or unreadable, or lacks
+    a column.
+    """
+    table = scan_interactions(source)
+    wanted = {"user_col": config.user_col, "item_col": config.item_col}
+    wanted |= {"time_col": config.time_col} if config.time_col else {}
+    wanted |= {"action_col": config.action_col} if config.action_col else {}
+    place = str(source) if isinstance(source, str | Path) else "the interactions frame"
+    try:
+        schema = table.collect_schema()
+        require_columns(schema.to_frame(), wanted, name="interactions")
+        given = _collect(table, config)
+        if given.is_empty():
+            raise DataError(
+                f"{place} is empty: it has {len(schema)} columns and no rows; interactions need at least one row"
+            )
+        times = _times(table, given, config)
+    except (PolarsError, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{place} cannot be read: {str(error).strip().splitlines()[0]}") from None
+    user, users = _numbered(given["user"])
+    item, items = _numbered(given["item"])
+    actions, action_names = _actions(given)
+    unit = seconds_per_unit(times, config.time_unit) if config.time_col else None
+    stamps = as_integers(times) if config.time_col else times
+    return InteractionLog(
+        user=user,
+        item=item,
+        users=users,
+        items=items,
+        timestamps=stamps.fill_null(0).to_numpy(),
+        no_time=stamps.is_null().to_numpy(),
+        seconds_per_unit=unit,
+        actions=actions,
+        action_names=action_names,
+    )
+
+
+def texts_of_times(source: Table, config: DataConfig, rows: Int[np.ndarray, " row"]) -> tuple[str | None, ...]:
+    """Return what the time column says in some rows."""
+    table = scan_interactions(source).select(pl.col(config.time_col).cast(pl.String))
+    return tuple(table.with_row_index("row").filter(pl.col("row").is_in(rows.tolist())).collect()[config.time_col])
+
+
+def _collect(table: pl.LazyFrame, config: DataConfig) -> pl.DataFrame:
+    """Read the columns under names of our own; texts become numbers while they are read."""
+    schema = table.collect_schema()
+
+    def as_category(name: str) -> pl.Expr:
+        # Categories of their own, so that a column's numbers start at 0.
+        return pl.col(name).cast(pl.String).cast(pl.Categorical(pl.Categories.random()))
+
+    def id_column(name: str) -> pl.Expr:
+        kind = schema[name]
+        return as_category(name) if isinstance(kind, pl.String | pl.Categorical | pl.Enum) else pl.col(name)
+
+    columns = {"user": id_column(config.user_col), "item": id_column(config.item_col)}
+    if config.time_col:
+        is_text = schema[config.time_col] == pl.String
+        columns["time"] = pl.col(config.time_col).cast(pl.Int64, strict=False) if is_text else pl.col(config.time_col)
+    if config.action_col:
+        columns["action"] = as_category(config.action_col)
+    return table.select(**columns).collect(engine="streaming")
+
+
+def _times(table: pl.LazyFrame, given: pl.DataFrame, config: DataConfig) -> pl.Series:
+    """Return the time column: as read, or once more as text if that was not all integers."""
+    if not config.time_col:
+        return pl.Series(np.zeros(len(given), dtype=np.int64))
+    if given["time"].null_count():
+        return table.select(config.time_col).collect(engine="streaming").to_series()
+    return given["time"].alias(config.time_col)
+
+
+def _numbered(ids: pl.Series) -> tuple[Int[np.ndarray, " row"], pl.Series]:
+    """Return a number for each id, MISSING where there is none, and the ids by number."""
+    if ids.dtype == pl.Categorical:
+        known = pl.DataFrame({"id": ids.unique().drop_nulls()}).sort(pl.col("id").to_physical()).to_series()
+        assert len(known) == 0 or known.to_physical()[-1] == len(known) - 1, "categories of one column are dense"
+        numbers = ids.to_physical().cast(pl.Int32).fill_null(MISSING).to_numpy(writable=True)
+        names = known.cast(pl.String)
+        empty = is_missing(names)
+        if empty.any():
+            numbers[numbers == empty.arg_max()] = MISSING
+        return numbers, names
+    names = ids.filter(~is_missing(ids)).unique()
+    table = pl.DataFrame({"id": names, "number": np.arange(len(names), dtype=np.int32)})
+    joined = ids.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")
+    return joined["number"].fill_null(MISSING).to_numpy(), names
+
+
+def _actions(given: pl.DataFrame) -> tuple[Int[np.ndarray, " interaction"], tuple[str, ...]]:
+    """Number the actions in alphabetical order; a missing one is an action of its own, named ""."""
+    if "action" not in given.columns:
+        return np.zeros(len(given), dtype=np.int64), ()
+    numbers, names = _numbered(given["action"])
+    found = sorted({*names, ""} if (numbers == MISSING).any() else {*names} - {""})
+    rank = {name: position for position, name in enumerate(found)}
+    by_number = np.array([*(rank.get(name, 0) for name in names), rank.get("", 0)], dtype=np.int64)
+    return by_number[numbers], tuple(found)  # MISSING reads the last entry
