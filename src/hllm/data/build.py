@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 
 from hllm.data.checks import Fault, Policy, TableName, errors, how_to, is_missing, item_faults, refuse, without_text
 from hllm.data.dataset import Dataset, rows_of
+from hllm.data.events import Events, in_order, numbered_users, repeated
 from hllm.data.filters import filter_interactions
 from hllm.data.log import MISSING, InteractionLog, read_log, scan_interactions, texts_of_times
 from hllm.data.quarantine import write_quarantine
@@ -32,20 +33,6 @@ class Preparation:
     def facts(self) -> dict[str, Any]:
         """Return everything as JSON-able values."""
         return {"faults": [fault.facts() for fault in self.faults], "steps": list(self.steps)}
-
-
-@dataclass(frozen=True)
-class _Events:
-    """Interactions in order: by user, then time, then the file's order."""
-
-    row: Int[np.ndarray, " interaction"]
-    user: Int[np.ndarray, " interaction"]
-    item: Int[np.ndarray, " interaction"]
-    timestamps: Int[np.ndarray, " interaction"]
-    actions: Int[np.ndarray, " interaction"]
-
-    def __getitem__(self, kept: np.ndarray) -> "_Events":
-        return self if kept.dtype == bool and kept.all() else _Events(*(column[kept] for column in vars(self).values()))
 
 
 def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Dataset:
@@ -72,39 +59,33 @@ def prepare(interactions: Table, items: Table, config: DataConfig) -> tuple[Prep
     title = config.title_col or ("title" if "title" in given.columns else text_cols[0])
     require_columns(given, {"title_col": title}, name="items")
     log = read_log(interactions, config)
-
     described = _with_missing(given, text_cols, config)
     faults = item_faults(described, config.item_col, text_cols, _policies(config))
-    ids = described[config.item_col]
-    described = described.filter(ids.is_first_distinct() & ~is_missing(ids))
-    described, names = _agree_on_ids(described, config.item_col, log.items)
-    empty = without_text(described, text_cols)
-    if config.items_without_text == "keep":
-        empty = empty & False
-    catalogue = described.filter(~empty)
-    item = _catalogue_rows(names, catalogue[config.item_col], described.filter(empty)[config.item_col])
+    catalogue, names, item = _catalogue_for(described, log.items, text_cols, config)
     faults += _log_faults(log, names, item, config, interactions)
     if config.unknown_items == "keep":
         new = names.filter(pl.Series(item == MISSING)).sort().alias(config.item_col)
+        item[item == MISSING] = len(catalogue) + rows_of(new, names.filter(pl.Series(item == MISSING))).to_numpy()
         catalogue = pl.concat([catalogue, new.to_frame()], how="diagonal")
-        item = _catalogue_rows(names, catalogue[config.item_col], described.filter(empty)[config.item_col])
 
     steps = [{"step": "read", "rows": len(log), "users": len(log.users), "items": len(log.items)}]
-    events = _in_order(log, item)
-    repeated = _repeated(events) if config.time_col else np.zeros(len(events.row), dtype=bool)
-    faults.append(_duplicates(events.row[repeated], len(log), config))
+    events = in_order(log, item)
+    again = repeated(events) if config.time_col else np.zeros(len(events.row), dtype=bool)
+    faults.append(_duplicates(events.row[again], len(log), config))
     if config.duplicate_interactions != "keep":
-        events = events[~repeated]
+        events = events[~again]
     steps.append(_step("faults", events))
     events, stays = _filtered(events, len(catalogue), config, steps)
-    preparation = Preparation(tuple(faults), tuple(steps))
-    if config.quarantine is not None:
-        is_text = {name: _is_text(source) for name, source in (("interactions", interactions), ("items", items))}
-        tables = {"interactions": scan_interactions(interactions), "items": given.lazy()}
-        write_quarantine(Path(config.quarantine), faults, {name: (tables[name], is_text[name]) for name in tables})
     if config.items_without_interactions == "drop":
         stays &= np.bincount(events.item, minlength=len(catalogue)) > 0
-    events, users, offsets = _numbered_users(events, log.users)
+    if config.quarantine is not None:
+        tables = {
+            "interactions": (scan_interactions(interactions), _is_text(interactions)),
+            "items": (given.lazy(), _is_text(items)),
+        }
+        write_quarantine(Path(config.quarantine), faults, tables)
+    preparation = Preparation(tuple(faults), tuple(steps))
+    events, users, offsets = numbered_users(events, log.users)
     return preparation, Dataset(
         items=catalogue.filter(pl.Series(stays, dtype=pl.Boolean)),
         users=users,
@@ -251,56 +232,27 @@ def _with_missing(items: pl.DataFrame, text_cols: tuple[str, ...], config: DataC
     )
 
 
-def _catalogue_rows(names: pl.Series, known: pl.Series, left_out: pl.Series) -> Int[np.ndarray, " name"]:
-    """Return the row of each name in the catalogue, _LEFT_OUT or MISSING."""
-    rows = rows_of(known, names).fill_null(MISSING)
-    return rows.set(names.is_in(left_out.implode()), _LEFT_OUT).cast(pl.Int32).to_numpy()
+def _catalogue_for(
+    described: pl.DataFrame, names: pl.Series, text_cols: tuple[str, ...], config: DataConfig
+) -> tuple[pl.DataFrame, pl.Series, Int[np.ndarray, " name"]]:
+    """Return the catalogue without rows at fault, the log's item ids in its type, and the row of each of them.
 
-
-def _in_order(log: InteractionLog, item: Int[np.ndarray, " name"]) -> _Events:
-    """Sort the interactions that have a user, a time and an item in the catalogue."""
-    of_row = np.append(item, np.int32(MISSING))[log.item]
-    whole = (log.user != MISSING) & (of_row >= 0) & ~log.no_time
-    everything = bool(whole.all())
-    row = np.arange(len(log)) if everything else np.flatnonzero(whole)
-    user, times = (log.user, log.timestamps) if everything else (log.user[row], log.timestamps[row])
-    order = _stable_order(user, times)
-    row = row[order]
-    return _Events(row, user[order], of_row[row], times[order], log.actions[row])
-
-
-def _stable_order(
-    user: Int[np.ndarray, " interaction"], times: Int[np.ndarray, " interaction"]
-) -> Int[np.ndarray, " interaction"]:
-    """Return the order by user, then time, then position."""
-    if not len(user):
-        return np.arange(0)
-    first, last = int(times.min()), int(times.max())
-    span = last - first + 1
-    if (int(user.max()) + 1) * span >= 2**63:
-        return np.lexsort((times, user))
-    key = user * np.int64(span)  # one key sorts four times as fast as two
-    key += times
-    key -= first
-    return np.argsort(key, kind="stable")
-
-
-def _repeated(events: _Events) -> Bool[np.ndarray, " interaction"]:
-    """Return which interactions have the user, time, item and action of one before them."""
-    tied = np.zeros(len(events.row) + 1, dtype=bool)
-    tied[1:-1] = (events.user[1:] == events.user[:-1]) & (events.timestamps[1:] == events.timestamps[:-1])
-    rows = np.flatnonzero(tied[:-1] | tied[1:])  # interactions that share their moment with another of the user's
-    columns = (events.actions, events.item, events.timestamps, events.user)
-    rows = rows[np.lexsort([column[rows] for column in columns])]
-    same = np.all([column[rows][1:] == column[rows][:-1] for column in columns], axis=0)
-    repeated = np.zeros(len(events.row), dtype=bool)
-    repeated[rows[1:][same]] = True
-    return repeated
+    The row of an item that is left out for want of text is _LEFT_OUT, that of one that the table lacks MISSING.
+    """
+    ids = described[config.item_col]
+    described = described.filter(ids.is_first_distinct() & ~is_missing(ids))
+    described, names = _agree_on_ids(described, config.item_col, names)
+    rows = rows_of(described[config.item_col], names).fill_null(MISSING).to_numpy(writable=True)
+    if config.items_without_text == "keep":
+        return described, names, rows
+    empty = without_text(described, text_cols).to_numpy()
+    moved = np.append(np.where(empty, _LEFT_OUT, np.cumsum(~empty) - 1), MISSING)  # MISSING reads the last entry
+    return described.filter(pl.Series(~empty)), names, moved[rows]
 
 
 def _filtered(
-    events: _Events, num_items: int, config: DataConfig, steps: list[dict[str, Any]]
-) -> tuple[_Events, Bool[np.ndarray, " item"]]:
+    events: Events, num_items: int, config: DataConfig, steps: list[dict[str, Any]]
+) -> tuple[Events, Bool[np.ndarray, " item"]]:
     """Apply the least numbers of interactions; return what is left, and which items stay in the catalogue."""
     if not config.min_user_interactions and not config.min_item_interactions:
         return events, np.ones(num_items, dtype=bool)
@@ -318,21 +270,10 @@ def _filtered(
     return events, stays
 
 
-def _step(name: str, events: _Events) -> dict[str, Any]:
+def _step(name: str, events: Events) -> dict[str, Any]:
     users = int((np.diff(events.user) != 0).sum()) + 1 if len(events.user) else 0
     items = int((np.bincount(events.item) > 0).sum())
     return {"step": name, "rows": len(events.row), "users": users, "items": items}
-
-
-def _numbered_users(events: _Events, names: pl.Series) -> tuple[_Events, pl.Series, Int[np.ndarray, " users_plus_one"]]:
-    """Put the users in the order of their first interactions; return the events, ids and offsets in that order."""
-    starts = np.flatnonzero(np.diff(events.user, prepend=-1))
-    lengths = np.diff(starts, append=len(events.user))
-    order = np.lexsort((events.row[starts], events.timestamps[starts]))
-    users = names.gather(events.user[starts[order]])
-    offsets = np.concatenate([[0], np.cumsum(lengths[order])])
-    moved = np.repeat(starts[order] - offsets[:-1], lengths[order]) + np.arange(offsets[-1])
-    return events[moved], users, offsets
 
 
 def _is_text(source: Table) -> bool:

@@ -134,15 +134,15 @@ def _times(table: pl.LazyFrame, given: pl.DataFrame, config: DataConfig) -> pl.S
 
 def _numbered(ids: pl.Series) -> tuple[Int[np.ndarray, " row"], pl.Series]:
     """Return a number for each id, MISSING where there is none, and the ids by number."""
-    if ids.dtype == pl.Categorical:
+    if isinstance(ids.dtype, pl.Categorical):
         known = pl.DataFrame({"id": ids.unique().drop_nulls()}).sort(pl.col("id").to_physical()).to_series()
         assert len(known) == 0 or known.to_physical()[-1] == len(known) - 1, "categories of one column are dense"
         numbers = ids.to_physical().cast(pl.Int32).fill_null(MISSING).to_numpy(writable=True)
         names = known.cast(pl.String)
-        empty = is_missing(names)
-        if empty.any():
-            numbers[numbers == empty.arg_max()] = MISSING
-        return numbers, names
+        for empty in np.flatnonzero(is_missing(names).to_numpy()):  # at most one
+            numbers[numbers == empty] = MISSING
+            numbers[numbers > empty] -= 1
+        return numbers, names.filter(~is_missing(names))
     names = ids.filter(~is_missing(ids)).unique()
     table = pl.DataFrame({"id": names, "number": np.arange(len(names), dtype=np.int32)})
     joined = ids.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")
