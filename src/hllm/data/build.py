@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 from hllm.data.checks import Fault, Policy, TableName, errors, how_to, is_missing, item_faults, refuse, without_text
 from hllm.data.dataset import Dataset, rows_of
-from hllm.data.events import Events, in_order, numbered_users, repeated
+from hllm.data.events import Events, in_order, repeated, without_empty_users
 from hllm.data.filters import filter_interactions
 from hllm.data.log import MISSING, InteractionLog, read_log, scan_interactions, texts_of_times
 from hllm.data.quarantine import write_quarantine
@@ -69,7 +69,7 @@ def prepare(interactions: Table, items: Table, config: DataConfig) -> tuple[Prep
         catalogue = pl.concat([catalogue, new.to_frame()], how="diagonal")
 
     steps = [{"step": "read", "rows": len(log), "users": len(log.users), "items": len(log.items)}]
-    events = in_order(log, item)
+    events, users = in_order(log, item)
     again = repeated(events) if config.time_col else np.zeros(len(events.row), dtype=bool)
     faults.append(_duplicates(events.row[again], len(log), config))
     if config.duplicate_interactions != "keep":
@@ -85,7 +85,7 @@ def prepare(interactions: Table, items: Table, config: DataConfig) -> tuple[Prep
         }
         write_quarantine(Path(config.quarantine), faults, tables)
     preparation = Preparation(tuple(faults), tuple(steps))
-    events, users, offsets = numbered_users(events, log.users)
+    users, offsets = without_empty_users(events, users)
     return preparation, Dataset(
         items=catalogue.filter(pl.Series(stays, dtype=pl.Boolean)),
         users=users,

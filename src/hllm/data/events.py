@@ -23,16 +23,41 @@ class Events:
         return self if kept.dtype == bool and kept.all() else Events(*(column[kept] for column in vars(self).values()))
 
 
-def in_order(log: InteractionLog, item: Int[np.ndarray, " name"]) -> Events:
-    """Sort the interactions that have a user, a time and an item in the catalogue."""
-    of_row = np.append(item, np.int32(MISSING))[log.item]
+def in_order(log: InteractionLog, item: Int[np.ndarray, " name"]) -> tuple[Events, pl.Series]:
+    """Sort the interactions that have a user, a time and an item in the catalogue; return them and the user ids.
+
+    `item` is the catalogue's row of each of the log's ids. Users are numbered in the order of their first
+    interactions, those of one moment in the file's order.
+    """
+    of_row = np.append(item, MISSING).astype(np.int32)[log.item]
     whole = (log.user != MISSING) & (of_row >= 0) & ~log.no_time
     everything = bool(whole.all())
     row = np.arange(len(log)) if everything else np.flatnonzero(whole)
     user, times = (log.user, log.timestamps) if everything else (log.user[row], log.timestamps[row])
+    by_first = _by_first_interaction(user, times, len(log.users))
+    number = np.zeros(len(log.users), dtype=np.int32)
+    number[by_first] = np.arange(len(by_first))
+    user = number[user]
     order = _stable_order(user, times)
-    row = row[order]
-    return Events(row, user[order], of_row[row], times[order], log.actions[row])
+    row = order if everything else row[order]
+    lengths = np.bincount(user, minlength=len(by_first))
+    user = np.repeat(np.arange(len(by_first), dtype=np.int32), lengths)
+    actions = log.actions[row] if log.action_names else log.actions[: len(row)]
+    return Events(row, user, of_row[row], times[order], actions), log.users.gather(by_first)
+
+
+def _by_first_interaction(
+    user: Int[np.ndarray, " interaction"], times: Int[np.ndarray, " interaction"], num_users: int
+) -> Int[np.ndarray, " user"]:
+    """Return the users that have an interaction, by the time of their first one, then by its place."""
+    never = np.iinfo(np.int64).max
+    first = np.full(num_users, never)
+    np.minimum.at(first, user, times)
+    places = np.flatnonzero(times == first[user])[::-1]
+    place = np.full(num_users, -1)
+    place[user[places]] = places  # the last to be written, the first in the file, stays
+    order = np.lexsort((place, first))
+    return order[place[order] >= 0]
 
 
 def _stable_order(
@@ -66,12 +91,9 @@ def repeated(events: Events) -> Bool[np.ndarray, " interaction"]:
     return again
 
 
-def numbered_users(events: Events, names: pl.Series) -> tuple[Events, pl.Series, Int[np.ndarray, " users_plus_one"]]:
-    """Put the users in the order of their first interactions; return the events, ids and offsets in that order."""
-    starts = np.flatnonzero(np.diff(events.user, prepend=-1))
-    lengths = np.diff(starts, append=len(events.user))
-    order = np.lexsort((events.row[starts], events.timestamps[starts]))
-    users = names.gather(events.user[starts[order]])
-    offsets = np.concatenate([[0], np.cumsum(lengths[order])])
-    moved = np.repeat(starts[order] - offsets[:-1], lengths[order]) + np.arange(offsets[-1])
-    return events[moved], users, offsets
+def without_empty_users(events: Events, users: pl.Series) -> tuple[pl.Series, Int[np.ndarray, " users_plus_one"]]:
+    """Return the ids of the users that still have interactions, and where those start and end."""
+    lengths = np.bincount(events.user, minlength=len(users))
+    return users.filter(pl.Series(lengths > 0, dtype=pl.Boolean)), np.concatenate(
+        [[0], np.cumsum(lengths[lengths > 0])]
+    )
