@@ -4,9 +4,9 @@
     python benchmarks/cpu.py --only c7 --size 1000000 --out results.json
 
 The sides of a comparison take turns, each in a process of its own, whose peak memory is the one the kernel counted
-when the timed part ended, interpreter and imports included; imports are not timed. Ratios are medians over the repeats of theirs / ours. Each
-side's result is reduced to one hash after the clock has stopped, and the hashes must agree. Baselines are ours too:
-clean-room versions of the reference's way of computing.
+when the timed part ended, interpreter and imports included; imports are not timed. Ratios are medians over the repeats
+of theirs / ours. Each side's result is reduced to one hash after the clock has stopped, and the hashes must agree.
+Baselines are ours too: clean-room versions of the reference's way of computing.
 
 c7: from two CSV files to a leave-one-out split. Ours reads, checks every fault, numbers, sorts and splits. The baseline
 does what the reference does, in pandas: read three columns by position with ids as text, number the ids by `factorize`

@@ -51,7 +51,7 @@ def digest_of_integers(values: Int[np.ndarray, "..."]) -> str:
     """Return the SHA-256 of integers as little-endian 64-bit ones, whatever their width; copies 8 MB at a time."""
     digest = hashlib.sha256()
     for start in range(0, len(values), 1 << 20):
-        digest.update(np.ascontiguousarray(values[start : start + (1 << 20)], dtype="<i8"))
+        digest.update(values[start : start + (1 << 20)].astype("<i8").tobytes())
     return digest.hexdigest()
 
 
