@@ -14,7 +14,8 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, P
 
 from hllm.api import Recommender
 from hllm.data.batch import SequenceBatch, sequence_batch
-from hllm.data.dataset import Dataset, build_dataset
+from hllm.data.build import build_dataset
+from hllm.data.dataset import Dataset
 from hllm.data.negatives import Negatives
 from hllm.data.schema import DataConfig
 from hllm.data.tokens import TokenCache

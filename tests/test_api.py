@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hllm.api import Recommender, compare
-from hllm.data.dataset import build_dataset
+from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.errors import CheckpointError, ConfigError, DataError
 

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
 from pydantic import ValidationError
 
 from hllm.config import Config
@@ -43,6 +45,14 @@ class Manifest(Config):
 def fingerprint(value: Any) -> str:
     """Return the SHA-256 of a JSON-able value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def digest_of_integers(values: Int[np.ndarray, "..."]) -> str:
+    """Return the SHA-256 of integers as little-endian 64-bit ones, whatever their width; copies 8 MB at a time."""
+    digest = hashlib.sha256()
+    for start in range(0, len(values), 1 << 20):
+        digest.update(values[start : start + (1 << 20)].astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def sha256_of(path: Path) -> str:

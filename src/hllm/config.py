@@ -20,8 +20,13 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
 
     @classmethod
-    def from_dict(cls: type[Model], values: dict[str, Any], *, where: str) -> Model:
-        """Validate `values`; ConfigError lists every fault with its path and, for unknown keys, the nearest."""
+    def from_dict(cls: type[Model], values: dict[str, Any], *, where: str, overrides: Sequence[str] = ()) -> Model:
+        """Validate `values` with `overrides` ("a.b=value") on top of them, which are put into `values`.
+
+        ConfigError lists every fault with its path and, for unknown keys, the nearest.
+        """
+        for override in overrides:
+            _override(values, override)
         try:
             return cls.model_validate(values)
         except ValidationError as error:

@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hllm.data.dataset import Dataset, build_dataset
+from hllm.data.build import build_dataset
+from hllm.data.dataset import Dataset
 from hllm.data.schema import DataConfig
 from hllm.errors import CheckpointError, DataError
 
@@ -23,7 +24,7 @@ def test_histories_are_in_time_order_and_ties_keep_the_files_order():
     dataset = build_dataset(
         events(("v", "a", 9), ("u", "c", 5), ("u", "b", 1), ("u", "a", 5), ("u", "b", 5)), ITEMS, DataConfig()
     )
-    assert dataset.users.to_list() == ["v", "u"]
+    assert dataset.users.to_list() == ["u", "v"], "by their first interactions"
     assert titles_of(dataset, "u") == ["B", "C", "A", "B"]
     assert titles_of(dataset, "v") == ["A"]
 
@@ -82,15 +83,15 @@ def test_numbers_and_dates_in_csv_are_times(tmp_path):
          r"interactions have no column 'user_id' \(did you mean 'userid'\?\); they have 'userid', 'item_id', 'timestamp'"),
         ({"items": ITEMS.rename({"item_id": "asin"})}, r"items have no column 'item_id'.*Name the right one with data\.item_col"),
         ({"config": DataConfig(text_cols=("titel",))}, r"items have no column 'titel' \(did you mean 'title'\?\)"),
-        ({"items": pl.concat([ITEMS, ITEMS[:1]])}, r"1 item ids stand in more than one row of items; first: 'a'"),
+        ({"items": pl.concat([ITEMS, ITEMS[:1]])}, r"1 of 4 items repeat the item_id of an earlier row; first in data rows 4 \('a'\)"),
         ({"items": ITEMS.with_columns(title=pl.Series(["A", " ", None]))},
-         r"2 of 3 items have no text in 'title'; first: 'b', 'c'\. Describe them, or set data\.items_without_text"),
+         r"2 of 3 items have no text in 'title'; first in data rows 2 \('b'\), 3 \('c'\)\. Describe them, or set data\.items_without_text"),
         ({"interactions": events(("u", "a", 1), ("u", "z", 2), ("v", "y", 3))},
-         r"2 of 3 interactions name items that the items table lacks; first: 'z', 'y'\. Add these items, or set "
+         r"2 of 3 interactions name items that the items table lacks; first in data rows 2 \('z'\), 3 \('y'\)\. Add these items, or set "
          r"data\.unknown_items = \"drop\""),
         ({"interactions": events(("u", "a", 1), (None, "a", 2))}, r"1 of 2 interactions have no user_id; first in data rows 2"),
         ({"items": ITEMS.with_columns(item_id=pl.Series([None, "b", "c"]))}, r"1 of 3 items have no item_id"),
-        ({"interactions": events(("u", "a", "soon"))}, r"1 of 1 interactions have no readable time in 'timestamp'; first: 'soon'"),
+        ({"interactions": events(("u", "a", "soon"))}, r"1 of 1 interactions have no readable time in 'timestamp'; first in data rows 1 \('soon'\)"),
         ({"interactions": events(("u", "a", 1)).with_columns(timestamp=pl.lit(True))}, r"'timestamp' is of type Boolean; expected"),
         ({"config": DataConfig(text_cols=())}, r"data\.text_cols names each column once, and at least one; found \[\]"),
         ({"items": pl.DataFrame({"item_id": ["a"], "price": [1.0]})}, r"items have no text column besides the id 'item_id'"),
@@ -129,7 +130,7 @@ def test_a_saved_dataset_is_the_same_and_a_damaged_one_is_refused(dataset, tmp_p
 
 def test_the_fingerprint_is_of_the_data_not_of_the_files(interactions, items, dataset):
     shuffled = interactions.sample(fraction=1.0, shuffle=True, seed=3)
-    assert build_dataset(shuffled, items, DataConfig()).fingerprint != dataset.fingerprint, "other order of users"
+    assert build_dataset(shuffled, items, DataConfig()).fingerprint == dataset.fingerprint, "another order of rows"
     assert build_dataset(interactions.to_pandas(), items.to_pandas(), DataConfig()).fingerprint == dataset.fingerprint
     changed = items.with_columns(title=pl.lit("x"))
     assert build_dataset(interactions, changed, DataConfig()).fingerprint != dataset.fingerprint
@@ -150,7 +151,7 @@ def test_items_can_be_added_at_the_end(dataset):
     extended = dataset.extended(new)
     assert extended.num_items == dataset.num_items + 1
     assert extended.items[-1].rows() == new.rows()
-    with pytest.raises(DataError, match="1 item ids stand in more than one row of items; first: 'i3'"):
+    with pytest.raises(DataError, match=r"1 of 1 items are in the catalogue already; first in data rows 1 \('i3'\)"):
         dataset.extended(new.with_columns(item_id=pl.lit("i3")))
     with pytest.raises(DataError, match="1 of 1 items have no text"):
         dataset.extended(new.with_columns(title=pl.lit(""), kind=pl.lit(None)))
@@ -187,5 +188,7 @@ def test_items_without_interactions_stay_unless_they_are_dropped():
     assert dataset.item_ids.to_list() == ["a", "c"]
     assert titles_of(dataset, "u") == ["C", "A"]
     strict = DataConfig(items_without_interactions="drop")
-    with pytest.raises(DataError, match="1 of 1 interactions name items that the items table lacks; first: 'zz'"):
+    with pytest.raises(
+        DataError, match=r"1 of 1 interactions name items that the items table lacks; first in data rows 1 \('zz'\)"
+    ):
         build_dataset(events(("u", "zz", 1)), ITEMS, strict)

@@ -2,7 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hllm.data.dataset import build_dataset
+from hllm.data.build import build_dataset
 from hllm.data.describe import TokenCounter, describe, leak_share
 from hllm.data.describe_tables import describe_tables
 from hllm.data.description import Description

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from hllm.config import Config
-from hllm.data.dataset import build_dataset
+from hllm.data.build import build_dataset
 from hllm.data.layouts.catalog import LAYOUTS
 from hllm.data.layouts.importing import import_layout
 from hllm.data.layouts.layout import Columns

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hllm.data.batch import pad, text_batch
-from hllm.data.dataset import build_dataset
+from hllm.data.build import build_dataset
 from hllm.data.loader import TrainingLoader, WindowConfig, training_windows, windows_of
 from hllm.data.negatives import NegativeSampler, NegativesConfig
 from hllm.data.schema import DataConfig

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from hllm.data.dataset import build_dataset
+from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.data.sources.catalog import SIZES, fetch_data, locate
 from hllm.data.sources.local import LOCAL

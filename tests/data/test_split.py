@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hllm.data.dataset import Dataset, build_dataset
+from hllm.data.build import build_dataset
+from hllm.data.dataset import Dataset
 from hllm.data.schema import DataConfig
 from hllm.data.split import Split, SplitConfig, split_dataset
 from hllm.errors import ConfigError, DataError

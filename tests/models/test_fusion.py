@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hllm.api import Recommender
-from hllm.data.dataset import build_dataset
+from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.errors import ConfigError, DataError
 from hllm.models.fusion import Fusion, InputsConfig, calendar

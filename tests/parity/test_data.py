@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hllm.data.dataset import build_dataset
+from hllm.data.build import build_dataset
 from hllm.data.loader import WindowConfig, training_windows
 from hllm.data.prompt import render
 from hllm.data.schema import DataConfig

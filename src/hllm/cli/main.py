@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from hllm.cli import describe, fetch, import_checkpoint, import_data, recommend, run, split, tune
+from hllm.cli import check, describe, fetch, import_checkpoint, import_data, recommend, run, split, tune
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
 
 EXIT_FAILURE = 1
@@ -34,6 +34,7 @@ data_app.command("import", short_help="Any common layout, or two tables.", help=
     import_data.import_data
 )
 data_app.command("split", short_help="How a recipe divides its data.")(split.split)
+data_app.command("check", short_help="Faults in two tables, before training.")(check.check)
 model_app.command("fetch", short_help="Download a model once.")(fetch.model)
 app.command("train", short_help="Train the model of a recipe; a stopped run goes on.")(run.train)
 app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)

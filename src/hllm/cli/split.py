@@ -16,7 +16,7 @@ def split(
     as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
 ) -> None:
     """Divide a recipe's data as training would, and print how much is in each part; nothing is written."""
-    from hllm.data.dataset import build_dataset
+    from hllm.data.build import build_dataset
     from hllm.data.sources.catalog import locate
     from hllm.data.split import split_dataset
     from hllm.training.fit import recipe_from

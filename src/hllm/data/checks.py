@@ -1,46 +1,139 @@
-"""Checks on the caller's tables, made once, where the data enters; each error counts the offenders and shows some."""
+"""Faults in the caller's tables: which rows have them, what is done about them, and one error that names them all."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
 import polars as pl
+from jaxtyping import Int
 
-from hllm.errors import DataError, first_few
+from hllm.errors import DataError
+
+TableName = Literal["interactions", "items"]
+Policy = Literal["error", "drop", "keep"]
+_SHOWN = 3
 
 
-def reject_null_ids(frame: pl.DataFrame, column: str, *, name: str) -> None:
-    """Raise DataError if an id is missing."""
-    missing = frame.select(pl.col(column).is_null().arg_true()).to_series()
-    if len(missing):
-        raise DataError(
-            f"{len(missing):,} of {len(frame):,} {name} have no {column}; first in data rows "
-            f"{first_few(row + 1 for row in missing)}. Fill in or remove these rows"
+@dataclass(frozen=True)
+class Fault:
+    """Rows of one table with one fault."""
+
+    name: str
+    """The key of the `[data]` table that says what to do about it; "repeated_texts" has none."""
+    table: TableName
+    policy: Policy
+    total: int
+    """Number of rows in the table."""
+    rows: Int[np.ndarray, " row"]
+    """The faulty rows, counted from 0 in the table as it was read."""
+    what: str
+    """Goes on after "3 of 10 interactions …"."""
+    advice: str
+    values: tuple[Any, ...] = ()
+    """What stands in the first few rows, where that says more than their numbers."""
+
+    @property
+    def first_rows(self) -> list[int]:
+        """Return the numbers of the first few faulty rows, counted from 1, the header not counted."""
+        return [int(row) + 1 for row in self.rows[:_SHOWN]]
+
+    @property
+    def first(self) -> str:
+        """Return the first few rows and what stands in them, for people."""
+        values = [f" ({value!r})" for value in self.values] or [""] * len(self.first_rows)
+        return ", ".join(f"{row}{value}" for row, value in zip(self.first_rows, values, strict=True))
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.rows):,} of {self.total:,} {self.table} {self.what}; first in data rows {self.first}. "
+            f"{self.advice}"
         )
 
-
-def reject_duplicate_items(items: pl.DataFrame, item_col: str) -> None:
-    """Raise DataError if an item id stands in more than one row."""
-    counts = items.group_by(item_col, maintain_order=True).len().filter(pl.col("len") > 1)
-    if len(counts):
-        raise DataError(
-            f"{len(counts):,} item ids stand in more than one row of items; first: {first_few(counts[item_col])}. "
-            "Keep one row for each item"
-        )
-
-
-def reject_items_without_text(items: pl.DataFrame, empty: pl.Series, item_col: str, text_cols: tuple[str, ...]) -> None:
-    """Raise DataError if an item has no text at all."""
-    bad = items.filter(empty)
-    if len(bad):
-        raise DataError(
-            f"{len(bad):,} of {len(items):,} items have no text in {', '.join(map(repr, text_cols))}; "
-            f'first: {first_few(bad[item_col])}. Describe them, or set data.items_without_text = "drop" to leave '
-            "them and their interactions out"
-        )
+    def facts(self) -> dict[str, Any]:
+        """Return the fault as JSON-able values."""
+        return {
+            "fault": self.name,
+            "table": self.table,
+            "policy": self.policy,
+            "rows": len(self.rows),
+            "of": self.total,
+            "first_rows": self.first_rows,
+            "first_values": [str(value) for value in self.values],
+        }
 
 
-def reject_unknown_items(unknown: pl.Series, total: int) -> None:
-    """Raise DataError if interactions name items that the items table lacks; `unknown` holds their ids."""
-    if len(unknown):
-        raise DataError(
-            f"{len(unknown):,} of {total:,} interactions name items that the items table lacks; "
-            f"first: {first_few(unknown.unique(maintain_order=True))}. Add these items, or set "
-            'data.unknown_items = "drop" to leave the interactions out'
-        )
+def errors(faults: Sequence[Fault]) -> list[str]:
+    """Return a sentence for each fault whose policy is "error"."""
+    return [str(fault) for fault in faults if fault.policy == "error" and len(fault.rows)]
+
+
+def refuse(reasons: Sequence[str]) -> None:
+    """Raise one DataError that gives all reasons, if there are any."""
+    if len(reasons) == 1:
+        raise DataError(reasons[0])
+    if reasons:
+        raise DataError("\n".join([f"the tables are wrong in {len(reasons)} ways:", *(f"- {r}" for r in reasons)]))
+
+
+def rows_where(mask: pl.Series) -> Int[np.ndarray, " row"]:
+    """Return the positions of True."""
+    return np.flatnonzero(mask.to_numpy())
+
+
+def is_missing(ids: pl.Series) -> pl.Series:
+    """Return True for each id that is null, not a number, or an empty text."""
+    if ids.dtype == pl.String:
+        return ids.is_null() | (ids == "").fill_null(False)
+    if ids.dtype.is_float():
+        return ids.is_null() | ids.is_nan().fill_null(False)
+    return ids.is_null()
+
+
+def without_text(items: pl.DataFrame, text_cols: tuple[str, ...]) -> pl.Series:
+    """Return True for each item whose text columns are all empty."""
+    return items.select(pl.all_horizontal([text == "" for text in _texts(text_cols)])).to_series()
+
+
+def item_faults(
+    items: pl.DataFrame, item_col: str, text_cols: tuple[str, ...], policies: Mapping[str, Policy]
+) -> list[Fault]:
+    """Return the faults of a table of items, those that no row has included."""
+    ids = items[item_col]
+    missing, empty = is_missing(ids), without_text(items, text_cols)
+    again = ~ids.is_first_distinct() & ~missing
+    repeated = ~items.select(pl.struct(_texts(text_cols)).is_first_distinct()).to_series() & ~empty & ~missing & ~again
+
+    def fault(name: str, mask: pl.Series, what: str, advice: str, shown: pl.Series | None = None) -> Fault:
+        rows = rows_where(mask)
+        values = () if shown is None else tuple(shown.gather(rows[:_SHOWN]))
+        return Fault(name, "items", policies.get(name, "keep"), len(items), rows, what, advice, values)
+
+    columns = ", ".join(map(repr, text_cols))
+    return [
+        fault("missing_item_ids", missing, f"have no {item_col}", how_to("Fill it in", "missing_item_ids")),
+        fault(
+            "duplicate_items",
+            again,
+            f"repeat the {item_col} of an earlier row",
+            how_to("Keep one row for each item", "duplicate_items", "keep the first"),
+            ids,
+        ),
+        fault(
+            "items_without_text",
+            empty,
+            f"have no text in {columns}",
+            how_to("Describe them", "items_without_text", "leave them and their interactions out"),
+            ids,
+        ),
+        fault("repeated_texts", repeated, f"have the same text in {columns} as an earlier row", "No harm is done", ids),
+    ]
+
+
+def how_to(instead: str, key: str, effect: str = "leave these rows out") -> str:
+    """Return what a person can do about a fault."""
+    return f'{instead}, or set data.{key} = "drop" to {effect}'
+
+
+def _texts(text_cols: tuple[str, ...]) -> list[pl.Expr]:
+    return [pl.col(name).cast(pl.String).fill_null("").str.strip_chars() for name in text_cols]

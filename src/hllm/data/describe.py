@@ -27,7 +27,7 @@ from hllm.data.description import (
 )
 from hllm.data.notes import notes
 from hllm.data.prompt import PromptConfig, render
-from hllm.data.split import NONE, Split
+from hllm.data.split import Split
 from hllm.data.tokens import Tokenize
 
 EXAMPLES = 3
@@ -93,8 +93,8 @@ def leak_share(dataset: Dataset, split: Split) -> float | None:
     """
     if times_kind(dataset) != "clock":
         return None
-    median = np.median(dataset.timestamps[_target_rows(dataset, split.test)])
-    return float((dataset.timestamps[split.in_training(dataset)] > median).mean())
+    median = np.median(dataset.timestamps[split.test])
+    return float((dataset.timestamps[split.training] > median).mean())
 
 
 def times_kind(dataset: Dataset) -> TimesKind:
@@ -310,14 +310,8 @@ def _split_facts(dataset: Dataset, split: Split) -> SplitFacts:
     return SplitFacts(
         kind=split.kind,
         fingerprint=split.fingerprint,
-        num_training=len(split.training_log(dataset)[0]),
-        num_validation=len(_target_rows(dataset, split.validation)),
-        num_test=len(_target_rows(dataset, split.test)),
+        num_training=int(split.training.sum()),
+        num_validation=len(split.validation),
+        num_test=len(split.test),
         leak_share=leak_share(dataset, split),
     )
-
-
-def _target_rows(dataset: Dataset, positions: Int[np.ndarray, " user"]) -> Int[np.ndarray, " target"]:
-    """Return which interactions are targets, from their positions in the users' histories."""
-    rows: Int[np.ndarray, " target"] = (dataset.offsets[:-1] + positions)[positions != NONE]
-    return rows

@@ -61,7 +61,7 @@ class Fault(Config):
     total: int
     """Rows looked at."""
     examples: tuple[str, ...] = ()
-    """The most frequent ids or values, at most three."""
+    """The first ids or values, at most three."""
     advice: str
     """What to do."""
 

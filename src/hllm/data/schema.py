@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from hllm.config import Config
 
 
@@ -38,3 +40,23 @@ class DataConfig(Config):
     """What to do with items whose `text_cols` are all empty; "drop" drops their interactions too."""
     items_without_interactions: Literal["keep", "drop"] = "keep"
     """Whether the catalogue holds items that no one has interacted with; "keep": they can be recommended too."""
+    missing_user_ids: Literal["error", "drop"] = "error"
+    """What to do with interactions that have no user id, or an empty one."""
+    missing_item_ids: Literal["error", "drop"] = "error"
+    """What to do with rows of either table that have no item id, or an empty one."""
+    unreadable_times: Literal["error", "drop"] = "error"
+    """What to do with interactions whose time is missing or neither a number nor a date."""
+    duplicate_items: Literal["error", "drop"] = "error"
+    """What to do with rows of the items whose id an earlier row has; "drop" keeps the first row of each id."""
+    duplicate_interactions: Literal["error", "drop", "keep"] = "keep"
+    """What to do with interactions of the same user, item, time and action as another; "drop" keeps the first one.
+    Not looked for without a time_col, where meeting an item again is no fault."""
+    quarantine: str | None = None
+    """Folder for the rows at fault, each with the fault's name and its row number; relative to the working folder."""
+    min_user_interactions: int = Field(default=0, ge=0)
+    """Users with fewer interactions are left out. 0: no bound."""
+    min_item_interactions: int = Field(default=0, ge=0)
+    """Items with fewer interactions are left out, of the catalogue too. 0: no bound."""
+    filter: Literal["k-core", "one-pass"] = "k-core"
+    """How the two bounds are applied. "k-core": again and again until every user and item left keeps to them.
+    "one-pass": items once, then users once, after which an item may have fewer; as HLLM's Amazon Books."""

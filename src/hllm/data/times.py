@@ -6,13 +6,14 @@ from fractions import Fraction
 import polars as pl
 from polars.exceptions import ComputeError
 
-from hllm.errors import DataError, first_few
+from hllm.errors import DataError
 
 
 def as_integers(column: pl.Series) -> pl.Series:
     """Return numbers or dates as Int64 in their order: microseconds for dates, millionths for fractions.
 
-    Text is read as integers, else as decimal numbers, else as dates. Raises DataError for what is none of these.
+    Text is read as numbers if at least half of it reads as such, else as dates. What cannot be read is null.
+    Raises DataError for a column of another type.
     """
     if isinstance(column.dtype, pl.Date | pl.Datetime):
         times = column.cast(pl.Datetime("us")).cast(pl.Int64)
@@ -21,16 +22,10 @@ def as_integers(column: pl.Series) -> pl.Series:
     elif column.dtype.is_float():
         times = _from_floats(column)
     elif column.dtype == pl.String:
-        times = _first_that_reads(column)
+        times = _from_text(column)
     else:
         raise DataError(
             f"{column.name!r} is of type {column.dtype}; expected numbers, dates, or text that reads as such"
-        )
-    bad = column.filter(times.is_null())
-    if len(bad):
-        raise DataError(
-            f"{len(bad):,} of {len(column):,} interactions have no readable time in {column.name!r}; first: "
-            f"{first_few(bad)}. Expected a number, or a date such as 2024-05-31 12:00:00"
         )
     return times.alias("timestamp")
 
@@ -61,31 +56,36 @@ def as_moment(value: str | int | float) -> Fraction:
 
 
 def _is_dates(column: pl.Series) -> bool:
-    return column.dtype != pl.String or column.cast(pl.Float64, strict=False).null_count() > column.null_count()
+    return column.dtype != pl.String or not _mostly_numbers(column)
+
+
+def _mostly_numbers(text: pl.Series) -> bool:
+    """Tell whether at least half of the texts are numbers: a few that are damaged do not make dates of the rest."""
+    return 2 * text.cast(pl.Float64, strict=False).count() >= text.count()
 
 
 def _reads_as_fractions(column: pl.Series) -> bool:
     """Tell whether `as_integers` made millionths of the numbers."""
     if column.dtype.is_integer():
         return False
-    numbers = column.cast(pl.Float64, strict=False).drop_nulls()
+    numbers = _finite(column.cast(pl.Float64, strict=False)).drop_nulls()
     return bool((numbers != numbers.round()).any())
+
+
+def _finite(numbers: pl.Series) -> pl.Series:
+    return numbers.set(numbers.is_nan() | numbers.is_infinite(), None)
 
 
 def _from_floats(column: pl.Series) -> pl.Series:
     """Keep whole numbers as they are; fractions keep their order as millionths."""
-    finite = column.set(column.is_nan() | column.is_infinite(), None)
-    whole = (finite.drop_nulls() == finite.drop_nulls().round()).all()
-    return (finite if whole else (finite * 1e6).round()).cast(pl.Int64, strict=False)
+    finite = _finite(column)
+    return ((finite * 1e6).round() if _reads_as_fractions(finite) else finite).cast(pl.Int64, strict=False)
 
 
-def _first_that_reads(text: pl.Series) -> pl.Series:
-    integers = text.cast(pl.Int64, strict=False)
-    if integers.null_count() == text.null_count():
-        return integers
-    floats = text.cast(pl.Float64, strict=False)
-    if floats.null_count() == text.null_count():
-        return _from_floats(floats)
+def _from_text(text: pl.Series) -> pl.Series:
+    if _mostly_numbers(text):
+        integers, floats = (text.cast(kind, strict=False) for kind in (pl.Int64, pl.Float64))
+        return integers if integers.count() == _finite(floats).count() else _from_floats(floats)
     try:
         return text.str.to_datetime(strict=False, time_unit="us").cast(pl.Int64)
     except ComputeError:  # not even one value looks like a date

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from hllm.data.dataset import Dataset, build_dataset
+from hllm.data.build import build_dataset
+from hllm.data.dataset import Dataset
 from hllm.data.loader import WindowConfig, windows_of
 from hllm.data.negatives import NegativesConfig
 from hllm.data.prompt import render

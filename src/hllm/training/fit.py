@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 
 from hllm import artifacts
-from hllm.data.dataset import Dataset, build_dataset
+from hllm.data.build import build_dataset
+from hllm.data.dataset import Dataset
 from hllm.data.prompt import render
 from hllm.data.split import split_dataset
 from hllm.data.tables import Table

@@ -12,7 +12,7 @@ import torch
 
 from hllm import artifacts
 from hllm.config import Config
-from hllm.data.dataset import build_dataset
+from hllm.data.build import build_dataset
 from hllm.data.sources.catalog import locate
 from hllm.errors import CheckpointError, ConfigError, TrainingError
 from hllm.extras import require

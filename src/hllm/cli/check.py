@@ -1,0 +1,102 @@
+"""`hllm data check`: what is wrong with two tables, and what would be left of them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hllm.data.build import Preparation
+    from hllm.data.schema import DataConfig
+
+EXIT_FAULTS = 2
+
+
+def check(
+    interactions: Path | None = typer.Option(None, "--interactions", help="The interactions: CSV, TSV or Parquet."),
+    items: Path | None = typer.Option(None, "--items", help="The items: CSV, TSV or Parquet."),
+    recipe: Path | None = typer.Option(None, "--recipe", help="Take tables, columns and policies from a recipe."),
+    user_col: str | None = typer.Option(None, "--user-col", help="Column that names the user."),
+    item_col: str | None = typer.Option(None, "--item-col", help="Column of both tables that names the item."),
+    time_col: str | None = typer.Option(None, "--time-col", help='Column that orders; "": the order of the file.'),
+    action_col: str | None = typer.Option(None, "--action-col", help="Column that says what the user did."),
+    text_cols: str | None = typer.Option(None, "--text-cols", help="Columns that describe an item, comma-separated."),
+    overrides: list[str] = typer.Option(
+        (), "--set", metavar="data.KEY=VALUE", help='Change a key, such as data.unknown_items="drop"; repeatable.'
+    ),
+    quarantine: Path | None = typer.Option(None, "--quarantine", help="Folder for the rows at fault."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+) -> None:
+    """Count every fault, show its first rows, and say what is left; exit 2 if training would refuse the tables."""
+    from hllm.data.build import prepare, refusals
+
+    columns = {"user_col": user_col, "item_col": item_col, "time_col": time_col, "action_col": action_col}
+    mapped: dict[str, Any] = {key: column for key, column in columns.items() if column is not None}
+    if text_cols is not None:
+        mapped["text_cols"] = [name.strip() for name in text_cols.split(",")]
+    if quarantine is not None:
+        mapped["quarantine"] = str(quarantine)
+    if recipe is not None:
+        tables, config = _from_recipe(recipe, mapped, overrides)
+    elif interactions is not None and items is not None:
+        tables, config = (interactions, items), _config(mapped, overrides)
+    else:
+        raise ConfigError("give --interactions and --items, or --recipe")
+    preparation, _ = prepare(interactions or tables[0], items or tables[1], config)
+    refused = refusals(preparation)
+    typer.echo(json.dumps(preparation.facts() | {"refused": refused}) if as_json else _table(preparation, refused))
+    if config.quarantine is not None and not as_json:
+        typer.echo(f"the rows at fault are in {config.quarantine}")
+    if refused:
+        raise typer.Exit(EXIT_FAULTS)
+
+
+def _config(mapped: dict[str, Any], overrides: list[str]) -> "DataConfig":
+    from hllm.config import Config
+    from hllm.data.schema import DataConfig
+
+    class Tables(Config):
+        """The one table of a recipe that is needed here."""
+
+        data: DataConfig
+
+    return Tables.from_dict({"data": mapped}, where="hllm data check", overrides=overrides).data
+
+
+def _from_recipe(path: Path, mapped: dict[str, Any], overrides: list[str]) -> tuple[tuple[Path, Path], "DataConfig"]:
+    from hllm.data.schema import DataConfig
+    from hllm.data.sources.catalog import locate
+    from hllm.training.recipe import Recipe
+
+    data = Recipe.from_toml(path, overrides).data
+    config = DataConfig.from_dict(data.model_dump() | mapped, where=str(path))
+    return locate(config, path.parent.resolve()), config
+
+
+def _table(preparation: "Preparation", refused: list[str]) -> str:
+    """Lay out the faults, then the steps, then the verdict."""
+    rows = [("fault", "table", "rows", "of", "policy", "first data rows")]
+    rows += [
+        (f.name, f.table, f"{len(f.rows):,}", f"{f.total:,}", f.policy, f.first or "-") for f in preparation.faults
+    ]
+    lines = [*_columns(rows), ""]
+    steps = [("step", "rows", "users", "items")]
+    steps += [(s["step"], *(f"{s[key]:,}" for key in ("rows", "users", "items"))) for s in preparation.steps]
+    lines += _columns(steps)
+    for step in preparation.steps:
+        if "rounds" in step:
+            lines.append(
+                f"{step['step']}: at least {step['min_user']} interactions a user and {step['min_item']} an item, "
+                f"applied in {step['rounds']} rounds"
+            )
+    if refused:
+        lines += ["", f"training would refuse these tables ({len(refused)} reasons):", *(f"- {r}" for r in refused)]
+    return "\n".join(lines)
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

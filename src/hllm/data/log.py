@@ -1,0 +1,153 @@
+"""The table of interactions as integers: read in one streaming pass, ids of any length four bytes a row."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Int
+
+from hllm.data.checks import is_missing
+from hllm.data.schema import DataConfig
+from hllm.data.tables import Table, explained, require_columns, scan_table
+from hllm.data.times import as_integers, seconds_per_unit
+from hllm.errors import DataError
+
+MISSING = -1
+_NAME = "interactions"
+
+
+@dataclass(frozen=True)
+class InteractionLog:
+    """Every row of the table, in its order."""
+
+    user: Int[np.ndarray, " interaction"]
+    """A row of `users`; MISSING where there is none."""
+    item: Int[np.ndarray, " interaction"]
+    """A row of `items`; MISSING where there is none."""
+    users: pl.Series
+    items: pl.Series
+    """The caller's ids, each once, in no order."""
+    timestamps: Int[np.ndarray, " interaction"]
+    """As `times.as_integers` makes them; 0 where `no_time`."""
+    no_time: Bool[np.ndarray, " interaction"]
+    """Where the time is missing or cannot be read."""
+    seconds_per_unit: float | None
+    actions: Int[np.ndarray, " interaction"]
+    """A position in `action_names`."""
+    action_names: tuple[str, ...]
+    parts: Int[np.ndarray, " interaction"]
+    """A position in `part_names`: of the caller's own split."""
+    part_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+def read_log(source: Table, config: DataConfig) -> InteractionLog:
+    """Read the columns that the config names, and no others.
+
+    Needs 4 bytes a row for each id and 8 for the time, besides the distinct ids. If some time is no integer, the
+    times are read once more, as text. Raises DataError for a source that is missing, empty or unreadable, or lacks
+    a column.
+    """
+    table = scan_table(source, name=_NAME)
+    wanted = {"user_col": config.user_col, "item_col": config.item_col}
+    wanted |= {"time_col": config.time_col} if config.time_col else {}
+    wanted |= {"action_col": config.action_col} if config.action_col else {}
+    wanted |= {"split_col": config.split_col} if config.split_col else {}
+    place = str(source) if isinstance(source, str | Path) else "the interactions frame"
+    with explained(source, name=_NAME):
+        schema = table.collect_schema()
+        require_columns(schema.to_frame(), wanted, name=_NAME)
+        given = _collect(table, config)
+        if given.is_empty():
+            raise DataError(
+                f"{place} is empty: it has {len(schema)} columns and no rows; interactions need at least one row"
+            )
+        times = _times(table, given, config)
+    user, users = _numbered(given["user"])
+    item, items = _numbered(given["item"])
+    actions, action_names = _values(given, "action")
+    parts, part_names = _values(given, "part")
+    unit = seconds_per_unit(times, config.time_unit) if config.time_col else None
+    stamps = as_integers(times) if config.time_col else times
+    return InteractionLog(
+        user=user,
+        item=item,
+        users=users,
+        items=items,
+        timestamps=stamps.fill_null(0).to_numpy(),
+        no_time=stamps.is_null().to_numpy(),
+        seconds_per_unit=unit,
+        actions=actions,
+        action_names=action_names,
+        parts=parts,
+        part_names=part_names,
+    )
+
+
+def texts_of_times(source: Table, config: DataConfig, rows: Int[np.ndarray, " row"]) -> tuple[str | None, ...]:
+    """Return what the time column says in some rows."""
+    table = scan_table(source, name=_NAME).select(pl.col(config.time_col).cast(pl.String))
+    return tuple(table.with_row_index("row").filter(pl.col("row").is_in(rows.tolist())).collect()[config.time_col])
+
+
+def _collect(table: pl.LazyFrame, config: DataConfig) -> pl.DataFrame:
+    """Read the columns under names of our own; texts become numbers while they are read."""
+    schema = table.collect_schema()
+
+    def as_category(name: str) -> pl.Expr:
+        # Categories of their own, so that a column's numbers start at 0.
+        return pl.col(name).cast(pl.String).cast(pl.Categorical(pl.Categories.random()))
+
+    def id_column(name: str) -> pl.Expr:
+        kind = schema[name]
+        return as_category(name) if isinstance(kind, pl.String | pl.Categorical | pl.Enum) else pl.col(name)
+
+    columns = {"user": id_column(config.user_col), "item": id_column(config.item_col)}
+    if config.time_col:
+        is_text = schema[config.time_col] == pl.String
+        columns["time"] = pl.col(config.time_col).cast(pl.Int64, strict=False) if is_text else pl.col(config.time_col)
+    if config.action_col:
+        columns["action"] = as_category(config.action_col)
+    if config.split_col:
+        columns["part"] = as_category(config.split_col)
+    return table.select(**columns).collect(engine="streaming")
+
+
+def _times(table: pl.LazyFrame, given: pl.DataFrame, config: DataConfig) -> pl.Series:
+    """Return the time column: as read, or once more as text if that was not all integers."""
+    if not config.time_col:
+        return pl.Series(np.zeros(len(given), dtype=np.int64))
+    if given["time"].null_count():
+        return table.select(config.time_col).collect(engine="streaming").to_series()
+    return given["time"].alias(config.time_col)
+
+
+def _numbered(ids: pl.Series) -> tuple[Int[np.ndarray, " row"], pl.Series]:
+    """Return a number for each id, MISSING where there is none, and the ids by number."""
+    if isinstance(ids.dtype, pl.Categorical):
+        known = pl.DataFrame({"id": ids.unique().drop_nulls()}).sort(pl.col("id").to_physical()).to_series()
+        assert len(known) == 0 or known.to_physical()[-1] == len(known) - 1, "categories of one column are dense"
+        numbers = ids.to_physical().cast(pl.Int32).fill_null(MISSING).to_numpy(writable=True)
+        names = known.cast(pl.String)
+        for empty in np.flatnonzero(is_missing(names).to_numpy()):  # at most one
+            numbers[numbers == empty] = MISSING
+            numbers[numbers > empty] -= 1
+        return numbers, names.filter(~is_missing(names))
+    names = ids.filter(~is_missing(ids)).unique()
+    table = pl.DataFrame({"id": names, "number": np.arange(len(names), dtype=np.int32)})
+    joined = ids.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")
+    return joined["number"].fill_null(MISSING).to_numpy(), names
+
+
+def _values(given: pl.DataFrame, column: str) -> tuple[Int[np.ndarray, " interaction"], tuple[str, ...]]:
+    """Number a column's values, such as actions, in alphabetical order; a missing one is a value of its own, ""."""
+    if column not in given.columns:
+        return np.zeros(len(given), dtype=np.int64), ()
+    numbers, names = _numbered(given[column])
+    found = sorted({*names, ""} if (numbers == MISSING).any() else {*names} - {""})
+    rank = {name: position for position, name in enumerate(found)}
+    by_number = np.array([*(rank.get(name, 0) for name in names), rank.get("", 0)], dtype=np.int64)
+    return by_number[numbers], tuple(found)  # MISSING reads the last entry
