@@ -47,7 +47,7 @@ def several_target_metrics(
     num_targets = np.bincount(numbered)
 
     def summed(of_block: Float[np.ndarray, " block"]) -> Float[np.ndarray, " query"]:
-        return np.bincount(blocks.query, weights=of_block, minlength=len(names))
+        return np.bincount(blocks.query, weights=of_block, minlength=len(names)).astype(np.float64)
 
     chance = blocks.targets / blocks.width
     # Given a target at the block's j-th rank, (j - 1) · slope others stand before it in the block.
