@@ -62,4 +62,5 @@ def mean_listed(values: Float[np.ndarray, " item"], items: Int[np.ndarray, "user
 
 def ratio(of: Float[np.ndarray, " user"], to: Float[np.ndarray, " user"]) -> Float[np.ndarray, " user"]:
     """Return the quotients; NaN where there is nothing to divide by."""
-    return np.divide(of, to, out=np.full(len(of), np.nan), where=to > 0)
+    result: Float[np.ndarray, " user"] = np.divide(of, to, out=np.full(len(of), np.nan), where=to > 0)
+    return result

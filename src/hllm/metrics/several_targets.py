@@ -52,7 +52,7 @@ def several_target_metrics(
     chance = blocks.targets / blocks.width
     # Given a target at the block's j-th rank, (j - 1) · slope others stand before it in the block.
     slope = (blocks.targets - 1) / np.maximum(blocks.width - 1, 1)
-    result = {}
+    result: dict[str, Float[np.ndarray, " query"]] = {}
     for k in cutoffs:
         place = np.arange(1, k + 1, dtype=np.float64)
         gains, harmonic = cumulative(discount(place)), cumulative(1 / place)
