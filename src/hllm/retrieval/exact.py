@@ -84,7 +84,8 @@ class ExactRetriever:
 
 
 def _longest(vectors: Float[Tensor, "row dim"]) -> Float[Tensor, ""]:
-    return torch.linalg.vector_norm(vectors, dim=-1).amax()
+    longest: Float[Tensor, ""] = torch.linalg.vector_norm(vectors, dim=-1).amax()
+    return longest
 
 
 def _counts(
@@ -96,10 +97,12 @@ def _counts(
         return (scores > limit).sum(1).cpu().numpy(), (scores == limit).sum(1).cpu().numpy()
     # On a CPU numpy compares and counts four times as fast as torch.
     found, bound = scores.numpy(), limit.numpy()
-    above, level = (
-        np.array([np.count_nonzero(row) for row in compared]) for compared in (found > bound, found == bound)
-    )
-    return above, level
+    equal = found == bound
+    return _row_counts(found > bound), _row_counts(equal) if equal.any() else np.zeros(len(found), dtype=np.int64)
+
+
+def _row_counts(which: Bool[np.ndarray, "user item"]) -> Int[np.ndarray, " user"]:
+    return np.array([np.count_nonzero(row) for row in which], dtype=np.int64)
 
 
 def _keep_best(
@@ -112,7 +115,7 @@ def _keep_best(
     k, values = items.shape[1], found.cpu().numpy()
     # Tiles come in catalogue order: an item level with the k-th so far comes after it, and is not among the best.
     good = values > scores[:, -1:]
-    number = np.array([np.count_nonzero(row) for row in good])
+    number = _row_counts(good)
     for user in np.flatnonzero(number > 4 * k):
         # Partial selection first. Its boundary may cut through equal scores, so take every item as good as the
         # k-th, then order by score and, within equal scores, by catalogue order.
