@@ -4,7 +4,7 @@
 
 Goal C6: at most half of the dense version's time, at most 512 MB. 20,000 users, 100,000 items, random vectors of 128
 dimensions; each user has one target and 10 items seen. The dense version is ours, written as recommender code commonly
-does it: scores of 256 users for all items, -inf for those seen, `topk(200)`, the target's place among the best. It gives
+does it: scores of 256 users for all items, -inf for those seen, `topk(200)`, the place of the target in it. It gives
 a tie to whichever item `topk` puts first, where the library shares it out; the metrics of both at 10, 50 and 200 agree
 to 1e-6. That the library's counts are exact is checked first, against those in all scores of 1,000 users at once.
 

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from hllm.retrieval.retriever import Histories
 
-ITEMS_PER_TILE = 8192
-SCORES_PER_TILE = 2**19  # 2 MB, which stays in a core's cache; an accelerator wants larger products
-_LARGER_ON_ACCELERATOR = 32
+ITEMS_PER_TILE = 4096
+_LARGER_ON_ACCELERATOR = 16
 _LANES = 256
 
 
@@ -55,9 +54,9 @@ class Products:
     def __init__(self, queries: Float[Tensor, "user dim"], keys: Float[Tensor, "item dim"]) -> None:
         self.queries = queries
         self.keys = keys
-        larger = 1 if keys.device.type == "cpu" else _LARGER_ON_ACCELERATOR
-        allowed = larger * min(ITEMS_PER_TILE, SCORES_PER_TILE // max(1, len(queries)))
-        needed = max(len(queries), min(len(keys), allowed))
+        largest = ITEMS_PER_TILE * (1 if keys.device.type == "cpu" else _LARGER_ON_ACCELERATOR)
+        num_tiles = -(-len(keys) // largest)
+        needed = max(len(queries), -(-len(keys) // num_tiles))
         self.width = -(-needed // _LANES) * _LANES
         self.tile = queries.new_empty(len(queries), self.width)
         self.filled = keys.new_zeros(self.width, keys.shape[1])
