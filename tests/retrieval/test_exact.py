@@ -2,8 +2,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 import hllm.retrieval.exact as exact
+import hllm.retrieval.tiles as tiles
 from hllm.metrics import UNREACHABLE
 from hllm.retrieval.exact import ExactRetriever
 
@@ -67,3 +69,86 @@ def test_scores_that_are_not_finite_are_refused(scores):
     scores[0, 3] = np.nan
     with pytest.raises(FloatingPointError, match="Given gave scores that are not finite"):
         ExactRetriever(Given(scores)).recommend([np.array([0])], 2)
+
+
+@dataclass
+class Vectors:
+    """Dot products of small integers, which are exact however they are added up; the history's first item is the row."""
+
+    users: torch.Tensor
+    keys: torch.Tensor
+
+    @property
+    def num_items(self) -> int:
+        return len(self.keys)
+
+    def queries(self, histories):
+        return self.users[[int(h[0]) for h in histories]]
+
+    def score(self, histories):
+        raise AssertionError("the whole catalogue at once")
+
+
+@pytest.fixture
+def vectors(rng, monkeypatch) -> Vectors:
+    """40 users, 1,000 items in tiles of 256, whose scores have many ties."""
+    monkeypatch.setattr(tiles, "ITEMS_PER_TILE", 256)
+    monkeypatch.setattr(exact, "USERS_PER_TILE", 17)
+    users, keys = (torch.from_numpy(rng.integers(-3, 4, size=(n, 3)).astype(np.float32)) for n in (40, 1000))
+    return Vectors(users, keys)
+
+
+def test_tiles_of_items_give_the_ranks_of_the_whole_catalogue(vectors, rng):
+    histories = [np.array([row]) for row in range(40)]
+    targets = rng.integers(0, 1000, 40)
+    exclude = [rng.choice(1000, size=rng.integers(0, 60)) for _ in range(40)]  # some twice, one user perhaps none
+    exclude[5] = np.append(exclude[5], targets[5])
+    found = ExactRetriever(vectors).rank(histories, targets, exclude)
+    whole = ExactRetriever(Given((vectors.users @ vectors.keys.T).numpy())).rank(histories, targets, exclude)
+    assert found.better.tolist() == whole.better.tolist()
+    assert found.tied.tolist() == whole.tied.tolist()
+    assert found.better[5] == UNREACHABLE
+    assert (found.tied > 0).sum() > 30, "the premise: ties"
+
+
+@pytest.mark.parametrize("k", [1, 20, 300, 1200])
+@pytest.mark.parametrize("ascending", [False, True])
+def test_tiles_of_items_give_the_recommendations_of_the_whole_catalogue(vectors, rng, k, ascending):
+    """In ascending order every tile replaces the best so far."""
+    if ascending:
+        vectors.keys = vectors.keys[vectors.keys.sum(1).argsort()]
+        vectors.users[:] = vectors.users[:, :1]
+    histories = [np.array([row]) for row in range(40)]
+    exclude = [rng.choice(1000, size=20, replace=False) for _ in range(40)]
+    candidates = rng.random(1000) < 0.9
+    found = ExactRetriever(vectors).recommend(histories, k, exclude=exclude, candidates=candidates)
+    scores = (vectors.users @ vectors.keys.T).numpy()
+    for row in range(40):
+        allowed = [i for i in range(1000) if candidates[i] and i not in exclude[row]]
+        expected = sorted(allowed, key=lambda i: (-scores[row, i], i))[:k]
+        assert found.items[row, : len(expected)].tolist() == expected
+        assert found.scores[row, : len(expected)].tolist() == scores[row, expected].tolist()
+        assert (found.items[row, len(expected) :] == -1).all()
+
+
+@pytest.mark.parametrize("num_items", [257, 1000, 2049])
+@pytest.mark.parametrize("num_users", [1, 3])
+def test_equal_items_tie_exactly_in_whatever_tile_they_are(num_items, num_users, rng, monkeypatch):
+    """With a ragged last tile, and for a single user, products of equal vectors once differed in the last digit."""
+    monkeypatch.setattr(tiles, "ITEMS_PER_TILE", 512)
+    key = torch.from_numpy(rng.normal(size=(1, 129)).astype(np.float32))
+    users = torch.from_numpy(rng.normal(size=(num_users, 129)).astype(np.float32))
+    histories = [np.array([row]) for row in range(num_users)]
+    targets = rng.integers(0, num_items, num_users)
+    retriever = ExactRetriever(Vectors(users, key.repeat(num_items, 1)))
+    found = retriever.rank(histories, targets, [np.zeros(0, dtype=np.int64)] * num_users)
+    assert found.better.tolist() == [0] * num_users
+    assert found.tied.tolist() == [num_items - 1] * num_users
+    assert retriever.recommend(histories, 3).items.tolist() == [[0, 1, 2]] * num_users
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 3e38])
+def test_vectors_whose_products_are_not_finite_are_refused(vectors, wrong):
+    vectors.keys[700] = wrong
+    with pytest.raises(FloatingPointError, match="Vectors gave scores that are not finite"):
+        ExactRetriever(vectors).rank([np.array([0])], np.array([0]), [np.array([1])])

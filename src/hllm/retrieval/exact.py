@@ -1,19 +1,26 @@
-"""Exact retrieval: score the whole catalogue for a tile of users, keep the best, go on."""
+"""Exact retrieval: score the whole catalogue for a tile of users, a tile of items at a time, and keep the best."""
 
+from functools import cached_property
 from typing import final
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from hllm.metrics import UNREACHABLE, TargetRanks
-from hllm.retrieval.retriever import Histories, Recommendations, Scorer
+from hllm.retrieval.retriever import Histories, Recommendations, Scorer, VectorScorer
+from hllm.retrieval.tiles import GivenScores, Products, ScoreTiles, masked, pairs
 
 USERS_PER_TILE = 256
 
 
 @final
 class ExactRetriever:
-    """A Retriever over any Scorer; memory is one tile of users times the catalogue."""
+    """A Retriever over any Scorer.
+
+    Memory is one tile of users times one tile of items for a VectorScorer, else times the catalogue.
+    """
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
@@ -27,22 +34,13 @@ class ExactRetriever:
         candidates: Bool[np.ndarray, " item"] | None = None,
     ) -> Recommendations:
         """Return the k best items of each user; see Retriever."""
-        width = min(k, self.scorer.num_items)
         items = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         for start in range(0, len(histories), USERS_PER_TILE):
             tile = slice(start, start + USERS_PER_TILE)
-            allowed = self._scores(histories[tile], exclude[tile] if exclude is not None else None)
-            if candidates is not None:
-                allowed[:, ~candidates] = -np.inf
-            # Partial selection first. Its boundary may cut through equal scores, so take every item as good as
-            # the k-th, then order by score and, within equal scores, by catalogue order.
-            threshold = np.partition(allowed, -width, axis=1)[:, -width]
-            for row, (values, least) in enumerate(zip(allowed, threshold, strict=True)):
-                good = np.flatnonzero((values >= least) & np.isfinite(values))
-                best = good[np.argsort(-values[good], kind="stable")][:width]
-                items[start + row, : len(best)] = best
-                scores[start + row, : len(best)] = values[best]
+            excluded = exclude[tile] if exclude is not None else []
+            for first, found in masked(self._scores(histories[tile]), excluded, candidates):
+                _keep_best(items[tile], scores[tile], first, found)
         return Recommendations(items, scores)
 
     def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: Histories) -> TargetRanks:
@@ -51,18 +49,89 @@ class ExactRetriever:
         tied = np.zeros(len(histories), dtype=np.int64)
         for start in range(0, len(histories), USERS_PER_TILE):
             tile = slice(start, start + USERS_PER_TILE)
-            scores = self._scores(histories[tile], exclude[tile])
-            target = scores[np.arange(len(scores)), targets[tile]][:, None]
-            impossible = np.isneginf(target[:, 0])
-            better[tile] = np.where(impossible, UNREACHABLE, (scores > target).sum(1))
-            tied[tile] = np.where(impossible, 0, (scores == target).sum(1) - 1)
+            wanted = targets[tile]
+            scores = self._scores(histories[tile])
+            of_target = scores.of(wanted)
+            # A target is no rival of its own.
+            rivals = [np.append(own, target) for own, target in zip(exclude[tile], wanted, strict=True)]
+            for _, found in masked(scores, rivals, None):
+                above, level = _counts(found, of_target)
+                better[tile] += above
+                tied[tile] += level
+            users, items = pairs(exclude[tile])
+            impossible = start + users[items == wanted[users]]
+            better[impossible], tied[impossible] = UNREACHABLE, 0
         return TargetRanks(better, tied)
 
-    def _scores(self, histories: Histories, exclude: Histories | None) -> Float[np.ndarray, "user item"]:
+    def _scores(self, histories: Histories) -> ScoreTiles:
+        if isinstance(self.scorer, VectorScorer):
+            queries = self.scorer.queries(histories)
+            # Not one product can overflow if these two can not: |q·k| <= |q||k|.
+            self._require_finite(bool(torch.isfinite(_longest(queries) * self._longest_key)))
+            return Products(queries, self.scorer.keys)
         scores = self.scorer.score(histories)
-        if not np.isfinite(scores).all():
+        self._require_finite(bool(np.isfinite(scores).all()))
+        return GivenScores(scores)
+
+    @cached_property
+    def _longest_key(self) -> Float[Tensor, ""]:
+        assert isinstance(self.scorer, VectorScorer)
+        return _longest(self.scorer.keys)
+
+    def _require_finite(self, finite: bool) -> None:
+        if not finite:
             raise FloatingPointError(f"{type(self.scorer).__name__} gave scores that are not finite")
-        if exclude is not None:
-            for row, items in zip(scores, exclude, strict=True):
-                row[items] = -np.inf
-        return scores
+
+
+def _longest(vectors: Float[Tensor, "row dim"]) -> Float[Tensor, ""]:
+    longest: Float[Tensor, ""] = torch.linalg.vector_norm(vectors, dim=-1).amax()
+    return longest
+
+
+def _counts(
+    scores: Float[Tensor, "user item"], of_target: Float[Tensor, " user"]
+) -> tuple[Int[np.ndarray, " user"], Int[np.ndarray, " user"]]:
+    """Return how many scores are above and level with each user's target."""
+    limit = of_target[:, None]
+    if scores.device.type != "cpu":
+        return (scores > limit).sum(1).cpu().numpy(), (scores == limit).sum(1).cpu().numpy()
+    # On a CPU numpy compares and counts four times as fast as torch.
+    found, bound = scores.numpy(), limit.numpy()
+    equal = found == bound
+    return _row_counts(found > bound), _row_counts(equal) if equal.any() else np.zeros(len(found), dtype=np.int64)
+
+
+def _row_counts(which: Bool[np.ndarray, "user item"]) -> Int[np.ndarray, " user"]:
+    return np.array([np.count_nonzero(row) for row in which], dtype=np.int64)
+
+
+def _keep_best(
+    items: Int[np.ndarray, "user k"],
+    scores: Float[np.ndarray, "user k"],
+    first: int,
+    found: Float[Tensor, "user item"],
+) -> None:
+    """Put what a tile, whose first item is `first`, has to add to the best so far into `items` and `scores`."""
+    k, values = items.shape[1], found.cpu().numpy()
+    # Tiles come in catalogue order: an item level with the k-th so far comes after it, and is not among the best.
+    good = values > scores[:, -1:]
+    number = _row_counts(good)
+    for user in np.flatnonzero(number > 4 * k):
+        # Partial selection first. Its boundary may cut through equal scores, so take every item as good as the
+        # k-th, then order by score and, within equal scores, by catalogue order.
+        own = np.flatnonzero(good[user])
+        own = own[values[user, own] >= np.partition(values[user, own], -k)[-k]]
+        own = own[np.argsort(-values[user, own], kind="stable")][:k]
+        good[user] = False
+        good[user, own] = True
+        number[user] = k
+    users, columns = np.nonzero(good)
+    if not len(users):
+        return
+    place = k + np.arange(len(users)) - np.repeat(np.cumsum(number) - number, number)
+    width = k + number.max()
+    all_items, all_scores = np.full((len(items), width), -1), np.full((len(items), width), -np.inf, dtype=np.float32)
+    all_items[:, :k], all_scores[:, :k] = items, scores
+    all_items[users, place], all_scores[users, place] = first + columns, values[users, columns]
+    order = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
+    items[:], scores[:] = np.take_along_axis(all_items, order, 1), np.take_along_axis(all_scores, order, 1)

@@ -6,6 +6,7 @@ from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from hllm.data.dataset import Dataset
 from hllm.metrics import TargetRanks
@@ -92,3 +93,15 @@ class Scorer(Protocol):
 
     def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
         """Return a new array of finite scores; higher is better."""
+
+
+@runtime_checkable
+class VectorScorer(Scorer, Protocol):
+    """A Scorer whose scores are dot products, which an exact Retriever can compute a tile of items at a time."""
+
+    @property
+    def keys(self) -> Float[Tensor, "item dim"]:
+        """One fp32 vector for each item of the catalogue."""
+
+    def queries(self, histories: Histories) -> Float[Tensor, "user dim"]:
+        """Return fp32 vectors on the keys' device, whose dot products with `keys` are the scores."""

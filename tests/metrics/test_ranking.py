@@ -1,11 +1,12 @@
 import itertools
 import math
+from fractions import Fraction
 
 import ir_measures
 import numpy as np
 import pytest
 
-from hllm.metrics import UNREACHABLE, TargetRanks, ranking_metrics
+from hllm.metrics import DEFINITIONS, UNREACHABLE, TargetRanks, ranking_metrics
 
 
 def ranks(better: list[int], tied: list[int]) -> TargetRanks:
@@ -21,7 +22,7 @@ def test_metrics_against_ir_measures(rng):
 
     judged = [ir_measures.Qrel(str(u), str(t), 1) for u, t in enumerate(targets)]
     run = [ir_measures.ScoredDoc(str(u), str(i), s) for u, row in enumerate(scores) for i, s in enumerate(row)]
-    names = {"recall": "R", "ndcg": "nDCG", "mrr": "RR"}
+    names = {"recall": "R", "ndcg": "nDCG", "mrr": "RR", "precision": "P", "map": "AP"}
     measures = {ir_measures.parse_measure(f"{names[k.split('@')[0]]}@{k.split('@')[1]}"): k for k in ours}
     checked = 0
     for value in ir_measures.iter_calc(list(measures), judged, run):
@@ -38,14 +39,28 @@ def test_ties_are_the_mean_over_every_order_of_the_tied(better, tied):
     ours = ranking_metrics(ranks([better], [tied]), cutoffs=(5,))
     assert ours["recall@5"][0] == pytest.approx(np.mean([r <= 5 for r in actual]))
     assert ours["ndcg@5"][0] == pytest.approx(np.mean([(r <= 5) / math.log2(1 + r) for r in actual]))
-    assert ours["mrr@5"][0] == pytest.approx(np.mean([(r <= 5) / r for r in actual]))
+    assert ours["precision@5"][0] == pytest.approx(np.mean([r <= 5 for r in actual]) / 5)
+    assert ours["mrr@5"][0] == ours["map@5"][0] == pytest.approx(np.mean([(r <= 5) / r for r in actual]))
 
 
 def test_a_model_with_constant_scores_is_at_chance_exactly():
-    """All 1,000 items tied: the target is in the first 10 with probability 10/1000."""
-    assert ranking_metrics(ranks([0], [999]))["recall@10"][0] == pytest.approx(0.01, abs=1e-12)
+    """All 1,000 items tied: the target has each of the ranks 1 to 1,000 with the same probability."""
+    ours = ranking_metrics(ranks([0], [999]), cutoffs=(10,))
+    harmonic = float(sum(Fraction(1, rank) for rank in range(1, 11)))
+    expected = {
+        "recall@10": 10 / 1000,
+        "precision@10": 1 / 1000,
+        "mrr@10": harmonic / 1000,
+        "map@10": harmonic / 1000,
+        "ndcg@10": sum(1 / math.log2(1 + rank) for rank in range(1, 11)) / 1000,
+    }
+    assert {name: value[0] for name, value in ours.items()} == pytest.approx(expected, rel=1e-14)
 
 
 def test_a_target_that_cannot_be_recommended_is_a_miss_at_every_cut_off():
     metrics = ranking_metrics(ranks([UNREACHABLE], [0]), cutoffs=(1, 10, 100_000))
     assert all(value[0] == 0 for value in metrics.values())
+
+
+def test_every_metric_that_is_returned_is_defined():
+    assert {name.split("@")[0] for name in ranking_metrics(ranks([0], [0]))} == set(DEFINITIONS)

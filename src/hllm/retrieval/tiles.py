@@ -1,0 +1,102 @@
+"""The scores of some users for the whole catalogue, a tile of items at a time."""
+
+from collections.abc import Iterator
+from typing import Protocol, final, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hllm.retrieval.retriever import Histories
+
+ITEMS_PER_TILE = 4096
+_LARGER_ON_ACCELERATOR = 16
+_LANES = 256
+
+
+@runtime_checkable
+class ScoreTiles(Protocol):
+    """Scores of a few users; the same user and item always have the same score, to the last digit."""
+
+    def of(self, items: Int[np.ndarray, " user"]) -> Float[Tensor, " user"]:
+        """Return each user's score for one item."""
+
+    def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "user item"]]]:
+        """Yield each tile's first item and its scores, in catalogue order. A tile may be written to until the next."""
+
+
+@final
+class GivenScores:
+    """All scores at once, as one tile; to be read with `of` before the tile is written to."""
+
+    def __init__(self, scores: Float[np.ndarray, "user item"]) -> None:
+        self.scores = torch.from_numpy(scores)
+
+    def of(self, items: Int[np.ndarray, " user"]) -> Float[Tensor, " user"]:
+        """Return each user's score for one item."""
+        return self.scores[torch.arange(len(items)), torch.from_numpy(items)]
+
+    def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "user item"]]]:
+        """Yield the one tile."""
+        yield 0, self.scores
+
+
+@final
+class Products:
+    """Dot products; only one tile of them is in memory.
+
+    A product may differ in its last digit between matrices of different shape, and at a ragged edge even from column
+    to column of one matrix: then equal items would not tie. So every matrix of one user tile has the same shape, a
+    multiple of the hardware's lanes wide, filled up with zeros.
+    """
+
+    def __init__(self, queries: Float[Tensor, "user dim"], keys: Float[Tensor, "item dim"]) -> None:
+        self.queries = queries
+        self.keys = keys
+        largest = ITEMS_PER_TILE * (1 if keys.device.type == "cpu" else _LARGER_ON_ACCELERATOR)
+        num_tiles = -(-len(keys) // largest)
+        needed = max(len(queries), -(-len(keys) // num_tiles))
+        self.width = -(-needed // _LANES) * _LANES
+        self.tile = queries.new_empty(len(queries), self.width)
+        self.filled = keys.new_zeros(self.width, keys.shape[1])
+
+    @torch.no_grad()
+    def of(self, items: Int[np.ndarray, " user"]) -> Float[Tensor, " user"]:
+        """Return each user's score for one item."""
+        return self._products(self.keys[torch.from_numpy(items).to(self.keys.device)]).diagonal().clone()
+
+    @torch.no_grad()
+    def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "user item"]]]:
+        """Multiply and yield one tile after the other, each in the memory of the one before."""
+        for start in range(0, len(self.keys), self.width):
+            yield start, self._products(self.keys[start : start + self.width])
+
+    def _products(self, keys: Float[Tensor, "item dim"]) -> Float[Tensor, "user item"]:
+        number = len(keys)
+        if number < self.width:
+            self.filled[:number] = keys
+            keys = self.filled
+        return torch.mm(self.queries, keys.T, out=self.tile)[:, :number]
+
+
+def masked(
+    tiles: ScoreTiles, exclude: Histories, candidates: Bool[np.ndarray, " item"] | None
+) -> Iterator[tuple[int, Float[Tensor, "user item"]]]:
+    """Yield the tiles with -inf for each user's excluded items, and for all but the candidates."""
+    users, items = pairs(exclude)
+    order = np.argsort(items, kind="stable")
+    users, items = users[order], items[order]
+    for start, scores in tiles:
+        stop = start + scores.shape[1]
+        inside = slice(*np.searchsorted(items, [start, stop]))
+        scores[torch.from_numpy(users[inside]), torch.from_numpy(items[inside] - start)] = -torch.inf
+        if candidates is not None:
+            scores[:, torch.from_numpy(~candidates[start:stop])] = -torch.inf
+        yield start, scores
+
+
+def pairs(lists: Histories) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
+    """Return the row and the item of everything in the lists."""
+    rows = np.repeat(np.arange(len(lists)), [len(own) for own in lists])
+    return rows, np.concatenate([*lists, np.zeros(0, dtype=np.int64)]).astype(np.int64)
