@@ -64,6 +64,13 @@ class Ablations(Config):
     """Each metric of the recommender as it is."""
     results: tuple[AblationResult, ...]
 
+    def joined_to(self, earlier: "Ablations") -> "Ablations":
+        """Return these results and the earlier ones of other switches, if both are of one model and protocol."""
+        if (earlier.name, earlier.protocol, earlier.intact) != (self.name, self.protocol, self.intact):
+            return self
+        found = {result.switch: result for result in (*earlier.results, *self.results)}
+        return self.model_copy(update={"results": tuple(found[switch] for switch in SWITCHES if switch in found)})
+
 
 @dataclass(frozen=True)
 class TextReader:
