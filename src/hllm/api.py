@@ -23,7 +23,7 @@ from hllm.data.tables import Table
 from hllm.embedding.encode import encode_items, encode_texts
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import CheckpointError, ConfigError, DataError, Stopped, nearest
-from hllm.evaluation.ablations import Ablations, TextReader, ablate
+from hllm.evaluation.ablations import Ablations, TextReader, ablate, check_switches
 from hllm.evaluation.baselines import BASELINES
 from hllm.evaluation.evaluate import Part, Result, evaluate
 from hllm.models.backbone import load_tokenizer
@@ -241,8 +241,9 @@ class Recommender:
         """
         config = self.recipe.model.item
         texts = TextReader(config.prompt, self._with_texts) if isinstance(config, TextItemConfig) else None
+        check_switches(switches, self.dataset, texts)  # before the work
         return ablate(
-            name, self.retriever, self.dataset, self.split, part, self.recipe.evaluation,
+            self.evaluate(part=part, name=name), self.retriever, self.dataset, self.split,
             switches=switches, max_history=self.recipe.model.max_history, texts=texts,
         )  # fmt: skip
 

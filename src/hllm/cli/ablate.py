@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from hllm.cli.run import RUN, label, part_named
+from hllm.cli.run import RUN, label, part_of
 from hllm.cli.stored import ABLATIONS, read_ablations
 
 
@@ -26,7 +26,7 @@ def ablate(
     from hllm.api import Recommender
     from hllm.evaluation.report import ablation_table
 
-    chosen = part_named(part)
+    chosen = part_of(part)
     switches = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
     found = Recommender.load(run).ablate(switches, part=chosen, name=label(run))
     stored = run / (ABLATIONS if chosen == "test" else f"ablations-{chosen}.json")

@@ -80,7 +80,7 @@ def evaluate(
     from hllm.evaluation.report import text_table
 
     runs = _open([run, *against])
-    results = compare(runs, _names(baselines), part=part_named(part))
+    results = compare(runs, _names(baselines), part=part_of(part))
     content = json.dumps([result.model_dump(mode="json") for result in results], indent=1)
     artifacts.write_text(run / ("evaluation.json" if part == "test" else f"evaluation-{part}.json"), content)
     typer.echo(content if as_json else text_table(results))
@@ -94,25 +94,23 @@ def report(
 ) -> None:
     """Write one self-contained HTML page: metrics with intervals, learning curves, example users, cold items.
 
-    What `hllm ablate` and `hllm evaluate` have stored in the runs' directories is shown too.
+    What `hllm ablate` has stored in the runs' directories is shown too.
     """
     from hllm import artifacts
     from hllm.api import compare
     from hllm.cli.examples import examples
-    from hllm.cli.stored import ablations_of, ranks_of
+    from hllm.cli.stored import ablations_of
     from hllm.evaluation.report import html_report
 
     runs = _open([run, *against])
     results = compare(runs, _names(baselines))
     trained = [(path, result) for path in [run, *against] for result in results if result.name == label(path)]
     ablations = [ablations_of(path, result) for path, result in trained]
-    ranks = {result.name: ranks_of(path, result) for path, result in trained}
     page = html_report(
         results,
         examples(runs[label(run)]),
         {name: r.run.events() for name, r in runs.items()},
         ablations=[found for found in ablations if found is not None],
-        ranks={name: found for name, found in ranks.items() if found is not None},
     )
     target = out or run / "report.html"
     artifacts.write_text(target, page)
@@ -141,7 +139,7 @@ def _names(baselines: str) -> list[str]:
     return [name.strip() for name in baselines.split(",") if name.strip()]
 
 
-def part_named(part: str) -> Literal["validation", "test"]:
+def part_of(part: str) -> Literal["validation", "test"]:
     """Return the part of a split; ConfigError if it is neither "test" nor "validation"."""
     match part:
         case "validation" | "test":

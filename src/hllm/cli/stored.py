@@ -1,4 +1,4 @@
-"""What earlier verbs have left in a run's directory: results, ablations, ranks."""
+"""What earlier verbs have left in a run's directory: results and ablations."""
 
 import json
 import warnings
@@ -10,11 +10,9 @@ from hllm.errors import CheckpointError, ConfigError, HllmWarning
 if TYPE_CHECKING:
     from hllm.evaluation.ablations import Ablations
     from hllm.evaluation.evaluate import Result
-    from hllm.metrics import TargetRanks
 
 RESULTS = "evaluation.json"
 ABLATIONS = "ablations.json"
-RANKS = "ranks-test.parquet"
 
 
 def read_results(run: Path) -> "list[Result]":
@@ -36,7 +34,7 @@ def read_ablations(file: Path) -> "Ablations | None":
 def ablations_of(run: Path, result: "Result") -> "Ablations | None":
     """Read the run's ablations; None, with a warning, if they are not of the model that has this result."""
     found = read_ablations(run / ABLATIONS)
-    if found is not None and (found.protocol, found.intact) != (result.protocol, result.all_items):
+    if found is not None and not found.are_of(result.protocol, result.all_items):
         warnings.warn(
             f"{run / ABLATIONS} is of another model or protocol than {result.name} is now, and is left out; make it "
             f"again with hllm ablate --run {run}",
@@ -45,30 +43,6 @@ def ablations_of(run: Path, result: "Result") -> "Ablations | None":
         )
         return None
     return found
-
-
-def ranks_of(run: Path, result: "Result") -> "TargetRanks | None":
-    """Read the ranks of the run's test targets; None if there are none or, with a warning, if they do not fit."""
-    file = run / RANKS
-    if not file.is_file():
-        return None
-    import polars as pl
-
-    from hllm.metrics import TargetRanks, ranking_metrics
-
-    stored = pl.read_parquet(file, columns=["better", "tied"])
-    ranks = TargetRanks(stored["better"].to_numpy(), stored["tied"].to_numpy())
-    values = ranking_metrics(ranks, result.protocol.evaluation.cutoffs)
-    same = all(abs(values[name].mean() - result.all_items[name].mean) < 1e-9 for name in values)
-    if len(stored) != result.protocol.num_targets or not same:
-        warnings.warn(
-            f"{file} does not give the numbers that {result.name} has now, and is left out; make it again with hllm "
-            f"evaluate --run {run}",
-            HllmWarning,
-            stacklevel=2,
-        )
-        return None
-    return ranks
 
 
 def _json(file: Path) -> Any:

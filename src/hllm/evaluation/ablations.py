@@ -1,8 +1,9 @@
 """Ablation switches: what a trained recommender loses without the histories' order, or without the items' texts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isclose
 from typing import final
 
 import numpy as np
@@ -14,7 +15,7 @@ from hllm.data.prompt import PromptConfig, render
 from hllm.data.split import Split
 from hllm.errors import ConfigError, nearest
 from hllm.evaluation.baselines import Popularity
-from hllm.evaluation.evaluate import Part, Queries, evaluate, queries
+from hllm.evaluation.evaluate import Queries, Result, queries
 from hllm.evaluation.protocol import EvaluationConfig, Protocol
 from hllm.evaluation.statistics import Estimate, bootstrap_means
 from hllm.metrics import TargetRanks, ranking_metrics
@@ -64,9 +65,16 @@ class Ablations(Config):
     """Each metric of the recommender as it is."""
     results: tuple[AblationResult, ...]
 
+    def are_of(self, protocol: Protocol, values: Mapping[str, Estimate]) -> bool:
+        """Tell whether the recommender that has `values` under `protocol` is the one that these results are of."""
+        return self.protocol == protocol and all(
+            metric in values and isclose(values[metric].mean, estimate.mean, abs_tol=1e-6)
+            for metric, estimate in self.intact.items()
+        )
+
     def joined_to(self, earlier: "Ablations") -> "Ablations":
         """Return these results and the earlier ones of other switches, if both are of one model and protocol."""
-        if (earlier.name, earlier.protocol, earlier.intact) != (self.name, self.protocol, self.intact):
+        if not earlier.are_of(self.protocol, self.intact):
             return self
         found = {result.switch: result for result in (*earlier.results, *self.results)}
         return self.model_copy(update={"results": tuple(found[switch] for switch in SWITCHES if switch in found)})
@@ -119,30 +127,25 @@ class Rearranged:
 
 
 def ablate(
-    name: str,
+    as_it_is: Result,
     retriever: Retriever,
     dataset: Dataset,
     split: Split,
-    part: Part,
-    config: EvaluationConfig,
     *,
     switches: Sequence[str] | None,
     max_history: int | None,
     texts: TextReader | None,
 ) -> Ablations:
-    """Rank every target of `part` again with each switch thrown; return metrics and drops with paired intervals.
+    """Rank every target again with each switch thrown; return metrics and drops with paired intervals.
 
-    Nothing is trained. `switches` are names of SWITCHES (None: all, and those that do not apply say why).
-    `max_history` is how many of a history's latest items the recommender reads (None: all): those are
-    reordered, so that the same items are read. `texts` is None for one that reads no text. Random orders come from
-    `config.seed`. Raises ConfigError for an unknown switch, and for one asked for by name that does not apply.
+    `as_it_is` is the retriever's own evaluation, whose protocol is kept to. Nothing is trained. `switches` are names
+    of SWITCHES (None: all, and those that do not apply say why). `max_history` is how many of a history's latest
+    items the recommender reads (None: all): those are reordered, so that the same items are read. `texts` is None
+    for one that reads no text. Random orders come from the evaluation's seed. Raises ConfigError as check_switches.
     """
-    reasons = {switch: _why_not(switch, dataset, texts) for switch in _known(switches)}
-    if switches is not None and any(reasons.values()):
-        refused = "; ".join(f"{switch!r} does not apply: {why}" for switch, why in reasons.items() if why)
-        raise ConfigError(f"{name}: {refused}")
-    as_it_is = evaluate(name, retriever, dataset, split, part, config)
-    asked = queries(dataset, split, part)
+    reasons = check_switches(switches, dataset, texts)
+    config, asked = as_it_is.protocol.evaluation, queries(dataset, split, as_it_is.protocol.part)
+    interval = partial(bootstrap_means, samples=config.bootstrap_samples, seed=config.seed)
     intact = _metrics(retriever, asked, config, label="as it is")
     results = []
     for switch, why_not in reasons.items():
@@ -153,22 +156,31 @@ def ablate(
         other = _thrown(switch, retriever, dataset, split, config.seed, max_history, texts)
         values = _metrics(other, asked, config, label=switch)
         drop = {metric: intact[metric] - values[metric] for metric in intact}
-        interval = partial(bootstrap_means, samples=config.bootstrap_samples, seed=config.seed)
         results.append(
             AblationResult(switch=switch, what=what, not_applied="", values=interval(values), drop=interval(drop))
         )
-    return Ablations(name=name, protocol=as_it_is.protocol, intact=as_it_is.all_items, results=tuple(results))
+    return Ablations(name=as_it_is.name, protocol=as_it_is.protocol, intact=interval(intact), results=tuple(results))
 
 
-def _known(switches: Sequence[str] | None) -> Sequence[str]:
+def check_switches(switches: Sequence[str] | None, dataset: Dataset, texts: TextReader | None) -> dict[str, str]:
+    """Return why each switch (None: each of SWITCHES) does not apply to a recommender; empty where it does.
+
+    Raises ConfigError for an unknown switch, and for one that was asked for by name and does not apply.
+    """
     for switch in switches or ():
         if switch not in SWITCHES:
             raise ConfigError(
                 f"unknown ablation switch {switch!r}{nearest(switch, SWITCHES)}; known: {', '.join(SWITCHES)}"
             )
-    if switches is not None and not switches:
+    if switches is None:
+        return {switch: _why_not(switch, dataset, texts) for switch in SWITCHES}
+    if not switches:
         raise ConfigError(f"no ablation switch is named; known: {', '.join(SWITCHES)}")
-    return tuple(SWITCHES) if switches is None else switches
+    reasons = {switch: _why_not(switch, dataset, texts) for switch in switches}
+    if any(reasons.values()):
+        refused = "; ".join(f"{switch!r} does not apply: {why}" for switch, why in reasons.items() if why)
+        raise ConfigError(f"ablation switch {refused}")
+    return reasons
 
 
 def _why_not(switch: str, dataset: Dataset, texts: TextReader | None) -> str:

@@ -103,7 +103,24 @@ def _front_matter(facts: CardFacts) -> str:
 
 
 def _data_name(facts: CardFacts) -> str:
-    return str(facts.recipe["data"]["source"] or "own tables")
+    data = facts.recipe["data"]
+    return str(data["source"] or _last_part(data["interactions"] or "tables in memory"))
+
+
+def _last_part(path: str) -> str:
+    """Return a model's or a file's name without the folders of this machine, which are nobody's business."""
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _without_folders(settings: Any) -> Any:
+    """Return settings with the names of backbones and files in place of their paths."""
+    if isinstance(settings, Mapping):
+        paths = ("backbone", "interactions", "items")
+        return {
+            key: _last_part(value) if key in paths and isinstance(value, str) else _without_folders(value)
+            for key, value in settings.items()
+        }
+    return [_without_folders(value) for value in settings] if isinstance(settings, list) else settings
 
 
 def _what_it_is(facts: CardFacts) -> str:
@@ -112,12 +129,12 @@ def _what_it_is(facts: CardFacts) -> str:
     if facts.reads_text:
         layers = f", its first {item['num_layers']} layers" if item["num_layers"] else ""
         tier = (
-            f"`{_plain(item['backbone'])}`{layers}, which reads an item's text of at most "
+            f"`{_plain(_last_part(item['backbone']))}`{layers}, which reads an item's text of at most "
             f"{item['prompt']['max_tokens']} tokens (pooling: {item['pooling']})"
         )
     else:
         tier = "one learnt vector for each item; no text is read"
-    reader = f"`{_plain(user['backbone'])}`" if user["kind"] == "llm" else f"`{user['kind']}`"
+    reader = f"`{_plain(_last_part(user['backbone']))}`" if user["kind"] == "llm" else f"`{user['kind']}`"
     counts = "; ".join(f"{name} {number:,}" for name, number in facts.parameters.items())
     return (
         f"{_plain(facts.recipe['about'])}\n\nA sequential recommender of two tiers: it turns each item into a vector, "
@@ -166,7 +183,7 @@ def _data(dataset: Dataset, split: Split, facts: CardFacts) -> str:
         ("users", f"{dataset.num_users:,}"),
         ("items", f"{dataset.num_items:,}"),
         ("interactions", f"{dataset.num_interactions:,}"),
-        ("of them for training", f"{int(split.train_counts(dataset).sum()):,}"),
+        ("training interactions", f"{int(split.train_counts(dataset).sum()):,}"),
         ("density", f"{density:.3%}"),
         ("items of a history", f"median {np.median(lengths):.0f}, longest {lengths.max():,}"),
         ("text", ", ".join(map(_plain, dataset.text_cols)) if facts.reads_text else "not read"),
@@ -205,7 +222,7 @@ def _training(facts: CardFacts) -> str:
         f"{facts.num_steps:,} optimizer steps in {facts.elapsed_s:,.0f} s, seed {facts.recipe['seed']}; the checkpoint "
         f"with the best validation {facts.recipe['select_by']} was kept.\n\n{_table(head, rows)}\n\n"
         "Every setting is in `recipe.json`; those that are not the defaults:\n\n"
-        f"```json\n{json.dumps(facts.recipe_changes, indent=1)}\n```"
+        f"```json\n{json.dumps(_without_folders(facts.recipe_changes), indent=1)}\n```"
     )
 
 
@@ -265,10 +282,11 @@ def _limits(facts: CardFacts) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _metrics(rows: Sequence[tuple[str, Mapping[str, Estimate]]], names: Sequence[str]) -> str:
+def _metrics(rows: Sequence[tuple[str, Mapping[str, Estimate]]], metrics: Sequence[str]) -> str:
+    """Return a table with a row for each metric: recommenders are few, metrics are many."""
     # Results that were stored with other cut-offs have gaps.
-    cells = [[name, *(_cell(values[m]) if m in values else "" for m in names)] for name, values in rows]
-    return _table(["", *names], cells)
+    lines = [[m, *(_cell(values[m]) if m in values else "" for _, values in rows)] for m in metrics]
+    return _table(["", *(_plain(name) for name, _ in rows)], lines)
 
 
 def _cell(estimate: Estimate) -> str:

@@ -53,10 +53,9 @@ h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc;
 h4 { margin: .5rem 0 0; } ol { margin: .2rem 0 1rem; padding-left: 1.6rem; } dt { font-weight: 600; }
 a { color: #0b4a8f; }
 nav ul { padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
-table { border-collapse: collapse; font-size: .85rem; }
+table { border-collapse: separate; border-spacing: 0; font-size: .85rem; margin-top: .5rem; }
 th, td { padding: .3rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
 tr > :first-child { text-align: left; position: sticky; left: 0; background: #fff; max-width: 9.5rem; }
-td.words { text-align: left; min-width: 12rem; }
 small { color: #555; } td small { display: block; white-space: nowrap; }
 .wide { overflow-x: auto; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(16rem, 100%), 1fr)); gap: 0 2rem; }

@@ -75,15 +75,15 @@ def html_report(
     """Return one HTML page without links to anything outside it.
 
     `events` are the logged events of each trained run, by name; `slices` the metrics of each recommender in each
-    slice; `ranks` where each recommender's targets stand; `sections` more of the page, such as the data's: a heading
-    and its HTML. What is not given has no section. Raises MissingExtraError without matplotlib.
+    slice (without them, cold items have a section); `ranks` where each recommender's targets stand; `sections` more
+    of the page, such as the data's: a heading and its HTML. What is not given has no section. Raises
+    MissingExtraError without matplotlib.
     """
     protocol = results[0].protocol
     ranked = rank_distribution(ranks, protocol.num_items) if ranks else None
     parts: list[Section] = [
         ("All items", _all_items(results)),
-        ("Cold items", _cold_items(results)),
-        *([("Slices", slices_section(slices))] if any(groups for _, groups in slices) else []),
+        ("Slices", slices_section(slices)) if slices else ("Cold items", _cold_items(results)),
         *([("Where the targets stand", f'<div class="pictures">{_image(ranked)}</div>')] if ranked else []),
         *([("Ablations", "".join(map(ablation_section, ablations)))] if ablations else []),
         *sections,
@@ -113,24 +113,24 @@ def ablation_section(ablations: Ablations) -> str:
     """Return what one recommender loses with each switch: a picture, and a table of the principal metrics."""
     applied = _applied(ablations)
     metrics = principal_metrics(list(ablations.intact))
-    head = [name for m in metrics for name in (m, "drop")]
-    rows = [("as it is", ["", *(c for m in metrics for c in (_estimate(ablations.intact[m]), ""))])]
+    rows = [("as it is", [cell for m in metrics for cell in (_estimate(ablations.intact[m]), "", "")])]
     for result in applied:
-        cells = [text(result.what)]
+        cells: list[str] = []
         for metric in metrics:
             drop = result.drop[metric]
-            lost = f"{_share_lost(ablations, result, metric)} lost; {_verdict(drop)}"
-            cells += [_estimate(result.values[metric]), f"{_estimate(drop)}<small>{text(lost)}</small>"]
+            lost = f"{_share_lost(ablations, result, metric)}<small>{text(_verdict(drop))}</small>"
+            cells += [_estimate(result.values[metric]), _estimate(drop), lost]
         rows.append((result.switch, cells))
     picture = _image(drop_bars(metrics[0], {r.switch: r.drop[metrics[0]] for r in applied})) if applied else ""
-    left_out = "".join(
-        f"<li>{text(r.switch)} was not applied: {text(r.not_applied)}</li>" for r in ablations.results if r.not_applied
+    meanings = "".join(
+        f"<li>{text(r.switch)}: {text(f'not applied, {r.not_applied}' if r.not_applied else r.what)}</li>"
+        for r in ablations.results
     )
     return (
-        f"<h3>{text(ablations.name)}</h3><p>The finished model, untrained for any of this, is asked again with part of "
-        "its input taken away. A drop is paired: each user's metric as it was less what it is now. An interval that "
-        "holds 0 shows no effect.</p>"
-        f'<div class="pictures">{picture}</div>{table(["what is left", *head], rows)}<ul>{left_out}</ul>'
+        f"<h3>{text(ablations.name)}</h3><p>The finished model is asked again, without new training, with part of its "
+        "input taken away. A drop is paired: each user's metric as it was less what it is then. An interval that "
+        f'holds 0 shows no effect.</p><div class="pictures">{picture}</div>'
+        f"{table([name for m in metrics for name in (m, 'drop', 'share lost')], rows)}<ul>{meanings}</ul>"
     )
 
 
