@@ -20,9 +20,10 @@ from hllm.data.prompt import render, render_fields, render_text
 from hllm.data.sources.catalog import locate
 from hllm.data.split import Split, split_dataset
 from hllm.data.tables import Table
-from hllm.embedding.encode import encode_items
+from hllm.embedding.encode import encode_items, encode_texts
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import CheckpointError, ConfigError, DataError, Stopped, nearest
+from hllm.evaluation.ablations import Ablations, TextReader, ablate, check_switches
 from hllm.evaluation.baselines import BASELINES
 from hllm.evaluation.evaluate import Part, Result, evaluate
 from hllm.models.backbone import load_tokenizer
@@ -233,6 +234,19 @@ class Recommender:
         titles: list[str] = self.dataset.titles[self.dataset.item_rows(item_ids)].to_list()
         return titles
 
+    def ablate(self, switches: Sequence[str] | None = None, *, part: Part = "test", name: str = "model") -> Ablations:
+        """Measure what is lost without the order of the histories, without the items' texts, without training.
+
+        `switches` are names such as "shuffled-order" and "shuffled-text" (None: all); see `evaluation.ablations`.
+        """
+        config = self.recipe.model.item
+        texts = TextReader(config.prompt, self._with_texts) if isinstance(config, TextItemConfig) else None
+        check_switches(switches, self.dataset, texts)  # before the work
+        return ablate(
+            self.evaluate(part=part, name=name), self.retriever, self.dataset, self.split,
+            switches=switches, max_history=self.recipe.model.max_history, texts=texts,
+        )  # fmt: skip
+
     def evaluate(self, *, part: Part = "test", name: str = "model") -> Result:
         """Rank the full catalogue for every target of `part`; return metrics with intervals and the protocol."""
         return evaluate(name, self.retriever, self.dataset, self.split, part, self.recipe.evaluation)
@@ -245,15 +259,18 @@ class Recommender:
         return evaluate(name, ExactRetriever(scorer), self.dataset, self.split, part, self.recipe.evaluation)
 
     def _use_vectors(self, vectors: torch.Tensor) -> None:
-        self.scorer = ModelScorer(
+        self.scorer = self._scorer_over(vectors)
+        self.retriever = ExactRetriever(self.scorer)
+        self._unit = F.normalize(self.scorer.table.float(), dim=-1, eps=1e-6)
+
+    def _scorer_over(self, vectors: torch.Tensor) -> ModelScorer:
+        return ModelScorer(
             self.model.to(self.device).eval(),
             vectors,
             max_history=self.recipe.model.max_history,
             device=self.device,
             precision=self.recipe.precision,
         )
-        self.retriever = ExactRetriever(self.scorer)
-        self._unit = F.normalize(self.scorer.table.float(), dim=-1, eps=1e-6)
 
     def _histories(
         self,
@@ -324,6 +341,20 @@ class Recommender:
         return encode_items(
             self.model, text_batch(tokenize(rendered)), device=self.device, precision=self.recipe.precision
         )
+
+    def _with_texts(self, texts: Sequence[str]) -> ExactRetriever:
+        """Return this recommender with other texts, one for each item; only texts that no item had are encoded."""
+        prompt = self._text_config().prompt
+        had = render(self.dataset.items, self.dataset.text_cols, prompt)
+        vectors = dict(zip(had, self.scorer.table, strict=True))
+        new = sorted(set(texts) - set(had))
+        if new:
+            tokenizer, precision = self.run.best / ITEM_BACKBONE, self.recipe.precision
+            encoded = encode_texts(
+                self.model, new, tokenizer, prompt.max_tokens, device=self.device, precision=precision
+            )
+            vectors |= dict(zip(new, encoded, strict=True))
+        return ExactRetriever(self._scorer_over(torch.stack([vectors[text] for text in texts])))
 
 
 def fit_recipe(recipe: Path, out: Path, overrides: Sequence[str] = (), *, resume: Resume = "auto") -> Recommender:

@@ -80,7 +80,7 @@ def evaluate(
     from hllm.evaluation.report import text_table
 
     runs = _open([run, *against])
-    results = compare(runs, _names(baselines), part=_part(part))
+    results = compare(runs, _names(baselines), part=part_of(part))
     content = json.dumps([result.model_dump(mode="json") for result in results], indent=1)
     artifacts.write_text(run / ("evaluation.json" if part == "test" else f"evaluation-{part}.json"), content)
     typer.echo(content if as_json else text_table(results))
@@ -92,17 +92,25 @@ def report(
     baselines: str = BASELINES,
     out: Path | None = typer.Option(None, "--out", help="The HTML file; default: report.html in the run's directory."),
 ) -> None:
-    """Write one self-contained HTML page: metrics with intervals, loss curve, example users, cold items."""
+    """Write one self-contained HTML page: metrics with intervals, learning curves, example users, cold items.
+
+    What `hllm ablate` has stored in the runs' directories is shown too.
+    """
     from hllm import artifacts
     from hllm.api import compare
     from hllm.cli.examples import examples
+    from hllm.cli.stored import ablations_of
     from hllm.evaluation.report import html_report
 
     runs = _open([run, *against])
+    results = compare(runs, _names(baselines))
+    trained = [(path, result) for path in [run, *against] for result in results if result.name == label(path)]
+    ablations = [ablations_of(path, result) for path, result in trained]
     page = html_report(
-        compare(runs, _names(baselines)),
-        examples(runs[_label(run)]),
+        results,
+        examples(runs[label(run)]),
         {name: r.run.events() for name, r in runs.items()},
+        ablations=[found for found in ablations if found is not None],
     )
     target = out or run / "report.html"
     artifacts.write_text(target, page)
@@ -114,15 +122,16 @@ def _open(paths: list[Path]) -> dict[str, "Recommender"]:
 
     runs: dict[str, Recommender] = {}
     for path in paths:
-        if _label(path) in runs:
+        if label(path) in runs:
             raise ConfigError(
-                f"two runs are named {_label(path)!r}; a table needs names that differ: rename a directory"
+                f"two runs are named {label(path)!r}; a table needs names that differ: rename a directory"
             )
-        runs[_label(path)] = Recommender.load(path)
+        runs[label(path)] = Recommender.load(path)
     return runs
 
 
-def _label(path: Path) -> str:
+def label(path: Path) -> str:
+    """Return the name of a run in tables: its directory's."""
     return path.resolve().name
 
 
@@ -130,7 +139,8 @@ def _names(baselines: str) -> list[str]:
     return [name.strip() for name in baselines.split(",") if name.strip()]
 
 
-def _part(part: str) -> Literal["validation", "test"]:
+def part_of(part: str) -> Literal["validation", "test"]:
+    """Return the part of a split; ConfigError if it is neither "test" nor "validation"."""
     match part:
         case "validation" | "test":
             return part

@@ -1,6 +1,8 @@
 """Run items through a trained item tier, in batches, with progress."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hllm.data.batch import ItemBatch, item_batch
-from hllm.data.tokens import TokenCache
+from hllm.data.tokens import TokenCache, token_cache
+from hllm.models.backbone import load_tokenizer
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import Precision, autocast, resolve_precision
 from hllm.progress import progress
@@ -49,3 +52,21 @@ def encode_items(
     with autocast(resolve_precision(precision, device), device):
         vectors: Tensor = model.item_encoder(items.to(device)).float()
     return vectors
+
+
+def encode_texts(
+    model: SequentialRecommender,
+    texts: Sequence[str],
+    tokenizer: Path,
+    max_tokens: int,
+    *,
+    device: torch.device,
+    precision: Precision,
+) -> Float[Tensor, "text dim"]:
+    """Return the embeddings of many texts, as they are rendered, in fp32; their tokens pass through a file."""
+    tokenize, fingerprint = load_tokenizer(tokenizer, max_tokens)
+    with tempfile.TemporaryDirectory(prefix="hllm-") as folder:
+        tokens = token_cache(Path(folder) / "tokens", texts, tokenize, tokenizer=fingerprint)
+        return encode_catalogue(
+            model.item_encoder, len(texts), tokens, device=device, precision=precision, label="encode texts"
+        )

@@ -1,13 +1,15 @@
-"""The results for people: a table for the terminal, and one self-contained HTML page."""
+"""The results for people: tables for the terminal, and one self-contained HTML page."""
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hllm.evaluation.ablations import AblationResult, Ablations
+from hllm.evaluation.charts import Picture, drop_bars, metric_bars, principal_metrics, rank_distribution
 from hllm.evaluation.curves import Events, learning_curves
 from hllm.evaluation.evaluate import Result
+from hllm.evaluation.page import Section, image, page, table, text
 from hllm.evaluation.statistics import Estimate
+from hllm.metrics import TargetRanks
 
 _TERMINAL_METRICS = ("recall@10", "ndcg@10", "mrr@10", "recall@50")
 
@@ -41,102 +43,179 @@ def text_table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def ablation_table(ablations: Ablations) -> str:
+    """Return the protocol and, for each principal metric, what is left of it and what is lost with each switch."""
+    lines = [*ablations.protocol.lines(), ""]
+    width = max(len(result.switch) for result in ablations.results)
+    for metric in principal_metrics(list(ablations.intact)):
+        lines += [f"{metric} of {ablations.name}: {_cell(ablations.intact[metric])}"]
+        lines += [f"  {'':<{width}}  {metric:>9}  {'drop':>22}  share lost"]
+        for result in _applied(ablations):
+            drop = result.drop[metric]
+            lines.append(
+                f"  {result.switch:<{width}}  {result.values[metric].mean:>9.3f}  {_cell(drop):>22}  "
+                f"{_share_lost(ablations, result, metric):>10}  {_verdict(drop)}"
+            )
+        lines.append("")
+    lines += [f"{result.switch}: {result.what}" for result in _applied(ablations)]
+    lines += [f"{r.switch}: not applied, {r.not_applied}" for r in ablations.results if r.not_applied]
+    return "\n".join(lines)
+
+
 def html_report(
     results: Sequence[Result],
     examples: Sequence[Example],
     events: Events,
+    *,
+    ablations: Sequence[Ablations] = (),
+    slices: Sequence[tuple[str, Mapping[str, Mapping[str, Estimate]]]] = (),
+    ranks: Mapping[str, TargetRanks] | None = None,
+    sections: Sequence[Section] = (),
 ) -> str:
-    """Return one HTML page without links to anything outside it: metrics, curves, examples, protocol.
+    """Return one HTML page without links to anything outside it.
 
-    `events` are the logged events of each trained run, by name. Raises MissingExtraError without matplotlib.
+    `events` are the logged events of each trained run, by name; `slices` the metrics of each recommender in each
+    slice (without them, cold items have a section); `ranks` where each recommender's targets stand; `sections` more
+    of the page, such as the data's: a heading and its HTML. What is not given has no section. Raises
+    MissingExtraError without matplotlib.
     """
     protocol = results[0].protocol
-    body = [
-        f"<h1>{_text(results[-1].name)}</h1>" if len(results) == 1 else "<h1>Recommenders compared</h1>",
-        "<p>Each number is a mean over users with its 95 % interval; the highest mean of a column is bold.</p>",
-        f"<h2>All items</h2><p>{protocol.num_targets:,} users, one target each.</p>",
-        _metrics_table([(r.name, r.all_items) for r in results]),
-        f"<h2>Cold items</h2><p>{protocol.num_cold_targets} users whose target has at most "
-        f"{protocol.evaluation.cold_at_most} training interactions. With so few targets the intervals are wide.</p>",
-        _metrics_table([(r.name, r.cold_items) for r in results]),
-        "<h2>Training</h2>",
-        _training(events),
-        "<h2>Examples</h2>",
-        *(_example(example) for example in examples),
-        "<h2>Protocol</h2><ul>" + "".join(f"<li>{_text(line)}</li>" for line in protocol.lines()) + "</ul>",
-        "<dl>" + "".join(f"<dt>{_text(k)}@k</dt><dd>{_text(v)}</dd>" for k, v in protocol.metrics.items()) + "</dl>",
+    ranked = rank_distribution(ranks, protocol.num_items) if ranks else None
+    parts: list[Section] = [
+        ("All items", _all_items(results)),
+        ("Slices", slices_section(slices)) if slices else ("Cold items", _cold_items(results)),
+        *([("Where the targets stand", f'<div class="pictures">{_image(ranked)}</div>')] if ranked else []),
+        *([("Ablations", "".join(map(ablation_section, ablations)))] if ablations else []),
+        *sections,
+        *([("Training", _training(events))] if any(events.values()) else []),
+        *([("Examples", "".join(map(_example, examples)))] if examples else []),
+        ("Protocol", _protocol(results[0])),
     ]
-    return _PAGE.replace("{body}", "\n".join(body))
+    title = results[-1].name if len(results) == 1 else "Recommenders compared"
+    lead = "<p>Each number is a mean over users with its 95 % interval; the highest mean of a column is bold.</p>"
+    return page(title, lead, parts)
+
+
+def slices_section(rows: Sequence[tuple[str, Mapping[str, Mapping[str, Estimate]]]]) -> str:
+    """Return a table for each slice, such as "cold items", with the principal metrics of each recommender in it.
+
+    `rows` hold a recommender's name and its metrics by slice. A slice without targets has no metrics, and no table.
+    """
+    names = list(dict.fromkeys(name for _, slices in rows for name, metrics in slices.items() if metrics))
+    tables = []
+    for name in names:
+        inside = [(label, slices[name]) for label, slices in rows if slices.get(name)]
+        tables.append(f"<h3>{text(name)}</h3>{_metrics_table(inside, principal_metrics(list(inside[0][1])))}")
+    return "".join(tables)
+
+
+def ablation_section(ablations: Ablations) -> str:
+    """Return what one recommender loses with each switch: a picture, and a table of the principal metrics."""
+    applied = _applied(ablations)
+    metrics = principal_metrics(list(ablations.intact))
+    rows = [("as it is", [cell for m in metrics for cell in (_estimate(ablations.intact[m]), "", "")])]
+    for result in applied:
+        cells: list[str] = []
+        for metric in metrics:
+            drop = result.drop[metric]
+            lost = f"{_share_lost(ablations, result, metric)}<small>{text(_verdict(drop))}</small>"
+            cells += [_estimate(result.values[metric]), _estimate(drop), lost]
+        rows.append((result.switch, cells))
+    picture = _image(drop_bars(metrics[0], {r.switch: r.drop[metrics[0]] for r in applied})) if applied else ""
+    meanings = "".join(
+        f"<li>{text(r.switch)}: {text(f'not applied, {r.not_applied}' if r.not_applied else r.what)}</li>"
+        for r in ablations.results
+    )
+    return (
+        f"<h3>{text(ablations.name)}</h3><p>The finished model is asked again, without new training, with part of its "
+        "input taken away. A drop is paired: each user's metric as it was less what it is then. An interval that "
+        f'holds 0 shows no effect.</p><div class="pictures">{picture}</div>'
+        f"{table([name for m in metrics for name in (m, 'drop', 'share lost')], rows)}<ul>{meanings}</ul>"
+    )
+
+
+def _all_items(results: Sequence[Result]) -> str:
+    pictures = "".join(map(_image, metric_bars([(r.name, r.all_items) for r in results])))
+    return (
+        f"<p>{results[0].protocol.num_targets:,} targets, the full catalogue ranked for each.</p>"
+        f'<div class="pictures">{pictures}</div>{_metrics_table([(r.name, r.all_items) for r in results])}'
+    )
+
+
+def _cold_items(results: Sequence[Result]) -> str:
+    protocol = results[0].protocol
+    return (
+        f"<p>{protocol.num_cold_targets} targets with at most {protocol.evaluation.cold_at_most} training "
+        "interactions. Of few targets the intervals are wide.</p>"
+        f"{_metrics_table([(r.name, r.cold_items) for r in results])}"
+    )
+
+
+def _metrics_table(rows: Sequence[tuple[str, Mapping[str, Estimate]]], names: Sequence[str] | None = None) -> str:
+    names = list(rows[0][1]) if names is None else names
+    if not names:
+        return "<p>No targets.</p>"
+    best = {name: max(values[name].mean for _, values in rows) for name in names}
+    cells = [
+        (label, [_estimate(values[n], bold=len(rows) > 1 and values[n].mean == best[n] > 0) for n in names])
+        for label, values in rows
+    ]
+    return table(names, cells)
+
+
+def _training(events: Events) -> str:
+    """Return each run's length, then its curves beside those of the others."""
+    lengths = "".join(
+        f"<li>{text(name)}: {logged[-1]['step']:,} steps in {logged[-1]['elapsed_s']:,.0f} s</li>"
+        for name, logged in events.items()
+        if logged
+    )
+    pictures = "".join(image(f"{curve.title} by step", curve.png) for curve in learning_curves(events))
+    return (
+        f"<ul>{lengths}</ul><p>Dotted lines: the next stage begins. Losses of runs or stages with other negatives "
+        f'cannot be compared; the validation metrics can.</p><div class="pictures">{pictures}</div>'
+    )
+
+
+def _example(example: Example) -> str:
+    history = "".join(f"<li>{text(title)}</li>" for title in example.history)
+    offered = "".join(f"<li>{text(what)} <small>{score:.3f}</small></li>" for what, score in example.recommended)
+    columns = f"<div><h4>Latest history</h4><ol>{history}</ol></div>" if history else ""
+    return (
+        f"<h3>{text(example.heading)}</h3>"
+        f'<div class="columns">{columns}<div><h4>Recommended</h4><ol>{offered}</ol></div></div>'
+    )
+
+
+def _protocol(result: Result) -> str:
+    lines = "".join(f"<li>{text(line)}</li>" for line in result.protocol.lines())
+    metrics = "".join(f"<dt>{text(k)}@k</dt><dd>{text(v)}</dd>" for k, v in result.protocol.metrics.items())
+    return f"<ul>{lines}</ul><dl>{metrics}</dl>"
+
+
+def _applied(ablations: Ablations) -> list[AblationResult]:
+    return [result for result in ablations.results if not result.not_applied]
+
+
+def _share_lost(ablations: Ablations, result: AblationResult, metric: str) -> str:
+    intact = ablations.intact[metric].mean
+    return f"{result.drop[metric].mean / intact:.0%}" if intact > 0 else "–"
+
+
+def _verdict(drop: Estimate) -> str:
+    if drop.low > 0:
+        return "worse without"
+    return "better without" if drop.high < 0 else "no effect shown"
 
 
 def _cell(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f} [{estimate.low:.3f} {estimate.high:.3f}]"
 
 
-def _metrics_table(rows: Sequence[tuple[str, Mapping[str, Estimate]]]) -> str:
-    names = list(rows[0][1])
-    if not names:
-        return "<p>No targets.</p>"
-    best = {name: max(values[name].mean for _, values in rows) for name in names}
-    head = "".join(f"<th>{_text(name)}</th>" for name in names)
-    lines = []
-    for label, values in rows:
-        cells = []
-        for name in names:
-            value = values[name]
-            mean = f"<b>{value.mean:.3f}</b>" if value.mean == best[name] > 0 else f"{value.mean:.3f}"
-            cells.append(f"<td>{mean}<small>{value.low:.3f} – {value.high:.3f}</small></td>")
-        lines.append(f"<tr><th>{_text(label)}</th>{''.join(cells)}</tr>")
-    return f'<div class="wide"><table><tr><th></th>{head}</tr>{"".join(lines)}</table></div>'
+def _estimate(estimate: Estimate, *, bold: bool = False) -> str:
+    mean = f"<b>{estimate.mean:.3f}</b>" if bold else f"{estimate.mean:.3f}"
+    return f"{mean}<small>{estimate.low:.3f} – {estimate.high:.3f}</small>"
 
 
-def _training(events: Events) -> str:
-    """Return each run's length, then its curves beside those of the others."""
-    lengths = "".join(
-        f"<li>{_text(name)}: {logged[-1]['step']:,} steps in {logged[-1]['elapsed_s']:,.0f} s</li>"
-        for name, logged in events.items()
-        if logged
-    )
-    pictures = "".join(
-        f'<img alt="{_text(curve.title)} by step" src="data:image/png;base64,{base64.b64encode(curve.png).decode()}">'
-        for curve in learning_curves(events)
-    )
-    return (
-        f"<ul>{lengths}</ul><p>Dotted lines: the next stage begins. Losses of runs or stages with other negatives "
-        f'cannot be compared; the validation metrics can.</p><div class="curves">{pictures}</div>'
-    )
-
-
-def _example(example: Example) -> str:
-    history = "".join(f"<li>{_text(title)}</li>" for title in example.history)
-    offered = "".join(f"<li>{_text(what)} <small>{score:.3f}</small></li>" for what, score in example.recommended)
-    columns = f"<div><h4>Latest history</h4><ol>{history}</ol></div>" if history else ""
-    return (
-        f"<h3>{_text(example.heading)}</h3>"
-        f'<div class="columns">{columns}<div><h4>Recommended</h4><ol>{offered}</ol></div></div>'
-    )
-
-
-def _text(value: str) -> str:
-    return html.escape(value)
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>hllm report</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
-table { border-collapse: collapse; font-size: .85rem; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
-th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-td small { display: block; color: #666; white-space: nowrap; }
-.wide { overflow-x: auto; }
-.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 0 2rem; }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
-img { max-width: 100%; }
-h4 { margin: .5rem 0 0; } ol { margin: .2rem 0 1rem; padding-left: 1.6rem; } dt { font-weight: 600; }
-</style></head><body>
-{body}
-</body></html>
-"""
+def _image(picture: Picture) -> str:
+    return image(picture.alt, picture.png)

@@ -1,0 +1,151 @@
+import json
+import re
+import shutil
+import warnings
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from hllm.evaluation.model_card import model_card
+
+
+@pytest.fixture
+def run(trained_folder, tmp_path):
+    """A copy of the finished run, under a name of its own."""
+    folder = tmp_path / "mine"
+    shutil.copytree(trained_folder, folder)
+    return folder
+
+
+def stored(run, name):
+    return json.loads((run / name).read_text())
+
+
+def test_ablate_prints_and_stores_drops_and_adds_to_earlier_ones(hllm, run):
+    code, out, _ = hllm("ablate", "--run", run, "--only", "shuffled-text")
+    assert code == 0
+    assert "ndcg@10 of mine" in out
+    assert "split leave-one-out" in out
+    assert re.search(r"shuffled-text +\d\.\d+ +-?\d\.\d+ \[", out)
+    code, out, _ = hllm("ablate", "--run", run, "--only", "shuffled-order, popularity", "--json")
+    assert code == 0
+    assert [result["switch"] for result in json.loads(out)["results"]] == ["shuffled-order", "popularity"]
+    kept = stored(run, "ablations.json")
+    assert [result["switch"] for result in kept["results"]] == ["shuffled-order", "shuffled-text", "popularity"]
+    assert kept["protocol"]["part"] == "test"
+
+
+def test_ablations_of_the_validation_part_are_kept_apart(hllm, run):
+    assert hllm("ablate", "--run", run, "--only", "last-item", "--part", "validation")[0] == 0
+    assert stored(run, "ablations-validation.json")["protocol"]["part"] == "validation"
+    assert not (run / "ablations.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "shufled-text"], "unknown ablation switch 'shufled-text' (did you mean 'shuffled-text'?)"),
+        (["--only", ","], "no ablation switch is named; known: shuffled-order"),
+        (["--part", "train"], "--part is 'train'"),
+    ],
+)
+def test_wrong_names_exit_with_2_and_store_nothing(hllm, run, arguments, message):
+    code, out, err = hllm("ablate", "--run", run, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not (run / "ablations.json").exists()
+
+
+def test_a_damaged_file_of_ablations_is_named(hllm, run):
+    (run / "ablations.json").write_text('{"name": ')
+    code, _, err = hllm("ablate", "--run", run, "--only", "last-item")
+    assert code == 2
+    assert re.search(r"CheckpointError: \S+ablations.json is damaged: .*; make it again", err)
+
+
+def test_the_report_shows_ablations_of_this_model_and_leaves_out_those_of_another(hllm, run):
+    assert hllm("ablate", "--run", run, "--only", "shuffled-order")[0] == 0
+    code, _, err = hllm("report", "--run", run, "--baselines", "")
+    assert (code, err) == (0, "")
+    assert "<h2>Ablations</h2>" in (run / "report.html").read_text()
+    changed = stored(run, "ablations.json")
+    changed["intact"]["ndcg@10"]["mean"] += 0.01
+    (run / "ablations.json").write_text(json.dumps(changed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, _, err = hllm("report", "--run", run, "--baselines", "")
+    assert code == 0
+    assert "ablations.json is of another model or protocol than mine is now, and is left out" in err
+    assert "<h2>Ablations</h2>" not in (run / "report.html").read_text()
+
+
+def test_a_card_needs_an_evaluation_of_this_run(hllm, run):
+    code, _, err = hllm("card", "--run", run)
+    assert code == 2
+    assert re.search(r"has no evaluation.json; make it with hllm evaluate --run \S+mine", err)
+    assert hllm("evaluate", "--run", run, "--baselines", "")[0] == 0
+    run.rename(run.with_name("other"))
+    code, _, err = hllm("card", "--run", run.with_name("other"))
+    assert code == 2
+    assert "evaluation.json is not of this run; make it again with hllm evaluate" in err
+
+
+def test_the_card_has_the_numbers_of_the_evaluation(hllm, run):
+    assert hllm("evaluate", "--run", run)[0] == 0
+    assert hllm("ablate", "--run", run, "--only", "shuffled-order,title-only")[0] == 0
+    code, out, err = hllm("card", "--run", run)
+    assert (code, out.strip(), err) == (0, str(run / "README.md"), "")
+    text = (run / "README.md").read_text()
+    own = next(result for result in stored(run, "evaluation.json") if result["name"] == "mine")
+
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert "license" not in front, "it is the user's to choose"
+    (model,) = front["model-index"]
+    (results,) = model["results"]
+    assert model["name"] == "mine"
+    assert {m["type"]: m["value"] for m in results["metrics"]} == {k: v["mean"] for k, v in own["all_items"].items()}
+    assert {m["type"]: (m["args"]["low"], m["args"]["high"]) for m in results["metrics"]} == {
+        k: (v["low"], v["high"]) for k, v in own["all_items"].items()
+    }
+    # Hugging Face's own reader finds the same numbers.
+    card = ModelCard.load(run / "README.md")
+    assert {r.metric_type: r.metric_value for r in card.data.eval_results} == {
+        k: v["mean"] for k, v in own["all_items"].items()
+    }
+    evaluation, ablations = text.split("## Evaluation")[1].split("## Ablations")
+    assert "| popularity | co-occurrence | markov | mine |" in evaluation
+    mean = own["all_items"]["ndcg@10"]["mean"]
+    assert re.search(rf"^\| ndcg@10 \|.* \| {mean:.4f} \[[\d., ]+\] \|$", evaluation, re.MULTILINE)
+    drop = stored(run, "ablations.json")["results"][0]["drop"]["ndcg@10"]
+    shuffled = next(line for line in ablations.splitlines() if line.startswith("| shuffled-order |"))
+    assert f"{drop['mean']:.4f} [{drop['low']:.4f}, {drop['high']:.4f}]" in shuffled
+    assert "12 users, 30 items" in text
+    assert str(run.parent) not in text, "no paths of this machine"
+
+
+def test_the_program_in_the_card_runs(hllm, run, monkeypatch, capsys):
+    assert hllm("evaluate", "--run", run, "--baselines", "")[0] == 0
+    assert hllm("card", "--run", run, "--out", run.parent / "CARD.md")[0] == 0
+    program = re.search(r"```python\n(.*?)```", (run.parent / "CARD.md").read_text(), re.DOTALL).group(1)
+    monkeypatch.chdir(run)
+    exec(program, {})
+    printed = capsys.readouterr().out
+    assert printed.count("shape: (10, 4)") == 3
+
+
+def test_names_and_titles_cannot_break_the_card(hllm, run, trained, monkeypatch):
+    from hllm.cli import card
+    from hllm.cli.stored import read_results
+
+    assert hllm("evaluate", "--run", run, "--baselines", "")[0] == 0
+    facts = card._facts(run, type(trained).load(run))
+    nasty = 'a | b: "c"\n---\n<b>d</b>'
+    recipe = {**facts.recipe, "about": nasty, "data": {**facts.recipe["data"], "source": nasty}}
+    odd = type(facts)(**{**vars(facts), "name": nasty, "recipe": recipe, "others": read_results(run)})
+    text = model_card(odd, trained.dataset, trained.split)
+    front = yaml.safe_load(text[: text.index("\n---\n\n#")].removeprefix("---\n"))
+    assert front["model-index"][0]["name"] == nasty
+    assert front["model-index"][0]["results"][0]["dataset"]["name"] == nasty
+    assert "<b>" not in text.split("\n---\n\n#")[1]
+    assert r"a \| b" in text
