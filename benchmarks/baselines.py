@@ -50,23 +50,24 @@ SETTINGS = (
 GTE, MARKOV = "gte", "markov with validation"  # keys of the store
 MARKOV_TEXT = """## Why others report other numbers
 
-**First-order Markov.** Recall@10 of .0765 on Amazon Beauty and .2148 on ML-1M (both on 6,000 users) are had by counting
-transitions in everything but the test item. Counted in the training part alone, the step from a user's last training item
-to its validation item is missing: one of seven on Beauty, and the newest. Whether popularity breaks the ties matters less:
-most items never followed a given one, and shared out, such ties are worth nothing.
+**First-order Markov.** Recall@10 of .0765 on Amazon Beauty and .2148 on ML-1M (both on 6,000 users) are had by
+counting transitions in everything but the test item. Counted in the training part alone, the step from a user's last
+training item to its validation item is missing: one of seven on Beauty, and the newest. Whether popularity breaks the
+ties matters too: most items never followed a given one, and shared out, such ties are worth next to nothing.
 """
 GTE_TEXT = """
 **Co-occurrence, GTE with k = 3.** Its authors' files for Amazon Beauty (22,363 × 12,101) give R@20 .0927, N@20 .0421,
-R@40 .1278, N@40 .0492. The files, in `HKUDS/GTE`, are two binary matrices; nothing says how they were split, and they are
-not at hand here. The same walk on the same 198,502 interactions under splits of our own, with their metric (recall over a
-user's targets, ideal DCG cut at k) and two rules for ties:
+R@40 .1278, N@40 .0492. The files, in `HKUDS/GTE`, are two binary matrices; nothing says how they were split, and they
+are not at hand here. The same walk on the same 198,502 interactions under splits of our own, with their metric (recall
+over a user's targets, ideal DCG cut at k) and two rules for ties:
 """
 GTE_CONCLUSION = """
-Random splits are far off, and with several targets a user NDCG is too high for the recall: theirs is one target a user,
-the last item, with everything else in training. That comes within 3.5 % of their numbers if equal scores stand in the order
-of ids, and within 5 % if ties are shared out. Our leave-one-out (first row) keeps the validation item out of training too,
-which alone takes a quarter of the recall. So the figure is not reproduced to ±.0005. What is left may be the order of
-reviews of one day, which decides whose turn is last and of which these data have no record; without the files it is open."""
+Random splits are far off, and with several targets a user NDCG is too high for the recall: theirs looks like one
+target a user, the last item, with everything else in training. That comes within 3.5 % of their numbers if equal scores
+stand in the order of ids, and within 5 % if ties are shared out. Our leave-one-out (first row) keeps the validation
+item out of training too, which alone takes a quarter of the recall. So the figure is explained, not reproduced to
+±.0005. What is left may be the order of reviews of one day, which decides which is last and of which these data have no
+record; without the files it stays open."""
 
 
 def main() -> None:

@@ -38,15 +38,15 @@ class ALS:
         from threadpoolctl import threadpool_limits
 
         self.num_items = dataset.num_items
-        self.model = AlternatingLeastSquares(
-            factors=factors,
-            regularization=regularization,
-            alpha=alpha,
-            iterations=iterations,
-            num_threads=1,
-            random_state=0,
-        )
         with threadpool_limits(1, "blas"):  # as the library asks for: its own threads do the work
+            self.model = AlternatingLeastSquares(
+                factors=factors,
+                regularization=regularization,
+                alpha=alpha,
+                iterations=iterations,
+                num_threads=1,
+                random_state=0,
+            )
             self.model.fit(sparse.csr_matrix(training_matrix(dataset, split)), show_progress=False)
 
     def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
