@@ -14,6 +14,7 @@ from hllm.metrics import ranking_metrics
 from hllm.retrieval.exact import ExactRetriever
 
 CUTOFFS = (20, 40)
+TILE = 256
 
 
 class EverythingBefore:
@@ -101,18 +102,21 @@ def _gte_metrics(train: sparse.csr_array, test: sparse.csr_array, *, by_id: bool
     order = np.arange(train.shape[1]) if by_id else np.random.default_rng(1).permutation(train.shape[1])
     train, test = train[:, order], test[:, order]
     together = train.T @ train
-    discount = 1 / np.log2(np.arange(2, max(CUTOFFS) + 2))
+    num, deepest = np.diff(test.indptr), max(CUTOFFS)
+    discount = 1 / np.log2(np.arange(2, deepest + 2))
+    ideal = np.concatenate([[1.0], np.cumsum(discount)])  # of no target: never used
     found = []
-    for user in np.flatnonzero(np.diff(test.indptr)).tolist():
-        history, targets = (m.indices[m.indptr[user] : m.indptr[user + 1]] for m in (train, test))
-        scores = np.asarray(together[history].sum(0)).ravel()
-        scores[history] = 0  # as the reference does: seen items are not below unseen ones without a walk
-        hit = np.isin(np.argsort(-scores, kind="stable")[: max(CUTOFFS)], targets)
+    for start in range(0, train.shape[0], TILE):
+        tile = slice(start, start + TILE)
+        seen, targets = train[tile].toarray() > 0, test[tile].toarray() > 0
+        scores = (train[tile] @ together).toarray()
+        scores[seen] = 0  # as the reference does: seen items are not below unseen ones without a walk
+        hit = np.take_along_axis(targets, np.argsort(-scores, axis=1, kind="stable")[:, :deepest], axis=1)
+        asked = num[tile] > 0
+        hit, count = hit[asked], num[tile][asked]
         row = []
         for k in CUTOFFS:
-            row += [
-                hit[:k].sum() / len(targets),
-                (hit * discount)[:k].sum() / discount[: min(k, len(targets))].sum(),
-            ]
-        found.append(row)
-    return np.mean(found, axis=0).tolist()
+            row += [hit[:, :k].sum(1) / count, (hit * discount)[:, :k].sum(1) / ideal[np.minimum(count, k)]]
+        found.append(np.stack(row, axis=1))
+    means: list[float] = np.concatenate(found).mean(0).tolist()
+    return means
