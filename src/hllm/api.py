@@ -24,7 +24,7 @@ from hllm.embedding.encode import encode_items, encode_texts
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import CheckpointError, ConfigError, DataError, Stopped, nearest
 from hllm.evaluation.ablations import Ablations, TextReader, ablate, check_switches
-from hllm.evaluation.baselines import BASELINES
+from hllm.evaluation.baselines import build_baseline
 from hllm.evaluation.evaluate import Part, Result, evaluate
 from hllm.models.backbone import load_tokenizer
 from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
@@ -252,10 +252,8 @@ class Recommender:
         return evaluate(name, self.retriever, self.dataset, self.split, part, self.recipe.evaluation)
 
     def evaluate_baseline(self, name: str, *, part: Part = "test") -> Result:
-        """Evaluate one of the baselines ("popularity", "co-occurrence", "markov") under the same protocol."""
-        if name not in BASELINES:
-            raise ConfigError(f"unknown baseline {name!r}{nearest(name, BASELINES)}; known: {', '.join(BASELINES)}")
-        scorer = BASELINES[name](self.dataset, self.split)
+        """Evaluate one of `hllm.evaluation.baselines`, such as "popularity", under the same protocol."""
+        scorer = build_baseline(name, self.dataset, self.split)
         return evaluate(name, ExactRetriever(scorer), self.dataset, self.split, part, self.recipe.evaluation)
 
     def _use_vectors(self, vectors: torch.Tensor) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
-from hllm.evaluation.baselines import CoOccurrence, Markov, Popularity, cold_items
+from hllm.evaluation.baselines import Popularity, cold_items
 from hllm.evaluation.evaluate import evaluate, mean_metrics, queries
 from hllm.evaluation.protocol import EvaluationConfig
 from hllm.evaluation.statistics import bootstrap_means
@@ -52,22 +52,6 @@ def world():
 
 def index(letters: str) -> np.ndarray:
     return np.array(["abcdef".index(letter) for letter in letters])
-
-
-def test_popularity_by_hand(world):
-    assert Popularity(*world).score([index("a")])[0].tolist() == [2, 3, 2, 0, 0, 0]
-
-
-def test_co_occurrence_by_hand(world):
-    """After a and c: b stands beside a in 2 training histories and beside c in 2; a and c share one."""
-    assert CoOccurrence(*world).score([index("ac")])[0].tolist() == [2 + 1, 2 + 2, 1 + 2, 0, 0, 0]
-
-
-def test_markov_by_hand(world):
-    """b was followed by c twice, by nothing else; popularity, scaled below 1, breaks the ties."""
-    scores = Markov(*world).score([index("ab"), np.array([], dtype=np.int64)])
-    assert scores[0].tolist() == pytest.approx([0.5, 0.75, 2.5, 0, 0, 0])
-    assert scores[1].tolist() == pytest.approx([0.5, 0.75, 0.5, 0, 0, 0])
 
 
 def test_cold_items_are_those_with_few_training_interactions(world):

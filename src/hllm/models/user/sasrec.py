@@ -62,9 +62,9 @@ class SASRec(UserEncoder):
     """Causal transformer blocks over item embeddings plus position embeddings.
 
     Source: Kang & McAuley, arXiv:1808.09781, section 3; the variants of eSASRec, arXiv:2508.06450. Differs from the
-    paper by default: GELU and pre-norm blocks, which train more steadily; a layer norm of the inputs, where the authors'
-    code multiplies item vectors by √dim; and the project's InfoNCE instead of BCE with one negative, which is known to
-    be the weaker choice (arXiv:2309.07602).
+    paper by default: GELU and pre-norm blocks, which train more steadily; a layer norm of the inputs, where the
+    authors' code multiplies item vectors by √dim; and the project's InfoNCE instead of BCE with one negative, which is
+    known to be the weaker choice (arXiv:2309.07602).
     """
 
     causal = True

@@ -1,0 +1,57 @@
+"""Matrix factorisation for implicit feedback by alternating least squares, through the library `implicit`."""
+
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+from scipy import sparse
+
+from hllm.data.dataset import Dataset
+from hllm.data.split import Split
+from hllm.evaluation.baselines.matrices import history_matrix, training_matrix
+from hllm.extras import require
+from hllm.retrieval.retriever import Histories
+
+
+@final
+class ALS:
+    """The product of a user's and an item's factors; a user's are solved for from the history, the items' learnt.
+
+    Every training interaction counts `alpha` times a missing one. One thread and a fixed seed: the same numbers each
+    time. Raises MissingExtraError without the library.
+
+    Source: Hu, Koren & Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        *,
+        factors: int = 64,
+        regularization: float = 0.01,
+        alpha: float = 1.0,
+        iterations: int = 15,
+    ) -> None:
+        require("implicit", extra="baselines", purpose="The baseline 'als'")
+        from implicit.cpu.als import AlternatingLeastSquares
+        from threadpoolctl import threadpool_limits
+
+        self.num_items = dataset.num_items
+        with threadpool_limits(1, "blas"):  # as the library asks for: its own threads do the work
+            self.model = AlternatingLeastSquares(
+                factors=factors,
+                regularization=regularization,
+                alpha=alpha,
+                iterations=iterations,
+                num_threads=1,
+                random_state=0,
+            )
+            self.model.fit(sparse.csr_matrix(training_matrix(dataset, split)), show_progress=False)
+
+    def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
+        """Return the products with the factors of these histories; 0 throughout for an empty one."""
+        held = sparse.csr_matrix(history_matrix(histories, self.num_items))  # the library knows no csr_array
+        users = self.model.recalculate_user(np.arange(len(histories)), held)
+        scores: Float[np.ndarray, "user item"] = users @ self.model.item_factors.T
+        return scores
