@@ -6,7 +6,7 @@ from typing import TextIO
 
 import typer
 
-from hllm.cli import fetch, import_checkpoint, recommend, run, tune
+from hllm.cli import compare, fetch, import_checkpoint, recommend, run, tune
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
 
 EXIT_FAILURE = 1
@@ -33,6 +33,7 @@ model_app.command("fetch", short_help="Download a model once.")(fetch.model)
 app.command("train", short_help="Train the model of a recipe; a stopped run goes on.")(run.train)
 app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)
 app.command("evaluate", short_help="Metrics with intervals, next to baselines.")(run.evaluate)
+app.command("compare", short_help="Evaluated runs side by side, with paired tests.")(compare.compare)
 app.command("report", short_help="One HTML page: metrics, curves, examples.")(run.report)
 app.command("recommend", short_help="Items for a user, or users for a new item.")(recommend.recommend)
 app.command("similar", short_help="Items like an item or a text.")(recommend.similar)

@@ -73,14 +73,19 @@ def evaluate(
 ) -> None:
     """Rank the full catalogue for every test user; print metrics with 95 % intervals and the protocol.
 
-    The numbers are also kept in evaluation.json (evaluation-validation.json) of the run's directory.
+    The numbers are also kept in evaluation.json (evaluation-validation.json) of the run's directory, and where each
+    target stands in ranks-test.parquet (ranks-validation.parquet), for hllm compare.
     """
     from hllm import artifacts
-    from hllm.api import compare
+    from hllm.api import compare_with_ranks
+    from hllm.evaluation.ranks import write_ranks
     from hllm.evaluation.report import text_table
+    from hllm.training.evaluations import ranks_file
 
-    runs = _open([run, *against])
-    results = compare(runs, _names(baselines), part=_part(part))
+    runs, chosen = _open([run, *against]), part_of(part)
+    evaluated = compare_with_ranks(runs, _names(baselines), part=chosen)
+    results = [each.result for each in evaluated]
+    write_ranks(ranks_file(run, chosen), _label(run), evaluated)
     content = json.dumps([result.model_dump(mode="json") for result in results], indent=1)
     artifacts.write_text(run / ("evaluation.json" if part == "test" else f"evaluation-{part}.json"), content)
     typer.echo(content if as_json else text_table(results))
@@ -130,7 +135,8 @@ def _names(baselines: str) -> list[str]:
     return [name.strip() for name in baselines.split(",") if name.strip()]
 
 
-def _part(part: str) -> Literal["validation", "test"]:
+def part_of(part: str) -> Literal["validation", "test"]:
+    """Return the part of the split that --part names."""
     match part:
         case "validation" | "test":
             return part
