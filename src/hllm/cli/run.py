@@ -85,7 +85,7 @@ def evaluate(
     runs, chosen = _open([run, *against]), part_of(part)
     evaluated = compare_with_ranks(runs, _names(baselines), part=chosen)
     results = [each.result for each in evaluated]
-    write_ranks(ranks_file(run, chosen), _label(run), evaluated)
+    write_ranks(ranks_file(run, chosen), label(run), evaluated)
     content = json.dumps([result.model_dump(mode="json") for result in results], indent=1)
     artifacts.write_text(run / ("evaluation.json" if part == "test" else f"evaluation-{part}.json"), content)
     typer.echo(content if as_json else text_table(results))
@@ -106,7 +106,7 @@ def report(
     runs = _open([run, *against])
     page = html_report(
         compare(runs, _names(baselines)),
-        examples(runs[_label(run)]),
+        examples(runs[label(run)]),
         {name: r.run.events() for name, r in runs.items()},
     )
     target = out or run / "report.html"
@@ -119,15 +119,16 @@ def _open(paths: list[Path]) -> dict[str, "Recommender"]:
 
     runs: dict[str, Recommender] = {}
     for path in paths:
-        if _label(path) in runs:
+        if label(path) in runs:
             raise ConfigError(
-                f"two runs are named {_label(path)!r}; a table needs names that differ: rename a directory"
+                f"two runs are named {label(path)!r}; a table needs names that differ: rename a directory"
             )
-        runs[_label(path)] = Recommender.load(path)
+        runs[label(path)] = Recommender.load(path)
     return runs
 
 
-def _label(path: Path) -> str:
+def label(path: Path) -> str:
+    """Return the name of a run in tables: its directory's."""
     return path.resolve().name
 
 

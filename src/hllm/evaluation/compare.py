@@ -24,7 +24,6 @@ from hllm.evaluation.statistics import (
     randomisation_test,
     user_sums,
 )
-from hllm.evaluation.targets import slices_of
 from hllm.metrics import DEFINITIONS
 
 LEVEL = 0.05
@@ -151,18 +150,18 @@ def _mixed(contenders: Sequence[Contender]) -> dict[str, str]:
 
 
 def _values_of(contender: Contender, metric: str, base: EvaluationConfig, group: str | None) -> _Values:
-    config, targets = _config_for(metric, base), contender.targets
-    values = metrics_of(targets, contender.ranks, config)[metric]
-    chosen = np.ones(len(targets), dtype=bool)
-    if group is not None:
-        groups = slices_of(targets, config)
-        if group not in groups:
-            raise ConfigError(f"unknown slice {group!r}{nearest(group, groups)}; known: {', '.join(groups)}")
-        chosen = groups[group]
-        if not chosen.any():
-            raise ConfigError(f"{contender.name} has no targets in the slice {group!r}")
-    kept = targets.only(chosen)
-    return _Values(contender.name, kept.user_ids, kept.item_ids, targets.users[chosen], values[chosen])
+    targets, chosen = contender.targets, contender.targets.group(group)
+    if not chosen.any():
+        raise ConfigError(f"{contender.name} has no targets in the slice {group!r}")
+    values = metrics_of(targets, contender.ranks, _config_for(metric, base))[metric]
+    mask = pl.Series(chosen)
+    return _Values(
+        contender.name,
+        targets.user_ids.filter(mask),
+        targets.item_ids.filter(mask),
+        targets.users[chosen],
+        values[chosen],
+    )
 
 
 def _config_for(metric: str, base: EvaluationConfig) -> EvaluationConfig:

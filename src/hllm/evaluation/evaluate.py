@@ -13,10 +13,11 @@ from hllm.data.dataset import Dataset
 from hllm.data.describe import leak_share
 from hllm.data.split import NONE, Split
 from hllm.evaluation.facts import RunFacts
+from hllm.evaluation.lists import list_metrics
 from hllm.evaluation.protocol import EvaluationConfig, Protocol
 from hllm.evaluation.sampled import sampled_ranks, warn_of_sampling
 from hllm.evaluation.statistics import Estimate, bootstrap_means
-from hllm.evaluation.targets import Targets, slices_of
+from hllm.evaluation.targets import Asked, Targets, groups_of, is_cold
 from hllm.metrics import TargetRanks, ranking_metrics
 from hllm.retrieval.retriever import Histories, Retriever, histories_of
 
@@ -35,6 +36,8 @@ class Result(Config):
     """By group of targets, such as "cold items"; a group without targets has no metrics."""
     slice_targets: dict[str, int]
     """Targets of each group."""
+    beyond_accuracy: dict[str, float]
+    """What the lists are like; empty unless asked for."""
 
     @property
     def cold_items(self) -> dict[str, Estimate]:
@@ -114,12 +117,13 @@ def evaluate_with_ranks(
     ranks = retriever.rank(asked.histories, asked.targets, exclude=asked.histories)
     seconds = time.monotonic() - start
     seen = [np.unique(history) for history in asked.histories]
+    lengths = np.array([len(history) for history in asked.histories], dtype=np.int64)
     targets = Targets(
         user_ids=dataset.users[asked.users],
         item_ids=dataset.item_ids[asked.targets],
-        history_length=np.array([len(history) for history in asked.histories], dtype=np.int64),
-        train_count=split.train_counts(dataset)[asked.targets],
+        history_length=lengths,
         num_ranked=dataset.num_items - np.array([len(items) for items in seen], dtype=np.int64),
+        groups=groups_of(Asked(dataset, split, config, asked.targets, lengths)),
     )
     protocol = Protocol(
         dataset=dataset.fingerprint,
@@ -134,19 +138,23 @@ def evaluate_with_ranks(
         num_targets=len(targets),
         num_users_with_target=len(np.unique(asked.users)),
         num_targets_seen=sum(bool((items == target).any()) for target, items in zip(asked.targets, seen, strict=True)),
-        num_cold_targets=int((targets.train_count <= config.cold_at_most).sum()),
+        num_cold_targets=int(is_cold(dataset, split, asked.targets, config).sum()),
         leak_share=leak_share(dataset, split),
         evaluation=config,
     )
     facts = (facts or RunFacts()).model_copy(update={"evaluation_s": seconds})
-    return Evaluated(summarise(name, targets, ranks, protocol, facts), targets, ranks)
+    lists: dict[str, float] = {}
+    if config.beyond_accuracy:
+        lists = list_metrics(retriever, asked.histories, dataset, split, config.cutoffs)
+    return Evaluated(_summary(name, targets, ranks, protocol, facts, lists), targets, ranks)
 
 
-def summarise(name: str, targets: Targets, ranks: TargetRanks, protocol: Protocol, facts: RunFacts) -> Result:
+def _summary(
+    name: str, targets: Targets, ranks: TargetRanks, protocol: Protocol, facts: RunFacts, lists: dict[str, float]
+) -> Result:
     """Return means with intervals, over all targets and over each group."""
     config = protocol.evaluation
     metrics, users = metrics_of(targets, ranks, config), targets.users
-    groups = slices_of(targets, config)
 
     def means(chosen: Any) -> dict[str, Estimate]:
         return bootstrap_means(
@@ -159,8 +167,9 @@ def summarise(name: str, targets: Targets, ranks: TargetRanks, protocol: Protoco
         protocol=protocol,
         facts=facts,
         all_items=means(slice(None)),
-        slices={group: means(chosen) for group, chosen in groups.items()},
-        slice_targets={group: int(chosen.sum()) for group, chosen in groups.items()},
+        slices={group: means(chosen) for group, chosen in targets.groups.items()},
+        slice_targets={group: int(chosen.sum()) for group, chosen in targets.groups.items()},
+        beyond_accuracy=lists,
     )
 
 

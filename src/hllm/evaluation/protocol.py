@@ -21,6 +21,8 @@ class EvaluationConfig(Config):
     """An item with at most this many training interactions is cold."""
     slices: tuple[SliceFamily, ...] = ("cold items", "history length")
     """Groups of targets that have a table of their own, besides all targets."""
+    beyond_accuracy: bool = False
+    """Also report what the recommended lists are like: the share of the catalogue in them, and how popular it is."""
     sampled_candidates: int | None = Field(default=None, ge=1)
     """Also rank each target among so many random items, as some papers do, and report that as sampled_recall@10/100
     and the like. Such numbers may order models differently from the full ranking. None: the full ranking only."""

@@ -37,8 +37,8 @@ class Contender:
 def write_ranks(path: Path, own: str, evaluated: Sequence[Evaluated]) -> None:
     """Write one row for each target, with the better:NAME and tied:NAME of each recommender.
 
-    The columns before these are user_id, item_id, history_length, train_count and num_ranked; the protocol and each
-    recommender's facts are in the file's metadata.
+    The columns before these are user_id, item_id, history_length, num_ranked, and in:GROUP for each group of targets;
+    the protocol and each recommender's facts are in the file's metadata.
     `own` is the name of the run that the file belongs to. The results must be of one protocol.
     """
     first = evaluated[0]
@@ -46,9 +46,9 @@ def write_ranks(path: Path, own: str, evaluated: Sequence[Evaluated]) -> None:
         "user_id": first.targets.user_ids,
         "item_id": first.targets.item_ids,
         "history_length": first.targets.history_length,
-        "train_count": first.targets.train_count,
         "num_ranked": first.targets.num_ranked,
     }
+    columns |= {f"in:{name}": chosen for name, chosen in first.targets.groups.items()}
     for each in evaluated:
         columns |= {f"better:{each.result.name}": each.ranks.better, f"tied:{each.result.name}": each.ranks.tied}
     known = {
@@ -84,9 +84,8 @@ def read_ranks(path: Path, baseline: str | None, *, name: str) -> Contender:
         )
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
-    numbers = {column: frame[column].to_numpy().astype(np.int64) for column in frame.columns[2:]}
-    targets = Targets(
-        frame["user_id"], frame["item_id"], *(numbers[c] for c in ("history_length", "train_count", "num_ranked"))
-    )
-    ranks = TargetRanks(numbers[f"better:{wanted}"], numbers[f"tied:{wanted}"])
-    return Contender(name, protocol, facts[wanted], targets, ranks)
+    numbers = {name: frame[name].to_numpy().astype(np.int64) for name in ("history_length", "num_ranked")}
+    groups = {name[3:]: frame[name].to_numpy() for name in frame.columns if name.startswith("in:")}
+    better, tied = (frame[f"{what}:{wanted}"].to_numpy().astype(np.int64) for what in ("better", "tied"))
+    targets = Targets(frame["user_id"], frame["item_id"], **numbers, groups=groups)
+    return Contender(name, protocol, facts[wanted], targets, TargetRanks(better, tied))

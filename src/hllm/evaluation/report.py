@@ -43,7 +43,10 @@ def text_table(results: Sequence[Result]) -> str:
             for result, each in zip(results, values, strict=True)
         ]
         lines.append("")
-    return "\n".join([*lines, *(f"{result.name}: {result.facts.line()}" for result in results)])
+    for result in results:
+        lists = "".join(f"; {name} {value:.4g}" for name, value in result.beyond_accuracy.items())
+        lines.append(f"{result.name}: {result.facts.line()}{lists}")
+    return "\n".join(lines)
 
 
 def _terminal_metrics(result: Result) -> list[str]:

@@ -1,15 +1,21 @@
 """What every recommender is asked, and the groups of targets that have numbers of their own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int
 
+from hllm.data.dataset import Dataset
+from hllm.data.split import Split
+from hllm.errors import ConfigError, nearest
 from hllm.evaluation.protocol import EvaluationConfig
 
-HISTORY_BINS = (0, 5, 10, 20, 50)
+HISTORY_BOUNDS = (0, 5, 10, 20, 50)
+
+Groups = dict[str, Bool[np.ndarray, " target"]]
 
 
 @dataclass(frozen=True)
@@ -20,10 +26,10 @@ class Targets:
     item_ids: pl.Series
     history_length: Int[np.ndarray, " target"]
     """Interactions of the user before the target."""
-    train_count: Int[np.ndarray, " target"]
-    """Training interactions of the target item."""
     num_ranked: Int[np.ndarray, " target"]
     """Items that the target is ranked among, itself included."""
+    groups: Mapping[str, Bool[np.ndarray, " target"]]
+    """Which targets are in each group, such as "cold items"."""
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -36,34 +42,54 @@ class Targets:
         numbers = ids.to_frame().join(numbered, on="id", how="left", maintain_order="left")["number"]
         return numbers.cast(pl.Int64).to_numpy()
 
-    def only(self, chosen: Bool[np.ndarray, " target"]) -> "Targets":
-        """Return some of the rows."""
-        arrays = (self.history_length, self.train_count, self.num_ranked)
-        mask = pl.Series(chosen)
-        return Targets(self.user_ids.filter(mask), self.item_ids.filter(mask), *(array[chosen] for array in arrays))
+    def group(self, name: str | None) -> Bool[np.ndarray, " target"]:
+        """Return which targets are in a group, None being all of them; ConfigError if it was not asked for."""
+        if name is None:
+            return np.ones(len(self), dtype=bool)
+        if name not in self.groups:
+            raise ConfigError(
+                f"unknown slice {name!r}{nearest(name, self.groups)}; evaluated were: {', '.join(self.groups)}"
+            )
+        return self.groups[name]
 
 
-def _cold_items(targets: Targets, config: EvaluationConfig) -> dict[str, Bool[np.ndarray, " target"]]:
-    return {"cold items": targets.train_count <= config.cold_at_most}
+@dataclass(frozen=True)
+class Asked:
+    """What groups are made of."""
+
+    dataset: Dataset
+    split: Split
+    config: EvaluationConfig
+    items: Int[np.ndarray, " target"]
+    """Each target's item_index."""
+    history_length: Int[np.ndarray, " target"]
 
 
-def _history_length(targets: Targets, config: EvaluationConfig) -> dict[str, Bool[np.ndarray, " target"]]:
-    ends = [*HISTORY_BINS[1:], None]
-    return {
-        f"history of {low} or more" if end is None else f"history of {low} to {end - 1}": (
-            (targets.history_length >= low) & (targets.history_length < (end or np.iinfo(np.int64).max))
-        )
-        for low, end in zip(HISTORY_BINS, ends, strict=True)
-    }
+def _cold_items(asked: Asked) -> Groups:
+    return {"cold items": is_cold(asked.dataset, asked.split, asked.items, asked.config)}
 
 
-SLICES: dict[str, Callable[[Targets, EvaluationConfig], dict[str, Bool[np.ndarray, " target"]]]] = {
+def _history_length(asked: Asked) -> Groups:
+    length, longest = asked.history_length, HISTORY_BOUNDS[-1]
+    bins = {f"history {low + 1}-{high}": (length > low) & (length <= high) for low, high in pairwise(HISTORY_BOUNDS)}
+    return {"history 0": length == 0, **bins, f"history >{longest}": length > longest}
+
+
+SLICES: dict[str, Callable[[Asked], Groups]] = {
     "cold items": _cold_items,
     "history length": _history_length,
 }
-"""For each name that `EvaluationConfig.slices` may hold, the groups it makes. They see what is stored in a run."""
+"""For each name that `EvaluationConfig.slices` may hold, the groups it makes. They are stored with the ranks."""
 
 
-def slices_of(targets: Targets, config: EvaluationConfig) -> dict[str, Bool[np.ndarray, " target"]]:
-    """Return the rows of each group that the config asks for, empty ones too."""
-    return {name: chosen for family in config.slices for name, chosen in SLICES[family](targets, config).items()}
+def groups_of(asked: Asked) -> Groups:
+    """Return the targets of each group that the config asks for, empty groups too."""
+    return {name: chosen for family in asked.config.slices for name, chosen in SLICES[family](asked).items()}
+
+
+def is_cold(
+    dataset: Dataset, split: Split, items: Int[np.ndarray, " target"], config: EvaluationConfig
+) -> Bool[np.ndarray, " target"]:
+    """Return which targets have at most `cold_at_most` training interactions."""
+    cold: Bool[np.ndarray, " target"] = split.train_counts(dataset)[items] <= config.cold_at_most
+    return cold
