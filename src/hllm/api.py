@@ -265,7 +265,8 @@ class Recommender:
     def _evaluated(self, name: str, retriever: Retriever, split: Split, part: Part, facts: RunFacts) -> Evaluated:
         return evaluate_with_ranks(
             name, retriever, self.dataset, split, part, self.recipe.evaluation,
-            data_policy=data_policy(self.recipe), split_options=self.recipe.split.model_dump(mode="json"), facts=facts,
+            data_policy=data_policy(self.recipe), facts=facts,
+            split_options=self.recipe.split.model_dump(mode="json", exclude={"kind"}),
         )  # fmt: skip
 
     def _use_vectors(self, vectors: torch.Tensor) -> None:

@@ -50,11 +50,11 @@ def test_times_that_are_no_clock_have_no_leak():
 
 
 def test_the_protocol_says_what_the_checklist_asks_for():
-    known = {"data_policy": {"unknown_items": "drop"}, "split_options": {"kind": "leave-one-out", "min_length": 3}}
+    known = {"data_policy": {"unknown_items": "drop"}, "split_options": {"min_length": 3, "targets": None}}
     text = "\n".join(evaluated(*world(), **known).result.protocol.lines())
     for phrase in (
         "2 users, 5 items, 8 interactions; unknown_items drop",
-        "split leave-one-out (kind leave-one-out, min_length 3)",
+        "split leave-one-out (min_length 3)",
         "2 targets of 2 users",
         "cold: 2 with <= 5 training interactions, counted among all items",
         "leak: 0.0% of training interactions are later than the median test target",
@@ -112,7 +112,7 @@ def test_what_the_lists_are_like_by_hand():
 def test_facts_that_are_known_are_said():
     facts = RunFacts(num_parameters=1234, epochs_to_best=2, epochs=5, test_evaluations=3)
     assert facts.line() == (
-        "1,234 parameters; best after 2 epochs; 5 epochs in all; test part of this split evaluated 3 times"
+        "1,234 parameters; best after 2 epochs; 5 epochs in all; evaluations of this split's test part: 3"
     )
     assert evaluated(*world()).result.facts.evaluation_s >= 0
 

@@ -43,6 +43,6 @@ class RunFacts(Config):
             "trained {:,.0f} s": self.training_s,
             "ranked in {:,.1f} s": self.evaluation_s,
             "on {}": self.machine,
-            "test part of this split evaluated {} times": self.test_evaluations,
+            "evaluations of this split's test part: {}": self.test_evaluations,
         }
         return "; ".join(text.format(value) for text, value in said.items() if value is not None)

@@ -121,8 +121,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _listed(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in _flat(options))
+    return ", ".join(f"{name} {value}" for name, value in _flat(options) if value is not None and value != [])
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)
