@@ -22,10 +22,12 @@ from hllm.data.split import Split, split_dataset
 from hllm.data.tables import Table
 from hllm.embedding.encode import encode_items, encode_texts
 from hllm.embedding.table import ItemEmbeddingTable
-from hllm.errors import CheckpointError, ConfigError, DataError, Stopped, nearest
+from hllm.errors import CheckpointError, ConfigError, DataError, Stopped
 from hllm.evaluation.ablations import Ablations, TextReader, ablate, check_switches
 from hllm.evaluation.baselines import build_baseline
-from hllm.evaluation.evaluate import Part, Result, evaluate
+from hllm.evaluation.evaluate import Evaluated, Part, Result, evaluate_with_ranks
+from hllm.evaluation.facts import RunFacts
+from hllm.evaluation.protocol import describe_differences
 from hllm.models.backbone import load_tokenizer
 from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
 from hllm.models.item.text import TextItemConfig
@@ -33,7 +35,8 @@ from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.model import ModelScorer
-from hllm.retrieval.retriever import Histories, LoggedHistories, histories_of
+from hllm.retrieval.retriever import Histories, LoggedHistories, Retriever, histories_of
+from hllm.training.evaluations import data_policy, log_evaluation, machine, run_facts
 from hllm.training.fit import Resume, fit, recipe_from
 from hllm.training.recipe import Recipe, default_recipe
 from hllm.training.run import Run
@@ -248,13 +251,35 @@ class Recommender:
         )  # fmt: skip
 
     def evaluate(self, *, part: Part = "test", name: str = "model") -> Result:
-        """Rank the full catalogue for every target of `part`; return metrics with intervals and the protocol."""
-        return evaluate(name, self.retriever, self.dataset, self.split, part, self.recipe.evaluation)
+        """Rank the full catalogue for every target of `part`; return metrics with intervals and the protocol.
+
+        Each evaluation of the test part is counted in the run's directory, and the count is among the result's facts.
+        """
+        return self.evaluate_with_ranks(part=part, name=name).result
+
+    def evaluate_with_ranks(self, *, part: Part = "test", name: str = "model") -> Evaluated:
+        """Evaluate, and return where each target stands too."""
+        split = self.split
+        log_evaluation(self.run, part, split)
+        facts = run_facts(self.run, self.recipe, self.model, split)
+        return self._evaluated(name, self.retriever, split, part, facts)
 
     def evaluate_baseline(self, name: str, *, part: Part = "test") -> Result:
         """Evaluate one of `hllm.evaluation.baselines`, such as "popularity", under the same protocol."""
-        scorer = build_baseline(name, self.dataset, self.split)
-        return evaluate(name, ExactRetriever(scorer), self.dataset, self.split, part, self.recipe.evaluation)
+        return self.evaluate_baseline_with_ranks(name, part=part).result
+
+    def evaluate_baseline_with_ranks(self, name: str, *, part: Part = "test") -> Evaluated:
+        """Evaluate a baseline, and return where each target stands too."""
+        split = self.split
+        scorer = build_baseline(name, self.dataset, split)
+        return self._evaluated(name, ExactRetriever(scorer), split, part, RunFacts(machine=machine()))
+
+    def _evaluated(self, name: str, retriever: Retriever, split: Split, part: Part, facts: RunFacts) -> Evaluated:
+        return evaluate_with_ranks(
+            name, retriever, self.dataset, split, part, self.recipe.evaluation,
+            data_policy=data_policy(self.recipe), facts=facts,
+            split_options=self.recipe.split.model_dump(mode="json", exclude={"kind"}),
+        )  # fmt: skip
 
     def _use_vectors(self, vectors: torch.Tensor) -> None:
         self.scorer = self._scorer_over(vectors)
@@ -364,18 +389,25 @@ def fit_recipe(recipe: Path, out: Path, overrides: Sequence[str] = (), *, resume
 
 def compare(runs: Mapping[str, Recommender], baselines: Sequence[str], *, part: Part = "test") -> list[Result]:
     """Evaluate baselines and runs under one protocol; ConfigError if the runs' protocols differ."""
-    trained = [run.evaluate(part=part, name=name) for name, run in runs.items()]
-    expected = trained[0].protocol.model_dump()
-    for result in trained[1:]:
-        found = result.protocol.model_dump()
-        differing = [f"{key} ({expected[key]} and {found[key]})" for key in found if found[key] != expected[key]]
-        if differing:
+    return [each.result for each in compare_with_ranks(runs, baselines, part=part)]
+
+
+def compare_with_ranks(
+    runs: Mapping[str, Recommender], baselines: Sequence[str], *, part: Part = "test"
+) -> list[Evaluated]:
+    """Evaluate baselines and runs as `compare` does, and return where each target stands too."""
+    if both := set(runs) & set(baselines):
+        raise ConfigError(f"a run and a baseline are both named {both.pop()!r}; rename the run's directory")
+    trained = [run.evaluate_with_ranks(part=part, name=name) for name, run in runs.items()]
+    expected = trained[0].result
+    for each in trained[1:]:
+        if differing := expected.protocol.differences(each.result.protocol):
             raise ConfigError(
-                f"{trained[0].name} and {result.name} were made under different protocols: {', '.join(differing)}; "
-                "their numbers cannot stand in one table"
+                f"{expected.name} and {each.result.name} were made under different protocols: "
+                f"{describe_differences(differing)}; their numbers cannot stand in one table"
             )
     first = next(iter(runs.values()))
-    return [*(first.evaluate_baseline(name, part=part) for name in baselines), *trained]
+    return [*(first.evaluate_baseline_with_ranks(name, part=part) for name in baselines), *trained]
 
 
 _NOTHING = np.zeros(0, dtype=np.int64)

@@ -139,10 +139,15 @@ def verify(path: Path, kind: str) -> Manifest:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all; raises StorageError as `writing` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; raises StorageError as `writing` does."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         _flush(partial)
         partial.replace(path)
     except OSError as error:

@@ -61,3 +61,11 @@ def test_a_wrong_key_exits_with_2_and_one_sentence(hllm, files, tmp_path):
     assert (code, out) == (2, "")
     assert "unknown key 'stages.0.learning_rat' (did you mean 'learning_rate'?)" in err
     assert "Traceback" not in err
+
+
+def test_the_test_part_cannot_be_tuned_on(hllm, files, tmp_path):
+    code, _, err = hllm("tune", *files, "--part", "test")
+    assert (code, "No such option" in err) == (2, True)
+    (tmp_path / "search.toml").write_text('metric = "test_ndcg@10"\n' + SEARCH)
+    code, _, err = hllm("tune", *files)
+    assert (code, "is not measured in validation" in err) == (2, True)

@@ -8,7 +8,6 @@ from hllm.data.split import SplitConfig, split_dataset
 from hllm.evaluation.baselines import Popularity, cold_items
 from hllm.evaluation.evaluate import evaluate, mean_metrics, queries
 from hllm.evaluation.protocol import EvaluationConfig
-from hllm.evaluation.statistics import bootstrap_means
 from hllm.retrieval.exact import ExactRetriever
 
 CONFIG = EvaluationConfig(bootstrap_samples=200)
@@ -114,13 +113,3 @@ def test_watching_training_uses_the_same_ranks(world):
     watched = mean_metrics(retriever, dataset, split, "validation")
     full = evaluate("x", retriever, dataset, split, "validation", CONFIG)
     assert watched == pytest.approx({name: full.all_items[name].mean for name in watched})
-
-
-def test_bootstrap_intervals_against_the_normal_approximation(rng):
-    values = rng.random(2000)
-    estimate = bootstrap_means({"m": values}, samples=4000, seed=1)["m"]
-    half = 1.96 * values.std() / np.sqrt(2000)
-    assert estimate.mean == pytest.approx(values.mean())
-    assert estimate.low == pytest.approx(values.mean() - half, abs=half * 0.1)
-    assert estimate.high == pytest.approx(values.mean() + half, abs=half * 0.1)
-    assert bootstrap_means({"m": np.zeros(0)}, samples=10, seed=1) == {}

@@ -296,3 +296,19 @@ def test_a_recipe_may_be_json(tmp_path, id_recipe):
     (tmp_path / "recipe.json").write_text("about = 'TOML'")
     with pytest.raises(ConfigError, match=r"recipe\.json is not valid JSON"):
         Recipe.from_toml(tmp_path / "recipe.json")
+
+
+def test_no_trial_sees_the_test_part(world, monkeypatch):
+    """Not even the targets of the test part are looked up while a recipe is tuned, and no evaluation is counted."""
+    from hllm.evaluation import evaluate
+
+    asked, real = [], evaluate.queries
+
+    def watched(dataset, split, part):
+        asked.append(part)
+        return real(dataset, split, part)
+
+    monkeypatch.setattr(evaluate, "queries", watched)
+    result, _ = tuned(world, trials=1)
+    assert set(asked) == {"validation"}
+    assert not (Path(result.best_run) / "evaluations.jsonl").exists()

@@ -6,7 +6,20 @@ from typing import TextIO
 
 import typer
 
-from hllm.cli import ablate, card, check, describe, fetch, import_checkpoint, import_data, recommend, run, split, tune
+from hllm.cli import (
+    ablate,
+    card,
+    check,
+    compare,
+    describe,
+    fetch,
+    import_checkpoint,
+    import_data,
+    recommend,
+    run,
+    split,
+    tune,
+)
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
 
 EXIT_FAILURE = 1
@@ -40,6 +53,7 @@ app.command("train", short_help="Train the model of a recipe; a stopped run goes
 app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)
 app.command("evaluate", short_help="Metrics with intervals, next to baselines.")(run.evaluate)
 app.command("ablate", short_help="What is lost without order, text or training.")(ablate.ablate)
+app.command("compare", short_help="Evaluated runs side by side, with paired tests.")(compare.compare)
 app.command("report", short_help="One HTML page: metrics, curves, examples.")(run.report)
 app.command("card", short_help="A model card, from the run's own numbers.")(card.card)
 app.command("recommend", short_help="Items for a user, or users for a new item.")(recommend.recommend)

@@ -73,14 +73,19 @@ def evaluate(
 ) -> None:
     """Rank the full catalogue for every test user; print metrics with 95 % intervals and the protocol.
 
-    The numbers are also kept in evaluation.json (evaluation-validation.json) of the run's directory.
+    The numbers are also kept in evaluation.json (evaluation-validation.json) of the run's directory, and where each
+    target stands in ranks-test.parquet (ranks-validation.parquet), for hllm compare.
     """
     from hllm import artifacts
-    from hllm.api import compare
+    from hllm.api import compare_with_ranks
+    from hllm.evaluation.ranks import write_ranks
     from hllm.evaluation.report import text_table
+    from hllm.training.evaluations import ranks_file
 
-    runs = _open([run, *against])
-    results = compare(runs, _names(baselines), part=part_of(part))
+    runs, chosen = _open([run, *against]), part_of(part)
+    evaluated = compare_with_ranks(runs, _names(baselines), part=chosen)
+    results = [each.result for each in evaluated]
+    write_ranks(ranks_file(run, chosen), label(run), evaluated)
     content = json.dumps([result.model_dump(mode="json") for result in results], indent=1)
     artifacts.write_text(run / ("evaluation.json" if part == "test" else f"evaluation-{part}.json"), content)
     typer.echo(content if as_json else text_table(results))
@@ -97,20 +102,27 @@ def report(
     What `hllm ablate` has stored in the runs' directories is shown too.
     """
     from hllm import artifacts
-    from hllm.api import compare
+    from hllm.api import compare_with_ranks
     from hllm.cli.examples import examples
     from hllm.cli.stored import ablations_of
+    from hllm.data.describe import describe
+    from hllm.evaluation.description import describe_section
     from hllm.evaluation.report import html_report
 
     runs = _open([run, *against])
-    results = compare(runs, _names(baselines))
+    evaluated = compare_with_ranks(runs, _names(baselines))
+    results = [each.result for each in evaluated]
     trained = [(path, result) for path in [run, *against] for result in results if result.name == label(path)]
     ablations = [ablations_of(path, result) for path, result in trained]
+    data = runs[label(run)]
     page = html_report(
         results,
-        examples(runs[label(run)]),
+        examples(data),
         {name: r.run.events() for name, r in runs.items()},
         ablations=[found for found in ablations if found is not None],
+        slices=[(result.name, result.slices) for result in results],
+        ranks={each.result.name: each.ranks for each in evaluated},
+        sections=[("Data", describe_section(describe(data.dataset, data.split)))],
     )
     target = out or run / "report.html"
     artifacts.write_text(target, page)

@@ -145,7 +145,7 @@ def ablate(
     """
     reasons = check_switches(switches, dataset, texts)
     config, asked = as_it_is.protocol.evaluation, queries(dataset, split, as_it_is.protocol.part)
-    interval = partial(bootstrap_means, samples=config.bootstrap_samples, seed=config.seed)
+    interval = partial(bootstrap_means, users=asked.users, samples=config.bootstrap_samples, seed=config.seed)
     intact = _metrics(retriever, asked, config, label="as it is")
     results = []
     for switch, why_not in reasons.items():

@@ -1,18 +1,24 @@
-"""Evaluate any Retriever on one part of a split: the full catalogue ranked, for all targets and for cold ones."""
+"""Evaluate any Retriever on one part of a split: the full catalogue ranked, for all targets and for groups of them."""
 
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from hllm.config import Config
 from hllm.data.dataset import Dataset
+from hllm.data.describe import leak_share
 from hllm.data.split import Split
-from hllm.evaluation.baselines import cold_items
-from hllm.evaluation.protocol import EvaluationConfig, Protocol, protocol_of
+from hllm.evaluation.facts import RunFacts
+from hllm.evaluation.lists import list_metrics
+from hllm.evaluation.protocol import EvaluationConfig, Protocol
+from hllm.evaluation.sampled import sampled_ranks, warn_of_sampling
 from hllm.evaluation.statistics import Estimate, bootstrap_means
-from hllm.metrics import ranking_metrics
+from hllm.evaluation.targets import Asked, Targets, groups_of, is_cold
+from hllm.metrics import TargetRanks, ranking_metrics
 from hllm.retrieval.retriever import Histories, Retriever, histories_of
 
 Part = Literal["validation", "test"]
@@ -24,9 +30,28 @@ class Result(Config):
 
     name: str
     protocol: Protocol
+    facts: RunFacts
     all_items: dict[str, Estimate]
-    cold_items: dict[str, Estimate]
-    """Over users whose target is cold; empty if there are none."""
+    slices: dict[str, dict[str, Estimate]]
+    """By group of targets, such as "cold items"; a group without targets has no metrics."""
+    slice_targets: dict[str, int]
+    """Targets of each group."""
+    beyond_accuracy: dict[str, float]
+    """What the lists are like; empty unless asked for."""
+
+    @property
+    def cold_items(self) -> dict[str, Estimate]:
+        """Return the metrics of targets that are cold; empty if there are none, or the group was not asked for."""
+        return self.slices.get("cold items", {})
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A result, with the ranks that it is the summary of."""
+
+    result: Result
+    targets: Targets
+    ranks: TargetRanks
 
 
 @dataclass(frozen=True)
@@ -49,25 +74,106 @@ def queries(dataset: Dataset, split: Split, part: Part) -> Queries:
     return Queries(users, histories_of(dataset, users, positions), dataset.item_index[positions], positions)
 
 
+Metrics = dict[str, Float[np.ndarray, " target"]]
+
+
+def _ranking(targets: Targets, ranks: TargetRanks, config: EvaluationConfig) -> Metrics:
+    return ranking_metrics(ranks, config.cutoffs)
+
+
+def _sampled(targets: Targets, ranks: TargetRanks, config: EvaluationConfig) -> Metrics:
+    if (candidates := config.sampled_candidates) is None:
+        return {}
+    few = sampled_ranks(ranks, targets.num_ranked, candidates, seed=config.seed)
+    cutoffs = [k for k in config.cutoffs if k <= candidates]
+    return {f"sampled_{name}/{candidates}": values for name, values in ranking_metrics(few, cutoffs).items()}
+
+
+FAMILIES: dict[str, Callable[[Targets, TargetRanks, EvaluationConfig], Metrics]] = {
+    "ranking": _ranking,
+    "sampled": _sampled,
+}
+"""Every metric that follows from where a target stands; a stored run is compared by all of them."""
+
+
+def metrics_of(targets: Targets, ranks: TargetRanks, config: EvaluationConfig) -> Metrics:
+    """Return each target's value of every metric that the config asks for."""
+    return {name: values for family in FAMILIES.values() for name, values in family(targets, ranks, config).items()}
+
+
 def evaluate(
     name: str, retriever: Retriever, dataset: Dataset, split: Split, part: Part, config: EvaluationConfig
 ) -> Result:
-    """Rank the full catalogue for every user with a target; return means with intervals and the protocol."""
-    asked = queries(dataset, split, part)
-    metrics = ranking_metrics(retriever.rank(asked.histories, asked.targets, exclude=asked.histories), config.cutoffs)
-    cold = np.isin(asked.targets, cold_items(dataset, split, config.cold_at_most))
-    seen = sum(target in history for target, history in zip(asked.targets, asked.histories, strict=True))
+    """Rank the full catalogue for every target; return means with intervals and the protocol."""
+    return evaluate_with_ranks(name, retriever, dataset, split, part, config).result
+
+
+def evaluate_with_ranks(
+    name: str, retriever: Retriever, dataset: Dataset, split: Split, part: Part, config: EvaluationConfig,
+    *, data_policy: Mapping[str, Any] | None = None, split_options: Mapping[str, Any] | None = None,
+    facts: RunFacts | None = None,
+) -> Evaluated:  # fmt: skip
+    """Evaluate, and return where each target stands too; what is known besides is kept with the result."""
+    if config.sampled_candidates is not None:
+        warn_of_sampling(config.sampled_candidates)
+    asked, start = queries(dataset, split, part), time.monotonic()
+    ranks = retriever.rank(asked.histories, asked.targets, exclude=asked.histories)
+    seconds = time.monotonic() - start
+    seen = [np.unique(history) for history in asked.histories]
+    lengths = np.array([len(history) for history in asked.histories], dtype=np.int64)
+    targets = Targets(
+        user_ids=dataset.users[asked.users],
+        item_ids=dataset.item_ids[asked.targets],
+        history_length=lengths,
+        num_ranked=dataset.num_items - np.array([len(items) for items in seen], dtype=np.int64),
+        groups=groups_of(Asked(dataset, split, config, asked.targets, asked.interactions, lengths)),
+    )
+    protocol = Protocol(
+        dataset=dataset.fingerprint,
+        data_policy=dict(data_policy or {}),
+        num_users=dataset.num_users,
+        num_items=dataset.num_items,
+        num_interactions=dataset.num_interactions,
+        split=split.kind,
+        split_options=dict(split_options or {}),
+        split_fingerprint=split.fingerprint,
+        part=part,
+        num_targets=len(targets),
+        num_users_with_target=len(np.unique(asked.users)),
+        num_targets_seen=sum(bool((items == target).any()) for target, items in zip(asked.targets, seen, strict=True)),
+        num_cold_targets=int(is_cold(dataset, split, asked.targets, config).sum()),
+        leak_share=leak_share(dataset, split),
+        evaluation=config,
+    )
+    facts = (facts or RunFacts()).model_copy(update={"evaluation_s": seconds})
+    lists: dict[str, float] = {}
+    if config.beyond_accuracy:
+        lists = list_metrics(retriever, asked.histories, asked.targets, dataset, split, config)
+    return Evaluated(_summary(name, targets, ranks, protocol, facts, lists), targets, ranks)
+
+
+def _summary(
+    name: str, targets: Targets, ranks: TargetRanks, protocol: Protocol, facts: RunFacts, lists: dict[str, float]
+) -> Result:
+    """Return means with intervals, over all targets and over each group."""
+    config = protocol.evaluation
+    metrics, users = metrics_of(targets, ranks, config), targets.users
+
+    def means(chosen: Any) -> dict[str, Estimate]:
+        return bootstrap_means(
+            {name: values[chosen] for name, values in metrics.items()},
+            users=users[chosen], samples=config.bootstrap_samples, seed=config.seed,
+        )  # fmt: skip
+
     return Result(
         name=name,
-        protocol=protocol_of(
-            dataset, split, part, config,
-            num_targets=len(asked.users), num_targets_seen=seen, num_cold_targets=int(cold.sum()),
-        ),
-        all_items=bootstrap_means(metrics, samples=config.bootstrap_samples, seed=config.seed),
-        cold_items=bootstrap_means(
-            {k: v[cold] for k, v in metrics.items()}, samples=config.bootstrap_samples, seed=config.seed
-        ),
-    )  # fmt: skip
+        protocol=protocol,
+        facts=facts,
+        all_items=means(slice(None)),
+        slices={group: means(chosen) for group, chosen in targets.groups.items()},
+        slice_targets={group: int(chosen.sum()) for group, chosen in targets.groups.items()},
+        beyond_accuracy=lists,
+    )
 
 
 def mean_metrics(

@@ -1,15 +1,15 @@
 """The protocol: everything that must be equal before two numbers may stand in one table."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from hllm.config import Config
-from hllm.data.dataset import Dataset
-from hllm.data.split import Split
 from hllm.metrics import CUTOFFS, DEFINITIONS
 
 COLD_AT_MOST = 5
+SliceFamily = Literal["cold items", "popularity", "history length", "item age"]
 
 
 class EvaluationConfig(Config):
@@ -19,6 +19,20 @@ class EvaluationConfig(Config):
     """The k of recall@k, ndcg@k and mrr@k."""
     cold_at_most: int = COLD_AT_MOST
     """An item with at most this many training interactions is cold."""
+    slices: tuple[SliceFamily, ...] = ("cold items", "popularity", "history length")
+    """Groups of targets that have a table of their own, besides all targets. "popularity": the fifth of the catalogue
+    with the most training interactions, and the others. "item age", since an item's first training interaction, needs
+    the times of a clock."""
+    beyond_accuracy: bool = False
+    """Also report what the recommended lists are like: coverage, popularity, novelty, diversity, serendipity."""
+    category_col: str | None = None
+    """Column of the items with their categories, such as genres: for the diversity of categories in a list, and how
+    far it is from those of the history."""
+    category_separator: str = Field(default=",", min_length=1)
+    """What stands between two categories of one item."""
+    sampled_candidates: int | None = Field(default=None, ge=1)
+    """Also rank each target among so many random items, as some papers do, and report that as sampled_recall@10/100
+    and the like. Such numbers may order models differently from the full ranking. None: the full ranking only."""
     bootstrap_samples: int = Field(default=1000, ge=1)
     """Resamples of the users behind each interval."""
     seed: int = 0
@@ -30,53 +44,94 @@ class Protocol(Config):
 
     dataset: str
     """Fingerprint of ids, texts, order and times."""
+    data_policy: dict[str, Any]
+    """What was done with the tables before: filters, duplicates, unknown items; empty if it is not known."""
     num_users: int
     num_items: int
     num_interactions: int
     split: str
+    split_options: dict[str, Any]
+    """Empty if they are not known; the fingerprint tells splits apart in any case."""
     split_fingerprint: str
     part: Literal["validation", "test"]
     num_targets: int
-    """Users with a target in this part: the rows behind each mean."""
+    """Rows behind each mean."""
+    num_users_with_target: int
+    """What intervals and tests resample: a user with all targets."""
     num_targets_seen: int
     """Targets that the user had already seen: with seen items removed they are misses for every model."""
     num_cold_targets: int
+    leak_share: float | None
+    """Share of training interactions later than the median test target; None where the times are no clock."""
     ranked: str = "the full catalogue"
     seen_items: str = "removed (the user's whole history before the target)"
     ties: str = "shared: the expectation over random orders of equal scores"
+    cold_targets: str = "counted among all items, and shown apart"
     history: str = "everything before the target; a trained model reads the latest model.max_history items of it"
     evaluation: EvaluationConfig
     metrics: dict[str, str] = DEFINITIONS
     interval: str = "95 %, percentile bootstrap over users"
 
-    def lines(self) -> list[str]:
-        """Return the protocol as short lines for people."""
-        cold = f"cold: targets with <= {self.evaluation.cold_at_most} training interactions ({self.num_cold_targets})"
+    def differences(self, other: "Protocol") -> list[tuple[str, Any, Any]]:
+        """Return every field that differs, dotted where it is inside another, with our value and theirs.
+
+        Options that led to the same data, or to the same split, are no difference.
+        """
+        ours, theirs = (dict(_flat(protocol.model_dump(mode="json"))) for protocol in (self, other))
+        same = [f"{options}." for options, result in _MADE_BY.items() if ours[result] == theirs[result]]
         return [
-            f"data {self.dataset[:12]}: {self.num_users:,} users, {self.num_items:,} items, "
-            f"{self.num_interactions:,} interactions",
-            f"split {self.split} {self.split_fingerprint[:12]}, {self.part} part: {self.num_targets:,} targets, "
-            f"one for each user; {self.num_targets_seen} of them seen before; {cold}",
-            f"ranked: {self.ranked}; seen items: {self.seen_items}; ties: {self.ties}",
-            f"intervals: {self.interval}, {self.evaluation.bootstrap_samples} samples, seed {self.evaluation.seed}",
+            (field, ours.get(field), theirs.get(field))
+            for field in {**ours, **theirs}
+            if ours.get(field) != theirs.get(field) and not any(field.startswith(prefix) for prefix in same)
         ]
 
+    def lines(self) -> list[str]:
+        """Return the protocol as short lines for people."""
+        policy, options = _listed(self.data_policy), _listed(self.split_options)
+        return [
+            f"data {self.dataset[:12]}: {self.num_users:,} users, {self.num_items:,} items, "
+            f"{self.num_interactions:,} interactions" + (f"; {policy}" if policy else ""),
+            f"split {self.split}{f' ({options})' if options else ''} {self.split_fingerprint[:12]}, {self.part} part: "
+            f"{self.num_targets:,} targets of {self.num_users_with_target:,} users; {self.num_targets_seen} of them "
+            f"seen before; cold: {self.num_cold_targets} with <= {self.evaluation.cold_at_most} training interactions, "
+            f"{self.cold_targets}",
+            f"leak: {self._leak()}",
+            f"ranked: {self.ranked} ({self.num_items:,} items); seen items: {self.seen_items}; ties: {self.ties}",
+            f"history: {self.history}",
+            f"intervals: {self.interval}, {self.evaluation.bootstrap_samples} samples, seed {self.evaluation.seed}",
+            "metrics: " + "; ".join(f"{name}@k: {meaning}" for name, meaning in self.metrics.items()),
+        ]
 
-def protocol_of(
-    dataset: Dataset, split: Split, part: Literal["validation", "test"], config: EvaluationConfig,
-    *, num_targets: int, num_targets_seen: int, num_cold_targets: int,
-) -> Protocol:  # fmt: skip
-    """Describe an evaluation of `part`."""
-    return Protocol(
-        dataset=dataset.fingerprint,
-        num_users=dataset.num_users,
-        num_items=dataset.num_items,
-        num_interactions=dataset.num_interactions,
-        split=split.kind,
-        split_fingerprint=split.fingerprint,
-        part=part,
-        num_targets=num_targets,
-        num_targets_seen=num_targets_seen,
-        num_cold_targets=num_cold_targets,
-        evaluation=config,
-    )
+    def _leak(self) -> str:
+        if self.leak_share is None:
+            return "unknown, because the interactions' times only order them"
+        advice = "" if self.leak_share == 0 or self.split != "leave-one-out" else (
+            '; models learn from the future, and their order may change under split.kind = "temporal"'
+        )  # fmt: skip
+        return f"{self.leak_share:.1%} of training interactions are later than the median test target{advice}"
+
+
+_MADE_BY = {"data_policy": "dataset", "split_options": "split_fingerprint"}
+
+
+def describe_differences(differences: list[tuple[str, Any, Any]]) -> str:
+    """Return "field (ours and theirs), …" for a message; fingerprints are shortened."""
+    return ", ".join(f"{field} ({_short(ours)} and {_short(theirs)})" for field, ours, theirs in differences)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in _flat(options) if value is not None and value != [])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)

@@ -25,21 +25,29 @@ class Example:
 
 
 def text_table(results: Sequence[Result]) -> str:
-    """Return the protocol and a table of the main metrics, each with its interval."""
-    protocol = results[0].protocol
-    lines = [*protocol.lines(), ""]
-    for heading, pick in (("all items", "all_items"), ("cold items", "cold_items")):
-        rows = [(result.name, getattr(result, pick)) for result in results]
-        names = [name for name in _TERMINAL_METRICS if all(name in values for _, values in rows)]
-        count = protocol.num_targets if pick == "all_items" else protocol.num_cold_targets
+    """Return the protocol, a table of the main metrics with their intervals for each group, and each run's facts."""
+    first = results[0]
+    lines = [*first.protocol.lines(), ""]
+    tables = [("all items", first.protocol.num_targets, [result.all_items for result in results])]
+    tables += [
+        (group, count, [result.slices[group] for result in results]) for group, count in first.slice_targets.items()
+    ]
+    width = max(len(result.name) for result in results)
+    for heading, count, values in tables:
+        names = [name for name in _terminal_metrics(first) if all(name in each for each in values)]
         lines.append(f"{heading} ({count:,} targets)")
         if not names:
             lines += ["  no metrics: no targets, or other cut-offs", ""]
             continue
-        width = max(len(name) for name, _ in rows)
         lines.append("  " + " " * width + "".join(f"  {name:>20}" for name in names))
-        lines += [f"  {label:<{width}}" + "".join(f"  {_cell(values[n]):>20}" for n in names) for label, values in rows]
+        lines += [
+            f"  {result.name:<{width}}" + "".join(f"  {_cell(each[name]):>20}" for name in names)
+            for result, each in zip(results, values, strict=True)
+        ]
         lines.append("")
+    for result in results:
+        lists = "".join(f"; {name} {value:.4g}" for name, value in result.beyond_accuracy.items())
+        lines.append(f"{result.name}: {result.facts.line()}{lists}")
     return "\n".join(lines)
 
 
@@ -60,6 +68,10 @@ def ablation_table(ablations: Ablations) -> str:
     lines += [f"{result.switch}: {result.what}" for result in _applied(ablations)]
     lines += [f"{r.switch}: not applied, {r.not_applied}" for r in ablations.results if r.not_applied]
     return "\n".join(lines)
+
+
+def _terminal_metrics(result: Result) -> list[str]:
+    return [*_TERMINAL_METRICS, *(name for name in result.all_items if name.startswith("sampled_ndcg"))]
 
 
 def html_report(

@@ -1,37 +1,118 @@
-"""Uncertainty of a mean over users."""
+"""Uncertainty of a mean over users, and of the difference between two recommenders; all of it resamples users.
+
+A user may have several targets. A mean is over targets, but a user's targets stand and fall together, so every
+method here draws, flips or compares users with all that they have.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from hllm.config import Config
 from hllm.random import stream
 
+FLIPS = 10_000
+_BITS_AT_ONCE = 8_000_000  # of random signs: the memory of a test is 72 MB at most
+
 
 class Estimate(Config):
-    """A mean over users with its 95 % interval."""
+    """A mean over targets with its 95 % interval."""
 
     mean: float
     low: float
     high: float
 
 
-def bootstrap_means(values: dict[str, Float[np.ndarray, " user"]], *, samples: int, seed: int) -> dict[str, Estimate]:
+def bootstrap_means(
+    values: dict[str, Float[np.ndarray, " target"]],
+    *,
+    users: Int[np.ndarray, " target"] | None = None,
+    samples: int,
+    seed: int,
+) -> dict[str, Estimate]:
     """Return mean and percentile interval (2.5 % to 97.5 %) of each metric over resampled users.
 
-    The same resamples serve all metrics. Without users there is nothing to estimate: an empty dict.
+    `users` holds one number for each user; None: every target is another user's. A resample draws as many users as
+    there are, each with all targets, and takes the mean over the targets drawn. The same resamples serve all
+    metrics. Without targets there is nothing to estimate: an empty dict.
 
-    Source: Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7(1), 1979.
+    Source: Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7(1), 1979; for users
+    with several targets the cluster bootstrap, Field & Welsh, JRSS B 69(3), 2007.
     """
-    matrix = np.stack(list(values.values()), axis=1)  # (user, metric)
+    matrix = np.stack(list(values.values()), axis=1)  # (target, metric)
     if len(matrix) == 0:
         return {}
+    sums, counts = user_sums(matrix, users)
     # How often each user is drawn in a resample of the same size is multinomial. One resample at a time: the
     # memory stays that of one row, whatever the number of users.
-    rng, equal = stream(seed, "bootstrap"), np.full(len(matrix), 1 / len(matrix))
-    resampled = np.stack([rng.multinomial(len(matrix), equal) @ matrix for _ in range(samples)]) / len(matrix)
+    rng, equal = stream(seed, "bootstrap"), np.full(len(sums), 1 / len(sums))
+    drawn = (rng.multinomial(len(sums), equal) for _ in range(samples))
+    resampled = np.stack([(weight @ sums) / (weight @ counts) for weight in drawn])
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     means = matrix.mean(0)
     return {
         name: Estimate(mean=float(m), low=float(a), high=float(b))
         for name, m, a, b in zip(values, means, low, high, strict=True)
     }
+
+
+def user_sums(
+    matrix: Float[np.ndarray, "target metric"], users: Int[np.ndarray, " target"] | None
+) -> tuple[Float[np.ndarray, "user metric"], Int[np.ndarray, " user"]]:
+    """Return each user's sum over targets, and number of targets, in the order of the users' numbers."""
+    if users is None:
+        return matrix, np.ones(len(matrix), dtype=np.int64)
+    _, row = np.unique(users, return_inverse=True)
+    sums = np.stack([np.bincount(row, weights=column) for column in matrix.T], axis=1)
+    return sums, np.bincount(row)
+
+
+def randomisation_test(differences: Float[np.ndarray, " user"], *, samples: int = FLIPS, seed: int) -> float:
+    """Return the two-sided p-value of "both recommenders are alike": how often random signs differ as much.
+
+    `differences` are each user's metric under one recommender less that under the other, summed over targets. If
+    the two were alike, a user's difference could as well have had the other sign. The observed signs count as one
+    of the draws, so the value is at least 1 / (samples + 1). It is 1 if no user differs.
+
+    Source: Smucker, Allan & Carterette, "A comparison of statistical significance tests for information retrieval
+    evaluation", CIKM 2007, section 3.3; for the added 1, Phipson & Smyth, SAGMB 9(1), 2010.
+    """
+    moved = differences[differences != 0]  # a zero has no sign
+    if len(moved) == 0:
+        return 1.0
+    rng, total = stream(seed, "signs"), moved.sum()
+    least = abs(total) - 1e-12 * np.abs(moved).sum()  # sums in another order differ in their last digits
+    as_far, rows = 0, max(1, _BITS_AT_ONCE // len(moved))
+    for start in range(0, samples, rows):
+        shape = (min(rows, samples - start), -(-len(moved) // 8))
+        flipped = np.unpackbits(rng.integers(256, size=shape, dtype=np.uint8), axis=1, count=len(moved))
+        as_far += int((np.abs(total - 2.0 * (flipped @ moved)) >= least).sum())
+    return (1 + as_far) / (1 + samples)
+
+
+def paired_t_test(ours: Float[np.ndarray, " user"], theirs: Float[np.ndarray, " user"]) -> float:
+    """Return the two-sided p-value of the paired t-test on each user's sum over targets; 1 if no user differs.
+
+    One user says nothing: 1. A difference that is the same for all of several users: 0.
+    """
+    differences = ours - theirs
+    if len(differences) < 2 or not differences.any():
+        return 1.0
+    if np.ptp(differences) <= 1e-12 * np.abs(differences).max():
+        return 0.0
+    from scipy.stats import ttest_rel
+
+    return float(ttest_rel(ours, theirs).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number: below 0.05, all of them are right with a chance of 95 %.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. of Statistics 6(2), 1979.
+    """
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for place, number in enumerate(np.argsort(p_values, kind="stable")):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[number]))
+        corrected[number] = highest
+    return corrected

@@ -11,7 +11,7 @@ from hllm.evaluation.baselines.co_occurrence import CoOccurrence, ItemKNN
 from hllm.evaluation.baselines.content import BM25, Embedding, embedding, embedding_mean
 from hllm.evaluation.baselines.ease import EASE
 from hllm.evaluation.baselines.markov import Markov
-from hllm.evaluation.baselines.popularity import Popularity, RecentPopularity, cold_items
+from hllm.evaluation.baselines.popularity import Popularity, RecentPopularity
 from hllm.retrieval.retriever import Scorer
 
 BASELINES: dict[str, Callable[[Dataset, Split], Scorer]] = {
@@ -54,5 +54,4 @@ __all__ = [
     "Random",
     "RecentPopularity",
     "build_baseline",
-    "cold_items",
 ]

@@ -3,7 +3,7 @@
 from typing import final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from hllm.data.dataset import Dataset
 from hllm.data.split import Split
@@ -52,8 +52,3 @@ class RecentPopularity:
     def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
         """Return the counts within the window, the same for all."""
         return np.tile(self.counts, (len(histories), 1))
-
-
-def cold_items(dataset: Dataset, split: Split, at_most: int) -> Int[np.ndarray, " item"]:
-    """Return the items with at most that many training interactions."""
-    return np.flatnonzero(split.train_counts(dataset) <= at_most)

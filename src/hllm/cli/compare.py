@@ -1,0 +1,47 @@
+"""`hllm compare`."""
+
+import typer
+
+from hllm.cli.run import part_of
+from hllm.errors import ConfigError
+
+
+def compare(
+    runs: list[str] = typer.Argument(
+        metavar="RUN…", help="Two or more evaluated runs; RUN:popularity is a baseline that was evaluated with RUN."
+    ),
+    metric: str = typer.Option("ndcg@10", "--metric", help="One or more, comma-separated; any cut-off."),
+    part: str = typer.Option("test", "--part", help='"test" or "validation".'),
+    reference: str = typer.Option(
+        "best", "--reference", help='What the others are tested against: "best", "first", or one of the names.'
+    ),
+    group: str | None = typer.Option(None, "--slice", help='Only some targets, such as "cold items".'),
+    force: bool = typer.Option(False, "--force", help="Allow runs of different protocols; the tests mean less."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+    as_csv: bool = typer.Option(False, "--csv", help="Print CSV, with every number in full."),
+    as_markdown: bool = typer.Option(False, "--markdown", help="Print Markdown."),
+    as_latex: bool = typer.Option(False, "--latex", help="Print LaTeX for booktabs."),
+) -> None:
+    """Compare evaluated runs by their stored ranks: intervals, paired tests, the best; no model is loaded.
+
+    Runs of different protocols are refused, with what differs.
+    """
+    chosen = [name for name, on in (("csv", as_csv), ("markdown", as_markdown), ("latex", as_latex)) if on]
+    if len(chosen) + as_json > 1:
+        raise ConfigError("give at most one of --json, --csv, --markdown and --latex")
+    from hllm.evaluation.compare import compare_ranks
+    from hllm.evaluation.tables import FORMATS
+    from hllm.training.evaluations import stored_ranks
+
+    contenders = [stored_ranks(run, part_of(part)) for run in runs]
+    comparison = compare_ranks(
+        contenders,
+        [name.strip() for name in metric.split(",") if name.strip()],
+        reference=contenders[0].name if reference == "first" else reference,
+        group=group,
+        force=force,
+    )
+    if as_json:
+        typer.echo(comparison.model_dump_json(indent=1))
+        return
+    typer.echo(FORMATS[chosen[0] if chosen else "text"](comparison))

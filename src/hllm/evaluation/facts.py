@@ -1,0 +1,48 @@
+"""Facts of one run, which may differ within a table and explain its numbers."""
+
+from hllm.config import Config
+
+
+class RunFacts(Config):
+    """What a recommender is and what it cost; None: not known, or there is no such thing, as for a baseline."""
+
+    checkpoint: str | None = None
+    """Fingerprint of the checkpoint that was evaluated."""
+    recipe: str | None = None
+    """Fingerprint of the recipe."""
+    num_parameters: int | None = None
+    """Of both tiers, frozen ones too."""
+    max_history: int | None = None
+    """Items of a history that the model reads: the latest ones."""
+    training: str | None = None
+    """Negatives and loss of each stage."""
+    seed: int | None = None
+    """Of every random choice in training."""
+    epochs: int | None = None
+    """Epochs trained, in all stages."""
+    epochs_to_best: int | None = None
+    """Epochs before the validation that picked the checkpoint."""
+    training_s: float | None = None
+    """Seconds of training and validation."""
+    evaluation_s: float | None = None
+    """Seconds of this evaluation's ranking."""
+    machine: str | None = None
+    """Where it was evaluated."""
+    test_evaluations: int | None = None
+    """How often the test part of this split was evaluated for this run's directory, this time included."""
+
+    def line(self) -> str:
+        """Return the facts that are known, for people."""
+        said = {
+            "{:,} parameters": self.num_parameters,
+            "reads the latest {} items": self.max_history,
+            "{}": self.training,
+            "seed {}": self.seed,
+            "best after {} epochs": self.epochs_to_best,
+            "{} epochs in all": self.epochs,
+            "trained {:,.0f} s": self.training_s,
+            "ranked in {:,.1f} s": self.evaluation_s,
+            "on {}": self.machine,
+            "evaluations of this split's test part: {}": self.test_evaluations,
+        }
+        return "; ".join(text.format(value) for text, value in said.items() if value is not None)

@@ -1,0 +1,93 @@
+"""What the lists themselves are like, besides whether the target is in them."""
+
+import re
+import zlib
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from hllm.data.dataset import Dataset
+from hllm.data.prompt import PromptConfig, render
+from hllm.data.split import Split
+from hllm.errors import ConfigError, nearest
+from hllm.evaluation.baselines import Popularity
+from hllm.evaluation.protocol import EvaluationConfig
+from hllm.metrics.beyond_accuracy import beyond_accuracy
+from hllm.retrieval.exact import ExactRetriever
+from hllm.retrieval.retriever import Histories, Retriever
+
+_WORD = re.compile(r"\w+")
+_COLUMNS = 512
+
+
+def list_metrics(
+    retriever: Retriever,
+    histories: Histories,
+    targets: Int[np.ndarray, " target"],
+    dataset: Dataset,
+    split: Split,
+    config: EvaluationConfig,
+) -> dict[str, float]:
+    """Return each metric of `hllm.metrics.beyond_accuracy` at each cut-off, under names such as "coverage@10".
+
+    Means are over the lists that are long enough. Texts count as alike by their words, for every recommender the same
+    way; what is expected of serendipity is the popularity baseline. Raises ConfigError if `category_col` is unknown.
+    """
+    width = max(config.cutoffs)
+    categories = _categories(dataset, config)
+    popular = ExactRetriever(Popularity(dataset, split))
+    values = beyond_accuracy(
+        retriever.recommend(histories, width, exclude=histories).items,
+        split.train_counts(dataset),
+        embeddings=word_vectors(dataset),
+        categories=categories,
+        histories=histories if categories is not None else None,
+        targets=targets[:, None],
+        expected=popular.recommend(histories, width, exclude=histories).items,
+        cutoffs=config.cutoffs,
+    )
+    return {name: _mean(np.atleast_1d(value)) for name, value in values.items()}
+
+
+def word_vectors(dataset: Dataset) -> Float[np.ndarray, "item dim"]:
+    """Return a vector of each item's words, weighted by how rare they are; no model is asked.
+
+    Words share 512 columns, with signs that make collisions cancel on average.
+
+    Source: feature hashing, Weinberger et al., ICML 2009; weights log(items / items with the word).
+    """
+    texts = render(dataset.items, dataset.text_cols, PromptConfig(prefix=""))
+    words = [set(_WORD.findall(text.lower())) for text in texts]
+    counts: dict[str, int] = {}
+    for found in words:
+        for word in found:
+            counts[word] = counts.get(word, 0) + 1
+    vectors = np.zeros((len(texts), _COLUMNS), dtype=np.float32)
+    for row, found in enumerate(words):
+        for word in found:
+            digest = zlib.crc32(word.encode())
+            sign = 1.0 if digest & 1 else -1.0
+            vectors[row, (digest >> 1) % _COLUMNS] += sign * np.log(len(texts) / counts[word])
+    return vectors
+
+
+def _categories(dataset: Dataset, config: EvaluationConfig) -> Bool[np.ndarray, "item category"] | None:
+    if config.category_col is None:
+        return None
+    if config.category_col not in dataset.items.columns:
+        raise ConfigError(
+            f"evaluation.category_col {config.category_col!r} is no column of the items"
+            f"{nearest(config.category_col, dataset.items.columns)}; they have {', '.join(dataset.items.columns)}"
+        )
+    column = dataset.items[config.category_col].cast(str).fill_null("")
+    labels = [{label.strip() for label in text.split(config.category_separator)} - {""} for text in column]
+    names = {name: number for number, name in enumerate(sorted(set().union(*labels)))}
+    table = np.zeros((len(labels), len(names)), dtype=bool)
+    for row, found in enumerate(labels):
+        table[row, [names[name] for name in found]] = True
+    return table
+
+
+def _mean(values: Float[np.ndarray, " _"]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
