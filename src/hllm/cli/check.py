@@ -1,6 +1,7 @@
 """`hllm data check`: what is wrong with two tables, and what would be left of them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,12 +79,12 @@ def _from_recipe(path: Path, mapped: dict[str, Any], overrides: list[str]) -> tu
 
 def _table(preparation: "Preparation", refused: list[str]) -> str:
     """Lay out the faults, then the steps, then the verdict."""
-    rows = [("fault", "table", "rows", "of", "policy", "first data rows")]
+    rows: list[tuple[str, ...]] = [("fault", "table", "rows", "of", "policy", "first data rows")]
     rows += [
         (f.name, f.table, f"{len(f.rows):,}", f"{f.total:,}", f.policy, f.first or "-") for f in preparation.faults
     ]
     lines = [*_columns(rows), ""]
-    steps = [("step", "rows", "users", "items")]
+    steps: list[tuple[str, ...]] = [("step", "rows", "users", "items")]
     steps += [(s["step"], *(f"{s[key]:,}" for key in ("rows", "users", "items"))) for s in preparation.steps]
     lines += _columns(steps)
     for step in preparation.steps:
@@ -97,6 +98,6 @@ def _table(preparation: "Preparation", refused: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -75,7 +75,13 @@ def _stable_order(
     key = user * np.int64(span)  # one key sorts four times as fast as two
     key += times
     key -= first
-    return np.argsort(key, kind="stable")
+    order = np.argsort(key)  # several times as fast as a stable sort where the processor helps; then the ties
+    key = key[order]
+    tied = np.zeros(len(key) + 1, dtype=bool)
+    tied[1:-1] = key[1:] == key[:-1]
+    places = np.flatnonzero(tied[:-1] | tied[1:])
+    order[places] = order[places][np.lexsort((order[places], key[places]))]
+    return order
 
 
 def repeated(events: Events) -> Bool[np.ndarray, " interaction"]:
