@@ -16,7 +16,8 @@ from typing import Any
 
 from closer_look import gte_rows, markov_rows
 
-from hllm.data.dataset import Dataset, build_dataset
+from hllm.data.build import build_dataset
+from hllm.data.dataset import Dataset
 from hllm.data.sources.catalog import locate
 from hllm.data.split import Split, split_dataset
 from hllm.errors import ConfigError

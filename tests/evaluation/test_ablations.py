@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from hllm.api import Recommender
-from hllm.data.dataset import build_dataset
+from hllm.data.build import build_dataset
 from hllm.data.prompt import PromptConfig
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset

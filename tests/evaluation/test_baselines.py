@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hllm.data.dataset import build_dataset
+from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.errors import ConfigError, MissingExtraError

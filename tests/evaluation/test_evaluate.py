@@ -5,9 +5,10 @@ import pytest
 from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
-from hllm.evaluation.baselines import Popularity, cold_items
+from hllm.evaluation.baselines import Popularity
 from hllm.evaluation.evaluate import evaluate, mean_metrics, queries
 from hllm.evaluation.protocol import EvaluationConfig
+from hllm.evaluation.targets import is_cold
 from hllm.retrieval.exact import ExactRetriever
 
 CONFIG = EvaluationConfig(bootstrap_samples=200)
@@ -54,7 +55,8 @@ def index(letters: str) -> np.ndarray:
 
 
 def test_cold_items_are_those_with_few_training_interactions(world):
-    assert cold_items(*world, at_most=2).tolist() == index("acdef").tolist()
+    cold = is_cold(*world, np.arange(6), EvaluationConfig(cold_at_most=2))
+    assert np.flatnonzero(cold).tolist() == index("acdef").tolist()
 
 
 def test_queries_hold_everything_before_the_target(world):

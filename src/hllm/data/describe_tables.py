@@ -69,6 +69,6 @@ def _described(fault: checks.Fault) -> Fault:
         what=fault.what,
         count=len(fault.rows),
         total=fault.total,
-        examples=tuple(dict.fromkeys(str(value) for value in fault.values)),
+        examples=tuple(dict.fromkeys(str(value) for value in fault.values if value is not None)),
         advice=fault.advice[0].lower() + fault.advice[1:],
     )

@@ -41,7 +41,7 @@ class RecentPopularity:
                 "the baseline 'popularity-recent' needs to know when things happened, but the interactions' times only "
                 "order them; leave it out, or give a data.time_col with dates or seconds"
             )
-        times = dataset.seconds[split.in_training(dataset)]
+        times = dataset.seconds[split.training]
         window = share * float(times.max() - times.min()) if seconds is None else seconds
         if window < 0 or (seconds is None and not 0 < share <= 1) or seconds == 0:
             raise ConfigError(f"popularity-recent: share {share} must be in (0, 1], and seconds {seconds} above 0")
