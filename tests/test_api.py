@@ -8,10 +8,11 @@ import polars as pl
 import pytest
 import torch
 
-from hllm.api import Recommender, compare
+from hllm.api import Recommender
 from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.errors import CheckpointError, ConfigError, DataError
+from hllm.side_by_side import evaluate_all
 
 from .conftest import history_of
 
@@ -210,7 +211,7 @@ def test_integer_ids_come_back_as_integers(tmp_path, interactions, items, id_rec
 
 def test_models_and_baselines_stand_in_one_table(trained, tmp_path, interactions, items, id_recipe):
     other = Recommender.fit(interactions, items, recipe=id_recipe, out=tmp_path / "id")
-    results = compare({"hllm": trained, "sasrec": other}, ["popularity"])
+    results = evaluate_all({"hllm": trained, "sasrec": other}, ["popularity"])
     assert [r.name for r in results] == ["popularity", "hllm", "sasrec"]
     assert {r.protocol.dataset for r in results} == {trained.dataset.fingerprint}
     assert all(math.isfinite(e.mean) for r in results for e in r.all_items.values())
@@ -221,7 +222,7 @@ def test_models_and_baselines_stand_in_one_table(trained, tmp_path, interactions
 def test_other_protocols_do_not_stand_in_one_table(trained, tmp_path, interactions, items, id_recipe):
     shorter = Recommender.fit(interactions[:-3], items, recipe=id_recipe, out=tmp_path / "id")
     with pytest.raises(ConfigError, match=r"a and b were made under different protocols: dataset \("):
-        compare({"a": trained, "b": shorter}, [])
+        evaluate_all({"a": trained, "b": shorter}, [])
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ from hllm.evaluation.ablations import Ablations, TextReader, ablate, check_switc
 from hllm.evaluation.baselines import build_baseline
 from hllm.evaluation.evaluate import Evaluated, Part, Result, evaluate_with_ranks
 from hllm.evaluation.facts import RunFacts
-from hllm.evaluation.protocol import describe_differences
 from hllm.models.backbone import load_tokenizer
 from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
 from hllm.models.item.text import TextItemConfig
@@ -385,29 +384,6 @@ def fit_recipe(recipe: Path, out: Path, overrides: Sequence[str] = (), *, resume
     chosen, base = recipe_from(recipe, overrides)
     interactions, items = locate(chosen.data, base)
     return Recommender.load(fit(interactions, items, chosen, out, base=base, resume=resume).folder)
-
-
-def compare(runs: Mapping[str, Recommender], baselines: Sequence[str], *, part: Part = "test") -> list[Result]:
-    """Evaluate baselines and runs under one protocol; ConfigError if the runs' protocols differ."""
-    return [each.result for each in compare_with_ranks(runs, baselines, part=part)]
-
-
-def compare_with_ranks(
-    runs: Mapping[str, Recommender], baselines: Sequence[str], *, part: Part = "test"
-) -> list[Evaluated]:
-    """Evaluate baselines and runs as `compare` does, and return where each target stands too."""
-    if both := set(runs) & set(baselines):
-        raise ConfigError(f"a run and a baseline are both named {both.pop()!r}; rename the run's directory")
-    trained = [run.evaluate_with_ranks(part=part, name=name) for name, run in runs.items()]
-    expected = trained[0].result
-    for each in trained[1:]:
-        if differing := expected.protocol.differences(each.result.protocol):
-            raise ConfigError(
-                f"{expected.name} and {each.result.name} were made under different protocols: "
-                f"{describe_differences(differing)}; their numbers cannot stand in one table"
-            )
-    first = next(iter(runs.values()))
-    return [*(first.evaluate_baseline_with_ranks(name, part=part) for name in baselines), *trained]
 
 
 _NOTHING = np.zeros(0, dtype=np.int64)

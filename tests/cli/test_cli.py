@@ -129,7 +129,7 @@ epochs = 3
     page = (run / "report.html").read_text()
     assert "User u0" in page
     assert "An item known only by its text" in page
-    assert page.count("<img") == 2 + 6, "bars of two metrics, and the curves"
+    assert page.count("<img") == 2 + 1 + 3 + 6, "bars of two metrics, ranks, the data's distributions, and the curves"
     assert re.search(r"<li>run: \d+ steps in [\d,]+ s</li>", page)
     assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing is loaded from outside the file"
 

@@ -335,7 +335,7 @@ def test_tables_that_cannot_be_described(log, hats):
         describe_tables(log, hats.rename({"item_id": "id"}), DataConfig())
     with pytest.raises(DataError, match="7 of 7 interactions have no user_id"):
         describe_tables(log.with_columns(user_id=pl.lit(None, pl.String)), hats, DataConfig())
-    with pytest.raises(DataError, match="none of the 4 items has an id in 'item_id'"):
+    with pytest.raises(DataError, match="4 of 4 items have no item_id"):
         describe_tables(log, hats.with_columns(item_id=pl.lit(None, pl.String)), DataConfig())
 
 

@@ -101,10 +101,16 @@ def test_groups_by_history_length_hold_each_target_once():
 
 
 def test_what_the_lists_are_like_by_hand():
-    """Training counts a 2, b 2: u and v have seen abc and bac; the first of d and e, level at 0, is d for both."""
+    """Training counts a 2, b 2: u and v have seen abc and bac; the first of d and e, level at 0, is d for both.
+
+    Popularity offers the same, so nothing surprises; d and e share no word; an item never seen counts as seen once of
+    four times, 2 bits. Shares (0, 0, 0, ½, ½) have a Gini index of (2·½ + 4·½) / 4.
+    """
     result = evaluated(*world(), EvaluationConfig(cutoffs=(1, 2), beyond_accuracy=True)).result
     assert result.beyond_accuracy == {
-        "coverage@1": 1 / 5, "coverage@2": 2 / 5, "popularity@1": 0.0, "popularity@2": 0.0,
+        "coverage@1": 1 / 5, "coverage@2": 2 / 5, "popularity@1": 0.0, "popularity@2": 0.0, "gini@1": 1.0,
+        "gini@2": 0.75, "novelty@1": 2.0, "novelty@2": 2.0, "diversity@2": 1.0, "serendipity@1": 0.0,
+        "serendipity@2": 0.0,
     }  # fmt: skip
     assert evaluated(*world()).result.beyond_accuracy == {}
 
@@ -123,7 +129,9 @@ def test_several_targets_of_a_user_are_one_user(monkeypatch):
 
     dataset, split = world()
     asked = module.queries(dataset, split, "test")
-    thrice = module.Queries(np.zeros(3, dtype=np.int64), [asked.histories[0]] * 3, np.array([3, 4, 3]))
+    thrice = module.Queries(
+        np.zeros(3, dtype=np.int64), [asked.histories[0]] * 3, np.array([3, 4, 3]), asked.interactions[[0, 0, 0]]
+    )
     monkeypatch.setattr(module, "queries", lambda *_: thrice)
     result = evaluated(dataset, split).result
     assert (result.protocol.num_targets, result.protocol.num_users_with_target) == (3, 1)

@@ -77,13 +77,13 @@ def evaluate(
     target stands in ranks-test.parquet (ranks-validation.parquet), for hllm compare.
     """
     from hllm import artifacts
-    from hllm.api import compare_with_ranks
     from hllm.evaluation.ranks import write_ranks
     from hllm.evaluation.report import text_table
+    from hllm.side_by_side import evaluate_all_with_ranks
     from hllm.training.evaluations import ranks_file
 
     runs, chosen = _open([run, *against]), part_of(part)
-    evaluated = compare_with_ranks(runs, _names(baselines), part=chosen)
+    evaluated = evaluate_all_with_ranks(runs, _names(baselines), part=chosen)
     results = [each.result for each in evaluated]
     write_ranks(ranks_file(run, chosen), label(run), evaluated)
     content = json.dumps([result.model_dump(mode="json") for result in results], indent=1)
@@ -102,15 +102,15 @@ def report(
     What `hllm ablate` has stored in the runs' directories is shown too.
     """
     from hllm import artifacts
-    from hllm.api import compare_with_ranks
     from hllm.cli.examples import examples
     from hllm.cli.stored import ablations_of
     from hllm.data.describe import describe
     from hllm.evaluation.description import describe_section
     from hllm.evaluation.report import html_report
+    from hllm.side_by_side import evaluate_all_with_ranks
 
     runs = _open([run, *against])
-    evaluated = compare_with_ranks(runs, _names(baselines))
+    evaluated = evaluate_all_with_ranks(runs, _names(baselines))
     results = [each.result for each in evaluated]
     trained = [(path, result) for path in [run, *against] for result in results if result.name == label(path)]
     ablations = [ablations_of(path, result) for path, result in trained]

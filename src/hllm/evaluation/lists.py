@@ -30,8 +30,9 @@ def list_metrics(
 ) -> dict[str, float]:
     """Return each metric of `hllm.metrics.beyond_accuracy` at each cut-off, under names such as "coverage@10".
 
-    Means are over the lists that are long enough. Texts count as alike by their words, for every recommender the same
-    way; what is expected of serendipity is the popularity baseline. Raises ConfigError if `category_col` is unknown.
+    Means are over the lists that are long enough; where none is, the metric is left out. Texts count as alike by their
+    words, for every recommender the same way; what is expected of serendipity is the popularity baseline. Raises
+    ConfigError if `category_col` is unknown.
     """
     width = max(config.cutoffs)
     categories = _categories(dataset, config)
@@ -46,7 +47,9 @@ def list_metrics(
         expected=popular.recommend(histories, width, exclude=histories).items,
         cutoffs=config.cutoffs,
     )
-    return {name: _mean(np.atleast_1d(value)) for name, value in values.items()}
+    each = {name: np.atleast_1d(value) for name, value in values.items()}
+    known = {name: value[~np.isnan(value)] for name, value in each.items()}
+    return {name: float(value.mean()) for name, value in known.items() if len(value)}
 
 
 def word_vectors(dataset: Dataset) -> Float[np.ndarray, "item dim"]:
@@ -86,8 +89,3 @@ def _categories(dataset: Dataset, config: EvaluationConfig) -> Bool[np.ndarray, 
     for row, found in enumerate(labels):
         table[row, [names[name] for name in found]] = True
     return table
-
-
-def _mean(values: Float[np.ndarray, " _"]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
