@@ -190,20 +190,18 @@ class Recommender:
         """Return the k users to whom a brand-new item, known only by its text, would be offered first.
 
         The frame is user_id, score, rank: the place the item would take in that user's own list of
-        unseen items, behind those that score the same. Users are ordered by that place, then by score.
+        unseen items, behind those that score the same up to rounding. Users are ordered by that place, then by score.
         """
         _require_k(k)
         _, histories = self._histories(None, None)
         users = self.scorer.queries(histories)
-        table = torch.cat(
-            [self.scorer.keys, self.scorer.comparable(self._vectors([text]))]
-        )  # one product for all, so that equal items score equally
+        table = torch.cat([self.scorer.keys, self.scorer.comparable(self._vectors([text]))])
         score, above = np.empty(len(histories)), np.empty(len(histories), dtype=np.int64)
         for user, history in enumerate(histories):
             scores = (table @ users[user]).cpu().numpy()
             scores[history] = -np.inf
             score[user] = scores[-1]
-            above[user] = (scores[:-1] >= scores[-1]).sum()
+            above[user] = (scores[:-1] >= scores[-1] - _ROUNDING * max(1.0, abs(score[user]))).sum()
         order = np.lexsort((-score, above))[:k]
         return pl.DataFrame(
             {
@@ -387,6 +385,7 @@ def fit_recipe(recipe: Path, out: Path, overrides: Sequence[str] = (), *, resume
 
 
 _NOTHING = np.zeros(0, dtype=np.int64)
+_ROUNDING = 1e-6  # of fp32: the same text encoded alone and among others, or a product of another shape
 
 
 def _require_k(k: int) -> None:
