@@ -39,7 +39,8 @@ class EASE:
         gram = torch.from_numpy((matrix.T @ matrix).toarray())
         gram.diagonal().add_(regularization)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-        self.weights: Float[np.ndarray, "item item"] = (inverse / -inverse.diagonal()).numpy()
+        # Contiguous by rows, which the solver's result is not: scipy would copy it for each product.
+        self.weights: Float[np.ndarray, "item item"] = (inverse / -inverse.diagonal()).contiguous().numpy()
         np.fill_diagonal(self.weights, 0.0)
 
     def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
