@@ -47,6 +47,12 @@ SETTINGS = (
     Setting("ml-1m, leave-one-out", "recipes/small/ml-1m/sasrec.toml"),
     Setting("amazon-beauty, leave-one-out", "recipes/small/amazon-beauty/sasrec.toml"),
     Setting("microlens-50k, leave-one-out", "recipes/small/microlens-50k/sasrec.toml"),
+    # A global temporal split, in the order of times that the source kept to itself.
+    Setting(
+        "microlens-50k, dealrec_split",
+        "recipes/small/microlens-50k/sasrec.toml",
+        ("split.kind=column", "data.split_col=dealrec_split"),
+    ),
 )
 GTE, MARKOV = "gte", "markov with validation"  # keys of the store
 MARKOV_TEXT = """## Why others report other numbers

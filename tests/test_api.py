@@ -89,7 +89,7 @@ def test_a_cold_item_is_recommended_after_it_is_embedded(trained):
 def test_adding_a_wrong_item_changes_nothing(trained):
     before = trained.recommend(users=["u2"], k=3)
     for wrong, message in (
-        (NEW.with_columns(item_id=pl.lit("i1")), "stand in more than one row"),
+        (NEW.with_columns(item_id=pl.lit("i1")), "are in the catalogue already"),
         (NEW.with_columns(title=pl.lit(" "), kind=pl.lit(None)), "have no text"),
     ):
         with pytest.raises(DataError, match=message):

@@ -144,7 +144,10 @@ def test_a_wrong_model_is_explained(tiny_llama, change, message):
         ({"stages": [{"item_tier": "frozen", "user_tier": "frozen"}]}, "are both frozen: there is nothing to train"),
         ({"stages": [{"max_history": 99}]}, r"stages\.0\.max_history 99 is beyond model\.max_history, which is 8"),
         ({"stages": [{"loss": {"kind": "bce"}, "negatives": {"kind": "catalogue"}}]}, "needs sampled negatives"),
-        ({"select_by": "accuracy"}, r"select_by.*expected one of recall, ndcg, mrr and a cut-off, such as ndcg@10"),
+        (
+            {"select_by": "accuracy"},
+            r"select_by.*expected one of recall, ndcg, mrr, precision, map and a cut-off, such as ndcg@10",
+        ),
         ({"stages": [{"learning_rat": 1}]}, r"unknown key 'stages\.0\.learning_rat' \(did you mean 'learning_rate'"),
         ({"about": None}, "about"),
         ({"stages": [{"negatives": {"num_sampled": 0}}]}, r"num_sampled.*greater than or equal to 1, found 0"),
