@@ -275,7 +275,7 @@ class Recommender:
         return evaluate_with_ranks(
             name, retriever, self.dataset, split, part, self.recipe.evaluation,
             data_policy=data_policy(self.recipe), facts=facts,
-            split_options=self.recipe.split.model_dump(mode="json", exclude={"kind"}),
+            split_options=self.recipe.split.options(),
         )  # fmt: skip
 
     def _use_vectors(self, vectors: torch.Tensor) -> None:

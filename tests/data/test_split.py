@@ -479,3 +479,10 @@ def test_a_column_that_cannot_be_read_as_parts_is_explained(world):
 def test_options_that_contradict_each_other_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         SplitConfig.from_dict(options, where="test")
+
+
+def test_options_are_those_that_the_kind_reads():
+    assert SplitConfig(min_length=4).options() == {"min_length": 4}
+    assert SplitConfig(kind="items", test_share=0.2).options() == {
+        "validation_share": 0.1, "test_share": 0.2, "targets": "last", "seed": 0,
+    }  # fmt: skip

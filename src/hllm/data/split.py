@@ -124,6 +124,12 @@ class SplitConfig(Config):
                 "training"
             )
 
+    def options(self) -> dict[str, Any]:
+        """Return the settings that this kind of split reads, as JSON-able values."""
+        return self.model_copy(update={"targets": self.which_targets}).model_dump(
+            mode="json", include=_OPTIONS[self.kind], exclude_none=True
+        )
+
     @property
     def which_targets(self) -> Targets:
         """Return `targets`, or what None stands for."""
