@@ -45,6 +45,15 @@ def test_two_runs_and_a_baseline_stand_in_one_table(hllm, evaluated):
     assert (rows[0]["test"], rows[1]["test"]["against"]) == (None, "hllm")
 
 
+def test_a_run_evaluated_beside_another_is_named_like_a_baseline(hllm, evaluated, tmp_path):
+    shutil.copytree(evaluated / "hllm", tmp_path / "first")
+    code, _, error = hllm("evaluate", "--run", tmp_path / "first", "--against", evaluated / "sasrec", "--baselines", "")
+    assert code == 0, error
+    code, out, error = hllm("compare", tmp_path / "first", f"{tmp_path / 'first'}:sasrec", "--json")
+    assert code == 0, error
+    assert [row["name"] for row in json.loads(out)["tables"][0]["rows"]] == ["first", "first:sasrec"]
+
+
 def test_other_splits_exit_with_2_and_the_difference(hllm, evaluated):
     runs = (evaluated / "sasrec", evaluated / "longer")
     code, out, err = hllm("compare", *runs)

@@ -8,7 +8,8 @@ from hllm.errors import ConfigError
 
 def compare(
     runs: list[str] = typer.Argument(
-        metavar="RUN…", help="Two or more evaluated runs; RUN:popularity is a baseline that was evaluated with RUN."
+        metavar="RUN…",
+        help="Two or more evaluated runs; RUN:popularity is what was evaluated beside RUN, a baseline or another run.",
     ),
     metric: str = typer.Option("ndcg@10", "--metric", help="One or more, comma-separated; any cut-off."),
     part: str = typer.Option("test", "--part", help='"test" or "validation".'),

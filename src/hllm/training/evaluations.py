@@ -74,7 +74,7 @@ def machine() -> str:
 
 
 def stored_ranks(spec: str, part: Part) -> Contender:
-    """Return the ranks kept in the run at `spec`: RUN, or RUN:BASELINE for a baseline that was evaluated with it.
+    """Return the ranks kept in the run at `spec`: RUN, or RUN:NAME for what was evaluated beside it.
 
     Raises CheckpointError if there are none, or the run has been trained further since.
     """
@@ -87,7 +87,7 @@ def stored_ranks(spec: str, part: Part) -> Contender:
         raise CheckpointError(f"{folder} has no stored ranks of the {part} part; make them with {again}")
     found = read_ranks(file, baseline, name=label if baseline is None else f"{label}:{baseline}")
     best = Run(folder).best
-    if found.facts.checkpoint is not None and best.exists():
+    if baseline is None and found.facts.checkpoint is not None and best.exists():
         if artifacts.read_manifest(best, "checkpoint").fingerprint != found.facts.checkpoint:
             raise CheckpointError(f"the ranks in {file} are of an earlier checkpoint of the run; run {again}")
     return found
