@@ -65,8 +65,8 @@ class Certificate(Config):
         return (
             f"recall@{self.k} {self.recall:.4f} of exact search (lowest {self.lowest_recall:.2f}), over "
             f"{self.num_queries:,} queries: {self.queries}\n"
-            f"one search, {self.threads} thread: p50 {self.index.p50_ms:.2f} ms, p99 {self.index.p99_ms:.2f} ms; exactly: "
-            f"p50 {self.exact.p50_ms:.2f} ms, p99 {self.exact.p99_ms:.2f} ms ({self.machine})"
+            f"one search, {self.threads} thread: p50 {self.index.p50_ms:.2f} ms, p99 {self.index.p99_ms:.2f} ms; "
+            f"exactly: p50 {self.exact.p50_ms:.2f} ms, p99 {self.exact.p99_ms:.2f} ms ({self.machine})"
         )
 
 

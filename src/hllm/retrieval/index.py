@@ -156,21 +156,20 @@ class Index:
         """Return the k rows with the highest scores for each query, best first, equal scores in order of rows.
 
         `exclude` holds rows that a query must not get; `candidates` is True for rows that may be found at all. A query
-        gets fewer than k only if fewer match: where a filter leaves few items, or FAISS finds fewer than k, they are
-        all scored. DataError for queries or masks of the wrong shape and queries that are not finite.
+        gets fewer than k only if fewer match: where a filter leaves few items, where FAISS finds fewer than k, and
+        where equal scores reach beyond what it finds, all are scored. DataError for queries or masks of the wrong shape and queries that are not finite.
         """
         state = self._state
         queries, allowed = checked(state.snapshot, queries, k, candidates)
         few = max(self.config.exact_below, int(_SELECTIVE * len(allowed)))
         if state.nominator is None or np.count_nonzero(allowed) <= few:
             return exact_search(state.snapshot, queries, k, exclude, allowed)
-        found = nominated_search(state.snapshot, state.nominator, queries, k, exclude, allowed)
-        # A query of zeros, of a user without history, is level with every item: only catalogue order counts.
-        short = np.flatnonzero((found.items[:, -1] < 0) | ~queries.any(-1).numpy())
-        if len(short):
-            left_out = None if exclude is None else [exclude[int(row)] for row in short]
-            again = exact_search(state.snapshot, queries[torch.from_numpy(short)], k, left_out, allowed)
-            found.items[short], found.scores[short] = again.items, again.scores
+        found, unsure = nominated_search(state.snapshot, state.nominator, queries, k, exclude, allowed)
+        again = np.flatnonzero(unsure)
+        if len(again):
+            left_out = None if exclude is None else [exclude[int(row)] for row in again]
+            exact = exact_search(state.snapshot, queries[torch.from_numpy(again)], k, left_out, allowed)
+            found.items[again], found.scores[again] = exact.items, exact.scores
         return found
 
     def search_exactly(
@@ -224,8 +223,8 @@ class Index:
         recall = recall_of(search(queries), exactly(queries))
         if min_recall is not None and recall.mean() < min_recall:
             raise ConfigError(
-                f"recall@{k} of the {self.config.kind} index is {recall.mean():.4f}, below the {min_recall:g} asked for; "
-                f"{_REMEDIES[self.config.kind]}"
+                f"recall@{k} of the {self.config.kind} index is {recall.mean():.4f}, below the {min_recall:g} asked "
+                f"for; {_REMEDIES[self.config.kind]}"
             )
         exact = latency_of(exactly, queries)
         self.certificate = Certificate(
@@ -240,7 +239,7 @@ class Index:
             self._state = _State(change(self._state.snapshot), self._state.nominator)
 
     def _link(self, name: str, folder: Path) -> bool:
-        """Put a file of the stored index into another directory, unless there is none; CheckpointError if it changed."""
+        """Put a file of the stored index into another directory, if there is one; CheckpointError if it changed."""
         if self._stored is None or not (self._stored[0] / name).is_file():
             return False
         stored, hashes = self._stored

@@ -51,30 +51,34 @@ def nominated_search(
     k: int,
     exclude: Histories | None,
     allowed: Bool[np.ndarray, " row"],
-) -> Recommendations:
+) -> tuple[Recommendations, Bool[np.ndarray, " query"]]:
     """Return the k best for each query among what the nominator names and all that changed since it was built.
 
-    A query gets fewer than k where the nominator finds too few.
+    Also return for which queries exact search is needed: fewer than k were found, or the k-th is level with the worst
+    that was named, so that some as good may not have been named and catalogue order cannot be told.
     """
-    in_base = snapshot.in_base & allowed[: len(snapshot.base)]
+    in_base = snapshot.in_base
+    if allowed is not snapshot.live:
+        in_base = in_base & allowed[: len(snapshot.base)]
     changed = snapshot.changed[allowed[snapshot.changed]]
     items = np.full((len(queries), k), -1, dtype=np.int64)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    worst = np.full(len(queries), np.inf, dtype=np.float32)
     for start in range(0, len(queries), _QUERIES_PER_TILE):
         tile = slice(start, start + _QUERIES_PER_TILE)
         left_out = [_NOTHING] * len(queries[tile]) if exclude is None else exclude[tile]
-        pairs = _nominate(nominator, queries[tile].numpy(), k, left_out, in_base)
-        rows = np.union1d(pairs[1], changed)
+        of_query, named = _nominate(nominator, queries[tile].numpy(), k, left_out, in_base)
+        rows = np.union1d(named, changed)
         own = np.zeros((len(queries[tile]), len(rows)), dtype=bool)
-        own[pairs[0], np.searchsorted(rows, pairs[1])] = True
-        own[:, np.searchsorted(rows, changed)] = True
+        own[of_query, np.searchsorted(rows, named)] = True
+        is_changed = np.isin(rows, changed)
         excluded = [_places(rows, each) for each in left_out]
         products = masked(Products(queries[tile], Rows(snapshot, rows)), excluded, None)
-        found = best(_only(products, torch.from_numpy(own)), len(own), k)
+        found = best(_only(products, own, is_changed, worst[tile]), len(own), k)
         items[tile], scores[tile] = found.items, found.scores
         real = found.items >= 0
         items[tile][real] = rows[found.items[real]]
-    return Recommendations(items, scores)
+    return Recommendations(items, scores), (items[:, -1] < 0) | (scores[:, -1] <= worst)
 
 
 def checked(
@@ -105,8 +109,8 @@ def _nominate(
     exclude: Histories,
     allowed: Bool[np.ndarray, " item"],
 ) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
-    """Return pairs of query and row. Each query's depth is its own, so that it does not matter what it is asked with."""
-    depths = np.array([1 << (k + len(own) - 1).bit_length() for own in exclude], dtype=np.int64)
+    """Return pairs of query and row. Each query has its own depth: it gets the same in whatever company."""
+    depths = np.array([1 << (k + len(own)).bit_length() for own in exclude], dtype=np.int64)  # more than needed
     of_query, rows = [_NOTHING], [_NOTHING]
     for depth in np.unique(depths):
         some = np.flatnonzero(depths == depth)
@@ -118,11 +122,18 @@ def _nominate(
 
 
 def _only(
-    tiles: Iterator[tuple[int, Float[Tensor, "query row"]]], own: Bool[Tensor, "query all"]
+    tiles: Iterator[tuple[int, Float[Tensor, "query row"]]],
+    own: Bool[np.ndarray, "query all"],
+    changed: Bool[np.ndarray, " all"],
+    worst: Float[np.ndarray, " query"],
 ) -> Iterator[tuple[int, Float[Tensor, "query row"]]]:
-    """Yield the tiles with -inf for what is not a query's own."""
+    """Yield the tiles with -inf for what is neither a query's own nor changed; lower `worst` to its own's scores."""
     for first, scores in tiles:
-        yield first, scores.masked_fill_(~own[:, first : first + scores.shape[1]], -torch.inf)
+        part = slice(first, first + scores.shape[1])
+        values = scores.numpy()
+        np.minimum(worst, np.where(own[:, part] & np.isfinite(values), values, np.inf).min(1), out=worst)
+        values[~(own[:, part] | changed[part])] = -np.inf
+        yield first, scores
 
 
 def _places(rows: Int[np.ndarray, " row"], wanted: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:

@@ -1,7 +1,8 @@
-"""What an index holds at one moment: a vector and an id for every row, some of them deleted. Replaced, never changed."""
+"""What an index holds at one moment: vectors and ids by row, some rows deleted. Replaced, never changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -47,7 +48,7 @@ class Snapshot:
         """Rows that were added, updated or deleted since the base was made."""
         return int(np.union1d(self.changed, np.flatnonzero(~self.live)).size)
 
-    @property
+    @cached_property
     def in_base(self) -> Bool[np.ndarray, " item"]:
         """Rows of the base that still are what the base says."""
         valid = self.live[: len(self.base)].copy()
