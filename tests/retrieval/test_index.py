@@ -194,7 +194,7 @@ def test_a_base_that_was_changed_on_disk_is_not_sealed_by_the_next_save(tmp_path
     index = Index.open(tmp_path / "index", source=SOURCE)
     with (tmp_path / "index" / "vectors.npy").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
-        file.write(b"?")
+        file.write(b"!")
     with pytest.raises(CheckpointError, match=r"vectors.npy was changed after this index was opened"):
         index.save(tmp_path / "index")
 

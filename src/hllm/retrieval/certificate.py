@@ -78,7 +78,8 @@ def recall_of(found: Recommendations, exact: Recommendations) -> Float[np.ndarra
     """
     real = np.isfinite(exact.scores)
     number = real.sum(1)
-    last = np.where(real, exact.scores, np.inf).min(1)
+    last = np.where(real, exact.scores, np.inf).min(1, initial=np.inf)
+    last[number == 0] = 0
     limit = last - _SAME * np.maximum(1e-3, np.abs(last))
     hits = (np.isfinite(found.scores) & (found.scores >= limit[:, None])).sum(1)
     return np.where(number == 0, 1.0, np.minimum(hits, number) / np.maximum(1, number))

@@ -157,7 +157,8 @@ class Index:
 
         `exclude` holds rows that a query must not get; `candidates` is True for rows that may be found at all. A query
         gets fewer than k only if fewer match: where a filter leaves few items, where FAISS finds fewer than k, and
-        where equal scores reach beyond what it finds, all are scored. DataError for queries or masks of the wrong shape and queries that are not finite.
+        where equal scores reach beyond what it finds, all are scored. Raises DataError for queries or masks of the
+        wrong shape, and for queries that are not finite.
         """
         state = self._state
         queries, allowed = checked(state.snapshot, queries, k, candidates)
