@@ -1,4 +1,5 @@
 import numpy as np
+import polars as pl
 import pytest
 
 from hllm.errors import CheckpointError
@@ -43,7 +44,7 @@ def test_an_index_of_another_catalogue_is_refused(trained):
 
 def test_an_item_added_to_both_is_recommended(trained, histories):
     index = build_index(trained.scorer, trained.dataset, source="s")
-    trained.add_items({"item_id": ["new"], "title": ["red hat"], "kind": ["hat"]})
+    trained.add_items(pl.DataFrame({"item_id": ["new"], "title": ["red hat"], "kind": ["hat"]}))
     index.add(["new"], trained.scorer.keys[30:])
     found = IndexRetriever(trained.scorer, index).recommend(histories, 31)
     assert (found.items == 30).any(1).all()

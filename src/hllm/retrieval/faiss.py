@@ -105,7 +105,7 @@ class FaissNominator:
     ) -> Int[np.ndarray, "query number"]:
         """Return for each query up to `number` allowed rows; the fewer are allowed, the further it looks."""
         every = bool(allowed.all())
-        effort = 1.0 if every else len(allowed) / max(1, np.count_nonzero(allowed))
+        effort = 1.0 if every else len(allowed) / max(1, int(np.count_nonzero(allowed)))
         selector = None if every else self.faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         match self.config.kind:
             case "hnsw":

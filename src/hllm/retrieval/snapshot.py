@@ -51,7 +51,7 @@ class Snapshot:
     @cached_property
     def in_base(self) -> Bool[np.ndarray, " item"]:
         """Rows of the base that still are what the base says."""
-        valid = self.live[: len(self.base)].copy()
+        valid: Bool[np.ndarray, " item"] = self.live[: len(self.base)].copy()
         valid[self.changed[self.changed < len(self.base)]] = False
         return valid
 
