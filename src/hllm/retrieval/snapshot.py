@@ -63,7 +63,8 @@ class Snapshot:
                 f"{len(bad):,} of {len(given):,} item ids are not in the index; first: {first_few(bad)}. "
                 f"Ids in it look like {first_few(self.item_ids)}"
             )
-        return np.flatnonzero(self.live)[rows.to_numpy()]
+        found: Int[np.ndarray, " item"] = np.flatnonzero(self.live)[rows.to_numpy()]
+        return found
 
     def vectors(self, rows: Int[np.ndarray, " item"]) -> Float[Tensor, "item dim"]:
         """Return the vectors of some rows in the base's dtype; zeros for a deleted row that was added."""
