@@ -15,6 +15,7 @@ from hllm.cli import (
     fetch,
     import_checkpoint,
     import_data,
+    index,
     recommend,
     run,
     split,
@@ -57,6 +58,7 @@ app.command("compare", short_help="Evaluated runs side by side, with paired test
 app.command("report", short_help="One HTML page: metrics, curves, examples.")(run.report)
 app.command("card", short_help="A model card, from the run's own numbers.")(card.card)
 app.command("recommend", short_help="Items for a user, or users for a new item.")(recommend.recommend)
+app.command("index", short_help="An index over a run's items, with its recall.")(index.index)
 app.command("similar", short_help="Items like an item or a text.")(recommend.similar)
 app.command("import-checkpoint", short_help="A checkpoint from the published HLLM weights.")(
     import_checkpoint.import_checkpoint

@@ -1,5 +1,6 @@
 """Exact retrieval: score the whole catalogue for a tile of users, a tile of items at a time, and keep the best."""
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import final
 
@@ -39,8 +40,8 @@ class ExactRetriever:
         for start in range(0, len(histories), USERS_PER_TILE):
             tile = slice(start, start + USERS_PER_TILE)
             excluded = exclude[tile] if exclude is not None else []
-            for first, found in masked(self._scores(histories[tile]), excluded, candidates):
-                _keep_best(items[tile], scores[tile], first, found)
+            found = best(masked(self._scores(histories[tile]), excluded, candidates), len(histories[tile]), k)
+            items[tile], scores[tile] = found.items, found.scores
         return Recommendations(items, scores)
 
     def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: Histories) -> TargetRanks:
@@ -81,6 +82,18 @@ class ExactRetriever:
     def _require_finite(self, finite: bool) -> None:
         if not finite:
             raise FloatingPointError(f"{type(self.scorer).__name__} gave scores that are not finite")
+
+
+def best(tiles: Iterable[tuple[int, Float[Tensor, "user item"]]], num_users: int, k: int) -> Recommendations:
+    """Return the k best items of each user, equal scores in catalogue order, from tiles in catalogue order.
+
+    A tile is its first item and its scores; an item whose score is -inf is left out.
+    """
+    items = np.full((num_users, k), -1, dtype=np.int64)
+    scores = np.full((num_users, k), -np.inf, dtype=np.float32)
+    for first, found in tiles:
+        _keep_best(items, scores, first, found)
+    return Recommendations(items, scores)
 
 
 def _longest(vectors: Float[Tensor, "row dim"]) -> Float[Tensor, ""]:

@@ -1,7 +1,7 @@
 """The scores of some users for the whole catalogue, a tile of items at a time."""
 
-from collections.abc import Iterator
-from typing import Protocol, final, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,20 @@ class ScoreTiles(Protocol):
 
     def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "user item"]]]:
         """Yield each tile's first item and its scores, in catalogue order. A tile may be written to until the next."""
+
+
+@runtime_checkable
+class Keys(Protocol):
+    """Vectors that can be read a few at a time, in any dtype: a Tensor is one."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Number of vectors and of dimensions."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> Float[Tensor, "row dim"]:
+        """Return the vectors of a slice, or of a tensor of rows."""
 
 
 @final
@@ -51,20 +65,20 @@ class Products:
     multiple of the hardware's lanes wide, filled up with zeros.
     """
 
-    def __init__(self, queries: Float[Tensor, "user dim"], keys: Float[Tensor, "item dim"]) -> None:
+    def __init__(self, queries: Float[Tensor, "user dim"], keys: Keys) -> None:
         self.queries = queries
         self.keys = keys
-        largest = ITEMS_PER_TILE * (1 if keys.device.type == "cpu" else _LARGER_ON_ACCELERATOR)
-        num_tiles = -(-len(keys) // largest)
+        largest = ITEMS_PER_TILE * (1 if queries.device.type == "cpu" else _LARGER_ON_ACCELERATOR)
+        num_tiles = max(1, -(-len(keys) // largest))
         needed = max(len(queries), -(-len(keys) // num_tiles))
         self.width = -(-needed // _LANES) * _LANES
         self.tile = queries.new_empty(len(queries), self.width)
-        self.filled = keys.new_zeros(self.width, keys.shape[1])
+        self.filled = queries.new_zeros(self.width, keys.shape[1])
 
     @torch.no_grad()
     def of(self, items: Int[np.ndarray, " user"]) -> Float[Tensor, " user"]:
         """Return each user's score for one item."""
-        return self._products(self.keys[torch.from_numpy(items).to(self.keys.device)]).diagonal().clone()
+        return self._products(self.keys[torch.from_numpy(items).to(self.queries.device)]).diagonal().clone()
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "user item"]]]:
@@ -73,6 +87,7 @@ class Products:
             yield start, self._products(self.keys[start : start + self.width])
 
     def _products(self, keys: Float[Tensor, "item dim"]) -> Float[Tensor, "user item"]:
+        keys = keys.to(self.queries)  # its dtype and device; nothing is copied where they are the same
         number = len(keys)
         if number < self.width:
             self.filled[:number] = keys

@@ -1,0 +1,85 @@
+"""A Retriever that finds items by way of an Index."""
+
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from hllm import artifacts
+from hllm.data.dataset import Dataset
+from hllm.embedding.table import KIND as TABLE
+from hllm.errors import CheckpointError
+from hllm.metrics import TargetRanks
+from hllm.retrieval.exact import USERS_PER_TILE, ExactRetriever
+from hllm.retrieval.faiss import IndexConfig
+from hllm.retrieval.index import Index
+from hllm.retrieval.retriever import Histories, Recommendations, VectorScorer, histories_of
+
+MAX_SAMPLED_USERS = 500
+
+
+@final
+class IndexRetriever:
+    """Recommends from an index, as exactly as its certificate says; `rank`, and so evaluation, stays exact."""
+
+    def __init__(self, scorer: VectorScorer, index: Index) -> None:
+        """Take the scorer that makes the queries; CheckpointError unless the index has a row for each of its items."""
+        if index.num_rows != scorer.num_items:
+            raise CheckpointError(
+                f"the index has {index.num_rows:,} rows, the recommender {scorer.num_items:,} items; make the index "
+                "again with hllm index"
+            )
+        self.scorer = scorer
+        self.index = index
+        self._exact = ExactRetriever(scorer)
+
+    def recommend(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        exclude: Histories | None = None,
+        candidates: Bool[np.ndarray, " item"] | None = None,
+    ) -> Recommendations:
+        """Return the k best items of each user that the index finds; see Retriever."""
+        items = np.full((len(histories), k), -1, dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        for start in range(0, len(histories), USERS_PER_TILE):
+            tile = slice(start, start + USERS_PER_TILE)
+            left_out = None if exclude is None else exclude[tile]
+            queries = self.scorer.queries(histories[tile])
+            found = self.index.search(queries, k, exclude=left_out, candidates=candidates)
+            items[tile], scores[tile] = found.items, found.scores
+        return Recommendations(items, scores)
+
+    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: Histories) -> TargetRanks:
+        """Count the items above and level with each target, exactly; see Retriever."""
+        return self._exact.rank(histories, targets, exclude)
+
+
+def build_index(
+    scorer: VectorScorer,
+    dataset: Dataset,
+    config: IndexConfig | None = None,
+    *,
+    source: str,
+    k: int = 10,
+    min_recall: float | None = None,
+) -> Index:
+    """Build an index over a scorer's items, certified with the whole histories of at most 500 users, evenly chosen.
+
+    `source` is what `source_of` the item vectors gives. Raises ConfigError if recall@k is below `min_recall`, and what
+    `Index.build` raises.
+    """
+    index = Index.build(scorer.keys, dataset.item_ids, config, source=source)
+    number = min(MAX_SAMPLED_USERS, dataset.num_users)
+    users = np.linspace(0, dataset.num_users - 1, number).astype(np.int64)
+    queries = scorer.queries(histories_of(dataset, users, dataset.offsets[users + 1]))
+    index.certify(queries, described=f"{number:,} of {dataset.num_users:,} users", k=k, min_recall=min_recall)
+    return index
+
+
+def source_of(table: Path) -> str:
+    """Return the fingerprint of an item embedding table on disk: what an index over its vectors is bound to."""
+    return artifacts.read_manifest(table, TABLE).fingerprint
