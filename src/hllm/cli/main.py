@@ -12,6 +12,7 @@ from hllm.cli import (
     check,
     compare,
     describe,
+    embed,
     fetch,
     import_checkpoint,
     import_data,
@@ -58,6 +59,9 @@ app.command("report", short_help="One HTML page: metrics, curves, examples.")(ru
 app.command("card", short_help="A model card, from the run's own numbers.")(card.card)
 app.command("recommend", short_help="Items for a user, or users for a new item.")(recommend.recommend)
 app.command("similar", short_help="Items like an item or a text.")(recommend.similar)
+app.command("embed", short_help="The items' vectors, kept up to date.")(embed.embed)
+app.command("embed-users", short_help="The users' vectors.")(embed.embed_users)
+app.command("export-vectors", short_help="Vectors as Parquet, npy or safetensors.")(embed.export_vectors)
 app.command("import-checkpoint", short_help="A checkpoint from the published HLLM weights.")(
     import_checkpoint.import_checkpoint
 )
