@@ -184,8 +184,8 @@ def _begin(
     recommender: Recommender, source: Path, folder: Path, options: TableOptions
 ) -> tuple[Job, Bool[np.ndarray, " item"] | None]:
     """Return the job that `folder` holds, or begin it; ConfigError if another one was begun there."""
-    inputs = _inputs(recommender, source, options)
     candidates, unknown_candidates = _candidates(recommender, options)
+    inputs = _inputs(recommender, source, options)
     if (folder / _JOB).is_file():
         job = _read_job(folder / _JOB)
         if differing := [name for name in inputs if job.inputs.get(name) != inputs[name]]:
@@ -216,15 +216,18 @@ def _begin(
 
 def _inputs(recommender: Recommender, source: Path, options: TableOptions) -> dict[str, Any]:
     """Return all that decides the bytes of a part."""
-    files = [artifacts.sha256_of(file) for file in find_files(source, name="users to recommend to")]
+
+    def hashes(path: Path, name: str) -> list[str]:
+        return [artifacts.sha256_of(file) for file in find_files(path, name=name)]
+
     return {
-        "input": files,
+        "input": hashes(source, "users to recommend to"),
         "checkpoint": artifacts.read_manifest(recommender.run.best, "checkpoint").fingerprint,
         "items": recommender.dataset.num_items,
         "k": options.k,
         "exclude_seen": options.exclude_seen,
         "unknown": options.unknown,
-        "candidates": None if options.candidates is None else artifacts.sha256_of(options.candidates),
+        "candidates": None if options.candidates is None else hashes(options.candidates, "candidates"),
         "history_col": options.history_col,
         "separator": options.separator,
     }
@@ -240,8 +243,8 @@ def _read_job(file: Path) -> Job:
 def _check(recommender: Recommender, counts: RequestCounts, options: TableOptions) -> None:
     if counts.histories and recommender.model.reads_log:
         raise DataError(
-            f"{counts.histories:,} of {counts.rows:,} rows bring a history, but this model reads when things happened or "
-            "what was done, which a list of items does not say; give user ids alone"
+            f"{counts.histories:,} of {counts.rows:,} rows bring a history, but this model reads when things "
+            "happened or what was done, which a list of items does not say; give user ids alone"
         )
     if options.unknown == "error":
         counts.require_known()

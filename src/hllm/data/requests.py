@@ -1,4 +1,4 @@
-"""Who is to be recommended to: a table of user ids or histories, brought into item and user indices, in bounded memory."""
+"""Who is to be recommended to: a table of user ids or histories as indices, read in bounded memory."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -87,7 +87,8 @@ def _select(source: Path, user_col: str, history_col: str) -> pl.LazyFrame:
         )
     if history_col in schema and not isinstance(schema[history_col], pl.List | pl.String):
         raise DataError(
-            f"{source}: the column {history_col!r} is of type {schema[history_col]}; expected lists of item ids, or texts"
+            f"{source}: the column {history_col!r} is of type {schema[history_col]}; expected lists of item ids, or "
+            "texts"
         )
     user = pl.col(user_col) if user_col in schema else pl.int_range(pl.len(), dtype=pl.Int64)
     history = pl.col(history_col) if history_col in schema else pl.lit(None, dtype=pl.String)

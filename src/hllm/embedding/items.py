@@ -87,7 +87,7 @@ def open_if_good(path: Path) -> ItemEmbeddingTable | None:
         return None
 
 
-_Known = tuple[ItemEmbeddingTable, Int[np.ndarray, " row"], Int[np.ndarray, " row"]]
+_Known = tuple[ItemEmbeddingTable, Int[np.ndarray, " _"], Int[np.ndarray, " _"]]
 """A table, rows of the new table, and where they stand in it."""
 
 

@@ -175,7 +175,7 @@ def _users_of(source: Table, dataset: Dataset, user_col: str) -> Int[np.ndarray,
     return np.unique(dataset.user_rows(table[user_col]))
 
 
-def _active(dataset: Dataset, rows: Int[np.ndarray, " user"], since: Fraction) -> Int[np.ndarray, " user"]:
+def _active(dataset: Dataset, rows: Int[np.ndarray, " user"], since: Fraction) -> Int[np.ndarray, " active"]:
     latest = dataset.seconds[dataset.offsets[rows + 1] - 1]
     active = rows[latest >= float(since)]
     if not len(active):
