@@ -38,7 +38,7 @@ def export_table(table: EmbeddingTable, path: Path, form: Format) -> None:
                 out = np.lib.format.open_memmap(file, mode="w+", dtype="<f4", shape=shape)
                 for start, part in _parts(table):
                     out[start : start + len(part)] = part
-                out.flush()  # type: ignore[attr-defined]
+                out.flush()
             case "safetensors":
                 _safetensors(table, file, shape)
         table.ids.to_frame().write_parquet(folder / f"{name}s.parquet")

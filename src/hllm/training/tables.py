@@ -172,7 +172,8 @@ def _items_of(source: Table, dataset: Dataset, text_cols: tuple[str, ...]) -> pl
 def _users_of(source: Table, dataset: Dataset, user_col: str) -> Int[np.ndarray, " user"]:
     table = read_table(source, name="users")
     require_columns(table, {"user_col": user_col}, name="users")
-    return np.unique(dataset.user_rows(table[user_col]))
+    rows: Int[np.ndarray, " user"] = np.unique(dataset.user_rows(table[user_col]))
+    return rows
 
 
 def _active(dataset: Dataset, rows: Int[np.ndarray, " user"], since: Fraction) -> Int[np.ndarray, " active"]:
