@@ -177,8 +177,8 @@ def _users_of(source: Table, dataset: Dataset, user_col: str) -> Int[np.ndarray,
 
 
 def _active(dataset: Dataset, rows: Int[np.ndarray, " user"], since: Fraction) -> Int[np.ndarray, " active"]:
-    latest = dataset.seconds[dataset.offsets[rows + 1] - 1]
-    active = rows[latest >= float(since)]
+    latest: Int[np.ndarray, " user"] = dataset.seconds[dataset.offsets[rows + 1] - 1]
+    active: Int[np.ndarray, " active"] = rows[latest >= float(since)]
     if not len(active):
         raise DataError(
             f"none of the {len(rows):,} users is active since {float(since):.0f} (seconds since 1970); the latest "
