@@ -144,15 +144,28 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; raises StorageError as `writing` does."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write one file; on success it is renamed to `path`, on any error it is removed.
+
+    Raises StorageError as `writing` does.
+    """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
+        yield partial
         _flush(partial)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        if isinstance(error, StorageError):
+            raise
         raise _storage_error(error, path) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def home() -> Path:

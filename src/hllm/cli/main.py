@@ -12,6 +12,7 @@ from hllm.cli import (
     check,
     compare,
     describe,
+    embed,
     fetch,
     import_checkpoint,
     import_data,
@@ -60,6 +61,9 @@ app.command("card", short_help="A model card, from the run's own numbers.")(card
 app.command("recommend", short_help="Items for a user, or users for a new item.")(recommend.recommend)
 app.command("index", short_help="An index over a run's items, with its recall.")(index.index)
 app.command("similar", short_help="Items like an item or a text.")(recommend.similar)
+app.command("embed", short_help="The items' vectors, kept up to date.")(embed.embed)
+app.command("embed-users", short_help="The users' vectors.")(embed.embed_users)
+app.command("export-vectors", short_help="Vectors as Parquet, npy or safetensors.")(embed.export_vectors)
 app.command("import-checkpoint", short_help="A checkpoint from the published HLLM weights.")(
     import_checkpoint.import_checkpoint
 )

@@ -6,6 +6,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from hllm.cli.recommend_table import (
+    CANDIDATES,
+    HISTORY_COL,
+    INPUT,
+    OUTPUT,
+    SEPARATOR,
+    UNKNOWN,
+    write_table,
+)
 from hllm.cli.run import RUN
 from hllm.errors import ConfigError
 
@@ -32,11 +41,32 @@ def recommend(
         "--new-item",
         help='The text of an item nobody has seen: "title: …; genres: …". Shows whom to offer it to.',
     ),
-    k: int = K,
-    include_seen: bool = typer.Option(False, "--include-seen", help="Keep items that the user has already."),
+    k: int | None = typer.Option(
+        None, "--k", "-k", min=1, help="How many to show (10), or to write for each row of --input (100)."
+    ),
+    include_seen: bool = typer.Option(
+        False, "--include-seen", "--no-exclude-seen", help="Keep items that the user has already."
+    ),
+    source: Path | None = INPUT,
+    output: Path | None = OUTPUT,
+    candidates: Path | None = CANDIDATES,
+    unknown: str = UNKNOWN,
+    history_col: str = HISTORY_COL,
+    separator: str = SEPARATOR,
     as_json: bool = JSON,
 ) -> None:
-    """Show the best items for a user or a history, or the users for a brand-new item known only by its text."""
+    """Show the best items for a user or a history, or the users for a brand-new item known only by its text.
+
+    With --input, write them for a whole table of users or histories to --output; a call that was stopped goes on.
+    """
+    if source is not None or output is not None:
+        if source is None or output is None or any(option is not None for option in (user, history, times, new_item)):
+            raise ConfigError("--input and --output belong together, without --user, --history, --times and --new-item")
+        options = {"exclude_seen": not include_seen, "unknown": unknown, "candidates": candidates}
+        options |= {"k": k or 100, "history_col": history_col, "separator": separator}
+        write_table(run, source, output, options, as_json=as_json)
+        return
+    k = k or 10
     if sum(option is not None for option in (user, history, new_item)) != 1:
         raise ConfigError("give one of --user ID, --history ID,ID,… or --new-item TEXT")
     if times is not None and history is None:

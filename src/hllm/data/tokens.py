@@ -27,6 +27,13 @@ class TokenCache:
     offsets: Int[np.ndarray, " items_plus_one"]
     """Where each item's tokens start, and the end of the last one's."""
 
+    @classmethod
+    def of(cls, token_ids: Sequence[Sequence[int]]) -> "TokenCache":
+        """Return a cache in memory."""
+        flat = [np.asarray(ids, dtype=np.int32) for ids in token_ids]
+        offsets = np.cumsum([0, *(len(ids) for ids in token_ids)])
+        return cls(np.concatenate([np.zeros(0, dtype=np.int32), *flat]), offsets)
+
     @property
     def lengths(self) -> Int[np.ndarray, " item"]:
         """Return the number of tokens of each item."""

@@ -14,12 +14,11 @@ from hllm.data.tokens import TokenCache, token_cache
 from hllm.models.backbone import load_tokenizer
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import Precision, autocast, resolve_precision
-from hllm.progress import progress
+from hllm.progress import Progress, progress
 
 ITEMS_PER_BATCH = 512
 
 
-@torch.no_grad()
 def encode_catalogue(
     encode: Callable[[ItemBatch], Float[Tensor, "item dim"]],
     num_items: int,
@@ -33,9 +32,24 @@ def encode_catalogue(
 
     `encode` is an item tier, or its `pool`. The caller has put the module into evaluation mode.
     """
+    with progress(label, num_items) as advance:
+        return encode_in_batches(encode, num_items, tokens, device=device, precision=precision, advance=advance)
+
+
+@torch.no_grad()
+def encode_in_batches(
+    encode: Callable[[ItemBatch], Float[Tensor, "item dim"]],
+    num_items: int,
+    tokens: TokenCache | None,
+    *,
+    device: torch.device,
+    precision: Precision,
+    advance: Progress,
+) -> Float[Tensor, "item dim"]:
+    """Return what `encode_catalogue` does, inside the caller's progress bar."""
     order = np.argsort(tokens.lengths, kind="stable") if tokens is not None else np.arange(num_items)
     parts = []
-    with progress(label, num_items) as advance, autocast(resolve_precision(precision, device), device):
+    with autocast(resolve_precision(precision, device), device):
         for start in range(0, num_items, ITEMS_PER_BATCH):
             chosen = order[start : start + ITEMS_PER_BATCH]
             parts.append(encode(item_batch(chosen, tokens).to(device)).float())

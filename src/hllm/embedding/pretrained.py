@@ -8,7 +8,7 @@ from hllm.data.dataset import Dataset
 from hllm.data.prompt import PromptConfig, render
 from hllm.data.tokens import token_cache
 from hllm.embedding.encode import encode_catalogue
-from hllm.embedding.table import ItemEmbeddingTable
+from hllm.embedding.table import ItemEmbeddingTable, save_items
 from hllm.errors import CheckpointError, HllmWarning
 from hllm.models.backbone import load_backbone, load_tokenizer
 from hllm.models.item.text import TextItemEncoder
@@ -44,6 +44,5 @@ def pretrained_table(
     vectors = encode_catalogue(
         encoder.to(device).eval().pool, dataset.num_items, tokens, device=device, precision="fp32"
     )
-    table = ItemEmbeddingTable(vectors.cpu(), source)
-    table.save(folder / "table", dataset.item_ids)
-    return table
+    save_items(folder / "table", dataset.item_ids, vectors, checkpoint=source)
+    return ItemEmbeddingTable.load(folder / "table", checkpoint=source)

@@ -1,6 +1,5 @@
 """From two tables and a recipe to a finished run on disk; picks up a run that was stopped."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,12 +13,9 @@ from hllm.data.prompt import render
 from hllm.data.split import split_dataset
 from hllm.data.tables import Table
 from hllm.data.tokens import TokenCache, token_cache
-from hllm.embedding.encode import encode_catalogue
-from hllm.embedding.table import ItemEmbeddingTable
-from hllm.errors import CheckpointError, ConfigError, DataError, HllmWarning, TrainingError
+from hllm.errors import ConfigError, DataError, TrainingError
 from hllm.models.backbone import load_tokenizer
 from hllm.models.build import build_model
-from hllm.models.checkpoint import load_checkpoint
 from hllm.models.item.text import TextItemConfig
 from hllm.models.sources import resolve_backbone
 from hllm.objectives.masked_item import MaskedItem
@@ -30,6 +26,7 @@ from hllm.random import stream
 from hllm.training.loop import Trainer
 from hllm.training.recipe import Recipe, StageConfig
 from hllm.training.run import Listener, Position, Run, StopTraining
+from hllm.training.tables import embed_catalogue
 from hllm.training.tracking import TensorBoard
 
 Resume = Literal["auto", "never"]
@@ -62,7 +59,7 @@ def fit(
         _train(run, dataset, recipe, position, base)
     else:
         _begin(run, recipe, dataset)
-    embed_catalogue(run, dataset, recipe)
+    embed_catalogue(run)
     return run
 
 
@@ -103,26 +100,6 @@ def catalogue_tokens(run: Run, dataset: Dataset, config: TextItemConfig, tokeniz
     tokenize, fingerprint = load_tokenizer(tokenizer, config.prompt.max_tokens)
     texts = render(dataset.items, dataset.text_cols, config.prompt)
     return token_cache(run.tokens, texts, tokenize, tokenizer=fingerprint)
-
-
-def embed_catalogue(run: Run, dataset: Dataset, recipe: Recipe) -> None:
-    """Write the item vectors of the best checkpoint, unless they are there."""
-    checkpoint = artifacts.read_manifest(run.best, "checkpoint").fingerprint
-    if run.table.exists():
-        try:
-            ItemEmbeddingTable.load(run.table, checkpoint=checkpoint)
-            return
-        except CheckpointError as error:  # damaged, or of an earlier best checkpoint
-            warnings.warn(f"{error}. They are made again", HllmWarning, stacklevel=2)
-    model, config, _ = load_checkpoint(run.best)
-    tokens = None
-    if config.item.kind == "llm":
-        tokens = catalogue_tokens(run, dataset, config.item, run.best / "item_backbone")
-    device = choose_device()
-    vectors = encode_catalogue(
-        model.to(device).item_encoder, dataset.num_items, tokens, device=device, precision=recipe.precision
-    )
-    ItemEmbeddingTable(vectors, checkpoint).save(run.table, dataset.item_ids)
 
 
 def _begin(run: Run, recipe: Recipe, dataset: Dataset) -> None:

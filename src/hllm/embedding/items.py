@@ -1,0 +1,116 @@
+"""The item table, kept up to date: only items whose text is new are encoded, in shards that survive a kill."""
+
+import hashlib
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int, Shaped
+
+from hllm import artifacts
+from hllm.embedding.rows import Dtype, encode_rows
+from hllm.embedding.shards import Compute, Embedded, Shards, Share, clear_shards
+from hllm.embedding.table import ITEMS, ItemEmbeddingTable, require_room, writing_table
+from hllm.errors import CheckpointError, HllmWarning
+
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class ItemWork:
+    """Items to embed with one model."""
+
+    ids: pl.Series
+    keys: Shaped[np.ndarray, " item"]
+    """As `content_keys` makes them: equal keys mean equal vectors."""
+    lengths: Int[np.ndarray, " item"]
+    """How long each text is; items of like length are encoded together."""
+    compute: Compute
+    checkpoint: str
+    precision: str
+    """What the products of matrices are computed in: "fp32" or "bf16"."""
+
+
+def content_keys(texts: Iterable[str], *, checkpoint: str, precision: str) -> Shaped[np.ndarray, " item"]:
+    """Return the SHA-256 of each rendered text with the model's fingerprint and precision, as 32-byte strings."""
+    head = f"{checkpoint}\n{precision}\n".encode()
+    digests = b"".join(hashlib.sha256(head + text.encode()).digest() for text in texts)
+    return np.frombuffer(digests, dtype=f"S{_KEY_BYTES}")
+
+
+def embed_items(work: ItemWork, path: Path, *, dtype: Dtype, share: Share, reuse: tuple[Path, ...] = ()) -> Embedded:
+    """Write the table of `work` to `path`; of what is in the table there, or in `reuse`, nothing is encoded again.
+
+    Equal texts are encoded once. A share of several processes fills shards beside `path` and writes no table; a call
+    with the whole share makes what is missing and puts the table together. It replaces the one at `path`. Memory is a
+    shard and the keys. The bytes depend on the items, on what could be reused and on the machine, not on kills or on
+    the number of processes. Raises TrainingError if a vector is not finite, and ConfigError if something else than a
+    table of items stands at `path`.
+    """
+    require_room(path, ITEMS)
+    first, unit = _first_of_equals(work.keys)
+    known = _known(work, (path, *reuse), dtype, first)
+    wanted = np.setdiff1d(first, np.concatenate([np.zeros(0, dtype=np.int64), *(rows for _, rows, _ in known)]))
+    order = wanted[np.argsort(work.lengths[wanted], kind="stable")]
+    job = artifacts.fingerprint(
+        [work.checkpoint, work.precision, hashlib.sha256(work.keys[order].tobytes()).hexdigest()]
+    )
+    shards = Shards.beside(path, order, job=job)
+    shards.fill(work.compute, share, label="encode items")
+    report = Embedded(len(work.ids), len(order), shards.missing())
+    if share.of > 1:
+        return report
+    dim = known[0][0].rows.values.shape[1] if known else next(iter(shards))[1].shape[1]
+    details = {"checkpoint": work.checkpoint, "precision": work.precision}
+    with writing_table(path, ITEMS, work.ids, dim, dtype, details=details, keys=work.keys) as writer:
+        for table, rows, origin in known:
+            writer.copy(rows, table.rows, origin)
+        for rows, vectors in shards:
+            writer.put(rows, encode_rows(vectors, "fp32"))
+        again = np.setdiff1d(np.arange(len(work.ids)), first)
+        writer.copy(again, writer.rows, first[unit[again]])
+    clear_shards(path)
+    return report
+
+
+def open_if_good(path: Path) -> ItemEmbeddingTable | None:
+    """Return the table at `path`; None if there is none, or, with a warning, a damaged one."""
+    if not path.exists():
+        return None
+    try:
+        return ItemEmbeddingTable.load(path, checkpoint=None)
+    except CheckpointError as error:
+        warnings.warn(f"{error}. Its vectors are made again", HllmWarning, stacklevel=2)
+        return None
+
+
+_Known = tuple[ItemEmbeddingTable, Int[np.ndarray, " _"], Int[np.ndarray, " _"]]
+"""A table, rows of the new table, and where they stand in it."""
+
+
+def _first_of_equals(
+    keys: Shaped[np.ndarray, " item"],
+) -> tuple[Int[np.ndarray, " distinct"], Int[np.ndarray, " item"]]:
+    """Return the first item of each distinct key, and which of those each item is equal to."""
+    _, first, unit = np.unique(keys, return_index=True, return_inverse=True)
+    return first, unit.astype(np.int64)
+
+
+def _known(work: ItemWork, paths: tuple[Path, ...], dtype: Dtype, rows: Int[np.ndarray, " row"]) -> list[_Known]:
+    """Find rows in the tables at `paths` whose vectors can be had in `dtype`; each is taken from the first."""
+    found: list[_Known] = []
+    for path in dict.fromkeys(paths):
+        table = open_if_good(path)
+        if table is None or table.keys is None or table.dtype not in ("fp32", dtype):
+            continue
+        order = np.argsort(table.keys, kind="stable")
+        place = np.searchsorted(table.keys, work.keys[rows], sorter=order).clip(max=len(order) - 1)
+        origin = order[place]
+        here = table.keys[origin] == work.keys[rows]
+        if here.any():
+            found.append((table, rows[here], origin[here]))
+            rows = rows[~here]
+    return found
