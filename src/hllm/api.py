@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +15,31 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 
 from hllm import artifacts
-from hllm.data.batch import text_batch
 from hllm.data.dataset import Dataset
-from hllm.data.prompt import render, render_fields, render_text
+from hllm.data.prompt import render
 from hllm.data.sources.catalog import locate
 from hllm.data.split import Split, split_dataset
 from hllm.data.tables import Table
-from hllm.embedding.encode import encode_items, encode_texts
 from hllm.embedding.table import ItemEmbeddingTable
+from hllm.embedding.texts import ItemReader, ItemText
 from hllm.errors import CheckpointError, ConfigError, DataError, Stopped
 from hllm.evaluation.ablations import Ablations, TextReader, ablate, check_switches
 from hllm.evaluation.baselines import build_baseline
 from hllm.evaluation.evaluate import Evaluated, Part, Result, evaluate_with_ranks
 from hllm.evaluation.facts import RunFacts
-from hllm.models.backbone import load_tokenizer
 from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
 from hllm.models.item.text import TextItemConfig
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device
 from hllm.retrieval.exact import ExactRetriever
+from hllm.retrieval.index import Index
+from hllm.retrieval.indexed import IndexRetriever, open_index
 from hllm.retrieval.model import ModelScorer
 from hllm.retrieval.retriever import Histories, LoggedHistories, Retriever, histories_of
 from hllm.training.evaluations import data_policy, log_evaluation, machine, run_facts
 from hllm.training.fit import Resume, fit, recipe_from
 from hllm.training.recipe import Recipe, default_recipe
 from hllm.training.run import Run
-
-ItemText = str | Mapping[str, Any]
-"""A new item: free text such as "title: Alien; year: 1979", or a mapping of its fields."""
 
 
 class Recommender:
@@ -119,6 +117,20 @@ class Recommender:
                 ignore=shutil.ignore_patterns(".*", "damaged-*", *to_resume),
             )
 
+    @cached_property
+    def index(self) -> Index | None:
+        """The index that `hllm index` has made for this run; None if there is none.
+
+        CheckpointError if it is damaged, or over other item vectors than the run's.
+        """
+        path = self.run.index
+        return open_index(path, self.run.table, self.dataset) if path.exists() else None
+
+    @property
+    def finder(self) -> Retriever:
+        """What recommendations come from: the run's index if it has one, else exact search."""
+        return self.retriever if self.index is None else IndexRetriever(self.scorer, self.index)
+
     @property
     def split(self) -> Split:
         """Return how the data was split for training."""
@@ -155,9 +167,7 @@ class Recommender:
         if items is not None:
             candidates = np.zeros(self.dataset.num_items, dtype=bool)
             candidates[self.dataset.item_rows(items)] = True
-        found = self.retriever.recommend(
-            sequences, k, exclude=sequences if exclude_seen else None, candidates=candidates
-        )
+        found = self.finder.recommend(sequences, k, exclude=sequences if exclude_seen else None, candidates=candidates)
         return self._frame("user_id", ids, found.items, found.scores)
 
     def similar(
@@ -178,7 +188,7 @@ class Recommender:
             rows = self.dataset.item_rows(items)
             queries, ids = self._unit[torch.from_numpy(rows)], self.dataset.item_ids[rows]
         else:
-            queries = F.normalize(self._vectors(texts or []), dim=-1, eps=1e-6)
+            queries = F.normalize(self._reader().read(texts or []), dim=-1, eps=1e-6)
             rows, ids = None, pl.Series(range(len(queries)), dtype=pl.Int64)
         scores = (queries @ self._unit.T).cpu().numpy()
         if rows is not None:
@@ -195,7 +205,7 @@ class Recommender:
         _require_k(k)
         _, histories = self._histories(None, None)
         users = self.scorer.queries(histories)
-        table = torch.cat([self.scorer.keys, self.scorer.comparable(self._vectors([text]))])
+        table = torch.cat([self.scorer.keys, self.scorer.comparable(self._reader().read([text]))])
         score, above = np.empty(len(histories)), np.empty(len(histories), dtype=np.int64)
         for user, history in enumerate(histories):
             scores = (table @ users[user]).cpu().numpy()
@@ -217,16 +227,18 @@ class Recommender:
         The table needs the item id column and the text columns that the model was trained with. Raises DataError
         for ids that are known already and items without text; the catalogue is then unchanged.
         """
-        config = self._text_config()
+        reader = self._reader()
         extended = self.dataset.extended(items)
-        new = extended.items[self.dataset.num_items :]
-        vectors = self._encode(render(new, extended.text_cols, config.prompt))
+        known, index = self.dataset.num_items, self.index
+        vectors = reader.read_rendered(render(extended.items[known:], extended.text_cols, reader.prompt))
         self.dataset = extended
         self._use_vectors(torch.cat([self.scorer.table, vectors]))
+        if index is not None:
+            index.add(extended.item_ids[known:], self.scorer.keys[known:])
 
     def encode(self, texts: Sequence[ItemText]) -> Float[np.ndarray, "text dim"]:
         """Return the item embeddings of texts, in fp32, not normalised."""
-        vectors: Float[np.ndarray, "text dim"] = self._vectors(texts).cpu().numpy()
+        vectors: Float[np.ndarray, "text dim"] = self._reader().read(texts).cpu().numpy()
         return vectors
 
     def title_of(self, item_ids: Sequence[Any] | pl.Series) -> list[str]:
@@ -336,44 +348,21 @@ class Recommender:
             }
         )
 
-    def _text_config(self) -> TextItemConfig:
+    def _reader(self) -> ItemReader:
         config = self.recipe.model.item
         if not isinstance(config, TextItemConfig):
             raise ConfigError("this model knows items by id only and cannot read text; train one with an Item LLM")
-        return config
-
-    def _vectors(self, texts: Sequence[ItemText]) -> torch.Tensor:
-        if isinstance(texts, str) or not texts:
-            raise ConfigError("texts must be a list with at least one text")
-        config = self._text_config()
-        fields = self.dataset.text_cols
-        return self._encode(
-            [
-                render_text(text, fields, config.prompt)
-                if isinstance(text, str)
-                else render_fields(text, fields, config.prompt)
-                for text in texts
-            ]
-        )
-
-    def _encode(self, rendered: list[str]) -> torch.Tensor:
-        tokenize, _ = load_tokenizer(self.run.best / ITEM_BACKBONE, self._text_config().prompt.max_tokens)
-        return encode_items(
-            self.model, text_batch(tokenize(rendered)), device=self.device, precision=self.recipe.precision
-        )
+        tokenizer, fields = self.run.best / ITEM_BACKBONE, self.dataset.text_cols
+        return ItemReader(self.model, tokenizer, config.prompt, fields, self.device, self.recipe.precision)
 
     def _with_texts(self, texts: Sequence[str]) -> ExactRetriever:
         """Return this recommender with other texts, one for each item; only texts that no item had are encoded."""
-        prompt = self._text_config().prompt
-        had = render(self.dataset.items, self.dataset.text_cols, prompt)
+        reader = self._reader()
+        had = render(self.dataset.items, self.dataset.text_cols, reader.prompt)
         vectors = dict(zip(had, self.scorer.table, strict=True))
         new = sorted(set(texts) - set(had))
         if new:
-            tokenizer, precision = self.run.best / ITEM_BACKBONE, self.recipe.precision
-            encoded = encode_texts(
-                self.model, new, tokenizer, prompt.max_tokens, device=self.device, precision=precision
-            )
-            vectors |= dict(zip(new, encoded, strict=True))
+            vectors |= dict(zip(new, reader.read_many(new), strict=True))
         return ExactRetriever(self._scorer_over(torch.stack([vectors[text] for text in texts])))
 
 

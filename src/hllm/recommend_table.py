@@ -153,7 +153,7 @@ class _Worker:
     def _of_histories(
         self, requests: pl.DataFrame, rows: Int[np.ndarray, " request"], histories: Histories
     ) -> pl.DataFrame:
-        found = self.recommender.retriever.recommend(
+        found = self.recommender.finder.recommend(
             histories, self.k, exclude=histories if self.options.exclude_seen else None, candidates=self.candidates
         )
         return self._frame(requests, rows, found.items, found.scores, "model")

@@ -2,11 +2,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hllm.api import Recommender
 from hllm.errors import CheckpointError
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.faiss import IndexConfig
 from hllm.retrieval.index import Index
-from hllm.retrieval.indexed import IndexRetriever, build_index, source_of
+from hllm.retrieval.indexed import IndexRetriever, build_index, open_index, source_of
 from hllm.retrieval.retriever import Retriever, histories_of
 
 
@@ -48,3 +49,26 @@ def test_an_item_added_to_both_is_recommended(trained, histories):
     index.add(["new"], trained.scorer.keys[30:])
     found = IndexRetriever(trained.scorer, index).recommend(histories, 31)
     assert (found.items == 30).any(1).all()
+
+
+def test_a_recommender_recommends_from_the_index_of_its_run_and_evaluates_exactly(trained, tmp_path):
+    before = trained.recommend(k=5)
+    assert trained.index is None
+    trained.save(tmp_path / "run")
+    source = source_of(trained.run.table)
+    build_index(trained.scorer, trained.dataset, source=source).save(tmp_path / "run" / "index")
+    opened = Recommender.load(tmp_path / "run")
+    assert isinstance(opened.finder, IndexRetriever)
+    assert isinstance(opened.retriever, ExactRetriever)
+    assert opened.recommend(k=5).drop("score").equals(before.drop("score"))
+    opened.add_items(pl.DataFrame({"item_id": ["new"], "title": ["red hat"], "kind": ["hat"]}))
+    assert opened.index.num_items == 31
+    assert "new" in opened.recommend(k=31)["item_id"].to_list()
+
+
+def test_an_index_with_other_items_than_the_dataset_is_refused(trained, tmp_path):
+    table = trained.run.table
+    ids = trained.dataset.item_ids.reverse()
+    Index.build(trained.scorer.keys, ids, source=source_of(table)).save(tmp_path / "index")
+    with pytest.raises(CheckpointError, match=r"does not hold the items of the run's dataset.* hllm index"):
+        open_index(tmp_path / "index", table, trained.dataset)

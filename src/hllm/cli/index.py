@@ -34,11 +34,11 @@ def index(
     recommender = Recommender.load(run)
     source = source_of(recommender.run.table)
     built = build_index(recommender.scorer, recommender.dataset, config, source=source, min_recall=min_recall)
-    built.save(run / "index")
+    built.save(recommender.run.index)
     certificate = built.certificate
     assert certificate is not None, "build_index certifies"
     if as_json:
-        typer.echo(json.dumps({"index": str(run / "index"), "config": config.model_dump(mode="json"),
+        typer.echo(json.dumps({"index": str(recommender.run.index), "config": config.model_dump(mode="json"),
                                "certificate": certificate.model_dump(mode="json")}))  # fmt: skip
         return
     typer.echo(f"{run / 'index'}: {config.kind}, {built.num_items:,} items\n{certificate}")

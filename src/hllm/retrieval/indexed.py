@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 
 from hllm import artifacts
 from hllm.data.dataset import Dataset
-from hllm.embedding.table import KIND as TABLE
+from hllm.embedding.table import ITEMS
 from hllm.errors import CheckpointError
 from hllm.metrics import TargetRanks
 from hllm.retrieval.exact import USERS_PER_TILE, ExactRetriever
@@ -80,6 +80,17 @@ def build_index(
     return index
 
 
+def open_index(path: Path, table: Path, dataset: Dataset) -> Index:
+    """Open the index in `path` over the vectors of `table`; CheckpointError unless it has the dataset's items."""
+    index = Index.open(path, source=source_of(table))
+    if index.num_items != index.num_rows or not index.item_ids.equals(dataset.item_ids, check_names=False):
+        raise CheckpointError(
+            f"the index in {path} does not hold the items of the run's dataset, in their order; make it again with "
+            "hllm index"
+        )
+    return index
+
+
 def source_of(table: Path) -> str:
     """Return the fingerprint of an item embedding table on disk: what an index over its vectors is bound to."""
-    return artifacts.read_manifest(table, TABLE).fingerprint
+    return artifacts.read_manifest(table, ITEMS).fingerprint

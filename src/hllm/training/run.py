@@ -99,6 +99,11 @@ class Run:
         return self.folder / "table"
 
     @property
+    def index(self) -> Path:
+        """The index over these vectors, once `hllm index` has made it."""
+        return self.folder / "index"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object a line: steps, validations."""
         return self.folder / "metrics.jsonl"

@@ -1,0 +1,59 @@
+"""New items, known only by what is written about them: their text through the Item LLM of a checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hllm.data.batch import text_batch
+from hllm.data.prompt import PromptConfig, render_fields, render_text
+from hllm.embedding.encode import encode_items, encode_texts
+from hllm.errors import ConfigError
+from hllm.models.backbone import load_tokenizer
+from hllm.models.recommender import SequentialRecommender
+from hllm.precision import Precision
+
+ItemText = str | Mapping[str, Any]
+"""A new item: free text such as "title: Alien; year: 1979", or a mapping of its fields."""
+
+
+@final
+@dataclass(frozen=True)
+class ItemReader:
+    """Reads the texts of items as the model read the catalogue's."""
+
+    model: SequentialRecommender
+    tokenizer: Path
+    prompt: PromptConfig
+    fields: tuple[str, ...]
+    """The columns that the model was trained to read."""
+    device: torch.device
+    precision: Precision
+
+    def read(self, texts: Sequence[ItemText]) -> Float[Tensor, "text dim"]:
+        """Return the embeddings of a few texts, in fp32, not normalised; ConfigError if there are none."""
+        if isinstance(texts, str) or not texts:
+            raise ConfigError("texts must be a list with at least one text")
+        return self.read_rendered(
+            [
+                render_text(text, self.fields, self.prompt)
+                if isinstance(text, str)
+                else render_fields(text, self.fields, self.prompt)
+                for text in texts
+            ]
+        )
+
+    def read_rendered(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
+        """Return the embeddings of a few texts as `data.prompt` renders them."""
+        tokenize, _ = load_tokenizer(self.tokenizer, self.prompt.max_tokens)
+        return encode_items(self.model, text_batch(tokenize(texts)), device=self.device, precision=self.precision)
+
+    def read_many(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
+        """Return the same for many texts, a batch at a time, with progress."""
+        return encode_texts(
+            self.model, texts, self.tokenizer, self.prompt.max_tokens, device=self.device, precision=self.precision
+        )
