@@ -35,6 +35,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from hllm.data.batch import item_batch, sequence_batch
 from hllm.data.negatives import Negatives, NegativeSampler, NegativesConfig
 from hllm.data.tokens import TokenCache
+from hllm.distributed import Group
 from hllm.losses import LossConfig
 from hllm.models.backbone import Backbone, load_backbone
 from hllm.models.item.text import TextItemEncoder
@@ -204,7 +205,8 @@ def measure(steps: list[Draw], model: SequentialRecommender, baseline: Baseline,
     objective, encoder = NextItem(LossConfig(), ITEMS), model.item_encoder
 
     def ours(draw: Draw) -> Tensor:
-        return accumulate(model, objective, [collate(draw, texts)], nullcontext, between=lambda: None)[0].loss
+        batches = [collate(draw, texts)]
+        return accumulate(model, objective, batches, nullcontext, between=lambda: None, group=Group())[0].loss
 
     sides: dict[str, Callable[[Draw], Tensor]] = {
         "unpadded": lambda draw: baseline.step(draw, lambda items: encoder(item_batch(items, texts))),

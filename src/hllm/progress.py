@@ -1,5 +1,6 @@
 """Progress bars for long work: a live bar on a terminal, a plain line now and then elsewhere, always on stderr."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -7,6 +8,11 @@ from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 PLAIN_INTERVAL_S = 15.0
+
+
+def is_first_process() -> bool:
+    """Return whether this process, of those that torchrun started, is the one that speaks to people."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @runtime_checkable
@@ -19,11 +25,20 @@ class Progress(Protocol):
 
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Progress]:
-    """Show `label`, the share done of `total` (None: unknown), the caller's figures and the time left."""
-    if sys.stderr.isatty():
+    """Show `label`, the share done of `total` (None: unknown), the caller's figures and the time left.
+
+    Of several processes only the first shows anything.
+    """
+    if not is_first_process():
+        yield _silent
+    elif sys.stderr.isatty():
         yield from _live(label, total)
     else:
         yield from _plain(label, total)
+
+
+def _silent(advance: int, figures: str = "") -> None:
+    pass
 
 
 def _live(label: str, total: int | None) -> Iterator[Progress]:

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from hllm.data.item_plan import plan_items
 from hllm.data.loader import TrainingLoader, WindowConfig
 from hllm.data.negatives import NegativesConfig
 from hllm.data.split import SplitConfig, split_dataset
+from hllm.distributed import Group
 from hllm.losses import LossConfig
 from hllm.models.build import ModelConfig, build_model
 from hllm.objectives.next_item import NextItem
@@ -69,7 +71,8 @@ def test_cached_gradients_are_those_of_the_whole_batch(world, size, per_position
 
     expected, theirs = gradients(model, direct)
     outcome, ours = gradients(
-        model, lambda: cached(model, objective, batch, contextlib.nullcontext, size=size, between=nothing)
+        model,
+        lambda: cached(model, objective, batch, contextlib.nullcontext, size=size, between=nothing, group=Group()),
     )
     assert outcome.loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
     assert outcome.num_queries == batch.num_targets
@@ -85,15 +88,15 @@ def test_dropout_in_the_item_tier_is_drawn_alike_in_both_passes(world):
 
     def in_one_pass():
         torch.manual_seed(3)
-        parts = [slice(0, half := -(-len(batch.items) // 2)), slice(half, None)]
-        items = torch.cat([model.item_encoder(batch.items[part]) for part in parts])
+        plan = plan_items(batch.items.lengths.numpy(), num_shards=2)
+        items = torch.cat([model.item_encoder(batch.items.take(plan.shard(part))) for part in range(2)])[plan.inverse]
         outcome = objective(model, items, batch, batch.num_targets)
         outcome.loss.backward()
         return outcome, None
 
     def in_two():
         torch.manual_seed(3)
-        return cached(model, objective, batch, contextlib.nullcontext, size=4, between=nothing)
+        return cached(model, objective, batch, contextlib.nullcontext, size=4, between=nothing, group=Group())
 
     _, theirs = gradients(model, in_one_pass)
     _, ours = gradients(model, in_two)
@@ -108,7 +111,7 @@ def test_micro_batches_add_up_to_the_batch(world):
         gradients(
             model,
             lambda size=size: accumulate(
-                model, objective, batches(size, catalogue), contextlib.nullcontext, between=nothing
+                model, objective, batches(size, catalogue), contextlib.nullcontext, between=nothing, group=Group()
             ),
         )
         for size in (None, 3)

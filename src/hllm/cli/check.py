@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hllm.cli.exits import EXIT_WRONG_INPUT
 from hllm.errors import ConfigError
 
 if TYPE_CHECKING:
     from hllm.data.build import Preparation
     from hllm.data.schema import DataConfig
 
-EXIT_FAULTS = 2
-
 
 def check(
-    interactions: Path | None = typer.Option(None, "--interactions", help="The interactions: CSV, TSV or Parquet."),
-    items: Path | None = typer.Option(None, "--items", help="The items: CSV, TSV or Parquet."),
+    interactions: Path | None = typer.Option(
+        None, "--interactions", help="Interactions: CSV, TSV, JSON lines or Parquet."
+    ),
+    items: Path | None = typer.Option(None, "--items", help="The items, in the same formats."),
     recipe: Path | None = typer.Option(None, "--recipe", help="Take tables, columns and policies from a recipe."),
     user_col: str | None = typer.Option(None, "--user-col", help="Column that names the user."),
     item_col: str | None = typer.Option(None, "--item-col", help="Column of both tables that names the item."),
@@ -52,7 +53,7 @@ def check(
     if config.quarantine is not None and not as_json:
         typer.echo(f"the rows at fault are in {config.quarantine}")
     if refused:
-        raise typer.Exit(EXIT_FAULTS)
+        raise typer.Exit(EXIT_WRONG_INPUT)
 
 
 def _config(mapped: dict[str, Any], overrides: list[str]) -> "DataConfig":

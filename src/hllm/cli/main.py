@@ -22,11 +22,8 @@ from hllm.cli import (
     split,
     tune,
 )
+from hllm.cli.exits import EXIT_FAILURE, EXIT_SIGNAL, EXIT_WRONG_INPUT
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
-
-EXIT_FAILURE = 1
-EXIT_WRONG_INPUT = 2
-EXIT_SIGNAL = 128
 
 app = typer.Typer(
     help="Recommend with language models: one reads the items' text, another the users' histories.\n\n"

@@ -8,6 +8,7 @@ import typer
 
 from hllm.cli.plan import dry_run
 from hllm.errors import ConfigError
+from hllm.progress import is_first_process
 
 if TYPE_CHECKING:
     from hllm.api import Recommender
@@ -44,6 +45,8 @@ def train(
     if resume not in ("auto", "never"):
         raise ConfigError(f'--resume is {resume!r}; expected "auto" or "never"')
     recommender = fit_recipe(recipe, out, overrides, resume="auto" if resume == "auto" else "never")
+    if not is_first_process():
+        return
     position = recommender.run.resume_point()[0]
     if as_json:
         typer.echo(

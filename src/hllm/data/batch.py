@@ -30,11 +30,16 @@ class ItemBatch:
         """Return the batch on `device`; lengths stay on the host, where they are needed."""
         return ItemBatch(self.index.to(device), self.tokens.to(device), self.lengths)
 
-    def __getitem__(self, part: slice) -> "ItemBatch":
-        """Return a run of neighbouring items."""
-        starts = [0, *self.lengths.cumsum(0).tolist()]
-        first, last, _ = part.indices(len(self))
-        return ItemBatch(self.index[part], self.tokens[starts[first] : starts[max(first, last)]], self.lengths[part])
+    def take(self, rows: Int[np.ndarray, " row"]) -> "ItemBatch":
+        """Return some of the items."""
+        chosen = torch.from_numpy(rows)
+        lengths = self.lengths[chosen]
+        starts = (self.lengths.cumsum(0) - self.lengths)[chosen]
+        places = torch.repeat_interleave(starts - (lengths.cumsum(0) - lengths), lengths) + torch.arange(
+            int(lengths.sum())
+        )
+        device = self.tokens.device
+        return ItemBatch(self.index[chosen.to(device)], self.tokens[places.to(device)], lengths)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hllm.data.batch import ItemBatch, item_batch
+from hllm.data.item_plan import ItemPlan, plan_items
 from hllm.data.tokens import TokenCache, token_cache
+from hllm.distributed import Group
 from hllm.models.backbone import load_tokenizer
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import Precision, autocast, resolve_precision
@@ -27,16 +29,23 @@ def encode_catalogue(
     device: torch.device,
     precision: Precision,
     label: str = "encode items",
+    group: Group | None = None,
 ) -> Float[Tensor, "item dim"]:
     """Return `encode` of every item in fp32, in catalogue order; items are taken in order of text length.
 
-    `encode` is an item tier, or its `pool`. The caller has put the module into evaluation mode.
+    `encode` is an item tier, or its `pool`. The caller has put the module into evaluation mode. Each process of `group`
+    encodes its shard, and all get all.
     """
-    with progress(label, num_items) as advance:
-        return encode_in_batches(encode, num_items, tokens, device=device, precision=precision, advance=advance)
+    group = group or Group()
+    plan = _plan(num_items, tokens, group.size)
+    own = plan.shard(group.rank)
+    with progress(label, len(own)) as advance:
+        some = own if len(own) else plan.order[:1]  # to know the width
+        vectors = _encode_rows(encode, some, tokens, device, precision, advance)
+    every = group.gather(vectors[: len(own)], plan.shard_sizes)
+    return every[torch.from_numpy(plan.inverse).to(every.device)]
 
 
-@torch.no_grad()
 def encode_in_batches(
     encode: Callable[[ItemBatch], Float[Tensor, "item dim"]],
     num_items: int,
@@ -47,15 +56,33 @@ def encode_in_batches(
     advance: Progress,
 ) -> Float[Tensor, "item dim"]:
     """Return what `encode_catalogue` does, inside the caller's progress bar."""
-    order = np.argsort(tokens.lengths, kind="stable") if tokens is not None else np.arange(num_items)
+    plan = _plan(num_items, tokens, 1)
+    vectors = _encode_rows(encode, plan.order, tokens, device, precision, advance)
+    return vectors[torch.from_numpy(plan.inverse).to(vectors.device)]
+
+
+def _plan(num_items: int, tokens: TokenCache | None, num_shards: int) -> ItemPlan:
+    lengths = np.zeros(num_items, dtype=np.int64) if tokens is None else tokens.lengths
+    return plan_items(lengths, num_shards=num_shards)
+
+
+@torch.no_grad()
+def _encode_rows(
+    encode: Callable[[ItemBatch], Float[Tensor, "item dim"]],
+    rows: Int[np.ndarray, " item"],
+    tokens: TokenCache | None,
+    device: torch.device,
+    precision: Precision,
+    advance: Progress,
+) -> Float[Tensor, "item dim"]:
+    """Return the vectors of some items in the order given, which had better be that of their lengths."""
     parts = []
     with autocast(resolve_precision(precision, device), device):
-        for start in range(0, num_items, ITEMS_PER_BATCH):
-            chosen = order[start : start + ITEMS_PER_BATCH]
+        for start in range(0, len(rows), ITEMS_PER_BATCH):
+            chosen = rows[start : start + ITEMS_PER_BATCH]
             parts.append(encode(item_batch(chosen, tokens).to(device)).float())
             advance(len(chosen))
-    table = torch.cat(parts)
-    return table[torch.from_numpy(np.argsort(order)).to(table.device)]
+    return torch.cat(parts)
 
 
 @torch.no_grad()

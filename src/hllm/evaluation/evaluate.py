@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from hllm.config import Config
 from hllm.data.dataset import Dataset
 from hllm.data.describe import leak_share
 from hllm.data.split import Split
+from hllm.distributed import Group
 from hllm.evaluation.facts import RunFacts
 from hllm.evaluation.lists import list_metrics
 from hllm.evaluation.protocol import EvaluationConfig, Protocol
@@ -177,10 +179,19 @@ def _summary(
 
 
 def mean_metrics(
-    retriever: Retriever, dataset: Dataset, split: Split, part: Part, *, also: int = 10
+    retriever: Retriever, dataset: Dataset, split: Split, part: Part, *, also: int = 10, group: Group | None = None
 ) -> dict[str, float]:
-    """Return plain means at 10, 50 and `also`, without intervals: for watching training."""
-    asked = queries(dataset, split, part)
-    ranks = retriever.rank(asked.histories, asked.targets, exclude=asked.histories)
+    """Return plain means at 10, 50 and `also`, without intervals: for watching training.
+
+    Each process of `group` ranks its share of the targets, and all get the means over all.
+    """
+    group, asked = group or Group(), queries(dataset, split, part)
+    own = group.slice_of(len(asked.targets))
+    places = torch.zeros(2, len(asked.targets), dtype=torch.int64)
+    if own.start < own.stop:
+        found = retriever.rank(asked.histories[own], asked.targets[own], exclude=asked.histories[own])
+        places[0, own], places[1, own] = torch.from_numpy(found.better), torch.from_numpy(found.tied)
+    group.add_up([places])
+    ranks = TargetRanks(*places.numpy())
     values: dict[str, Float[np.ndarray, " user"]] = ranking_metrics(ranks, sorted({*WATCHED_CUTOFFS, also}))
     return {key: float(value.mean()) for key, value in values.items()}

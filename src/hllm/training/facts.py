@@ -95,7 +95,7 @@ def gather_facts(recipe: Recipe, base: Path, *, count: bool = True) -> DataFacts
     Raises ConfigError and DataError as training would for data of one's own.
     """
     text = recipe.model.item if isinstance(recipe.model.item, TextItemConfig) else None
-    missing = _missing_backbones(recipe, base)
+    backbones, missing = _backbones(recipe, base)
     source = recipe.data.source
     try:
         tables = locate(recipe.data, base)
@@ -107,11 +107,8 @@ def gather_facts(recipe: Recipe, base: Path, *, count: bool = True) -> DataFacts
         return _published(str(source), SIZES[str(source)], text, missing)
     dataset = build_dataset(*tables, recipe.data)
     tokens, assumed = _no_tokens(text)
-    if text is not None:
-        try:
-            tokens, assumed = _tokens_of_a_sample(dataset, text, resolve_backbone(text.backbone, base)), ()
-        except ConfigError:
-            pass  # the model is missing, which is said already: its longest text is taken
+    if text is not None and text.backbone in backbones:
+        tokens, assumed = _tokens_of_a_sample(dataset, text, backbones[text.backbone]), ()
     split = split_dataset(dataset, recipe.split)
     counts = split.train_counts(dataset)
     lengths, users = np.unique(split.training_lengths(dataset), return_counts=True)
@@ -130,17 +127,17 @@ def gather_facts(recipe: Recipe, base: Path, *, count: bool = True) -> DataFacts
     )
 
 
-def _missing_backbones(recipe: Recipe, base: Path) -> tuple[str, ...]:
-    """Return what each language model that is needed and not at hand would be told; each once."""
-    messages: list[str] = []
+def _backbones(recipe: Recipe, base: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Return where the language models that are needed are, and what is said of each that is not at hand."""
+    found: dict[str, Path] = {}
+    missing: dict[str, str] = {}
     for tier in (recipe.model.item, recipe.model.user):
         if tier.kind == "llm" and (tier.pretrained or tier is recipe.model.item):
             try:
-                resolve_backbone(tier.backbone, base)
+                found[tier.backbone] = resolve_backbone(tier.backbone, base)
             except ConfigError as error:
-                if str(error) not in messages:
-                    messages.append(str(error))
-    return tuple(messages)
+                missing[tier.backbone] = str(error)
+    return found, tuple(missing.values())
 
 
 def _no_tokens(text: TextItemConfig | None) -> tuple[Int[np.ndarray, " sample"], tuple[str, ...]]:

@@ -13,6 +13,7 @@ from hllm.data.prompt import render
 from hllm.data.split import split_dataset
 from hllm.data.tables import Table
 from hllm.data.tokens import TokenCache, token_cache
+from hllm.distributed import Group, joined
 from hllm.errors import ConfigError, DataError, TrainingError
 from hllm.models.backbone import load_tokenizer
 from hllm.models.build import build_model
@@ -48,22 +49,26 @@ def fit(
     damaged; "never" raises ConfigError if there is one. `listeners` are told every event; one may raise StopTraining.
     Raises ConfigError if `folder` belongs to another recipe, DataError if it belongs to other data, TrainingError
     if training cannot go on, and Stopped on SIGTERM or SIGINT, after saving.
+
+    Processes that torchrun started train one model together, as one process would; only the first writes and is told.
     """
     run = Run(folder, listeners)
-    run.require_room_for(recipe)
-    if resume == "never" and run.checkpoints():
-        raise ConfigError(f'{folder} holds a run already, and resume is "never"; give another --out')
-    position, _ = run.resume_point()
-    dataset = build_dataset(interactions, items, recipe.data)
-    if position.stage < len(recipe.stages):
-        _train(run, dataset, recipe, position, base)
-    else:
-        _begin(run, recipe, dataset)
-    embed_catalogue(run)
+    with joined() as group:
+        run.require_room_for(recipe)
+        if resume == "never" and run.checkpoints():
+            raise ConfigError(f'{folder} holds a run already, and resume is "never"; give another --out')
+        with group.one_by_one():  # it puts back what a killed writer left
+            position, _ = run.resume_point()
+        dataset = build_dataset(interactions, items, recipe.data)
+        if position.stage < len(recipe.stages):
+            _train(run, dataset, recipe, position, base, group)
+        else:
+            _begin(run, recipe, dataset, group)
+        embed_catalogue(run, group)
     return run
 
 
-def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base: Path) -> None:
+def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base: Path, group: Group) -> None:
     """Run the stages that are still to come, with the numbers in TensorBoard if the recipe wants them there."""
     split = split_dataset(dataset, recipe.split)
     torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
@@ -72,21 +77,23 @@ def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base:
         seconds = dataset.seconds  # a DataError if the times only order
         if model.fusion is not None:
             model.fusion.require_known_years(seconds)
-    _begin(run, recipe, dataset)  # only now: what is wrong with the recipe has shown itself
+    _begin(run, recipe, dataset, group)  # only now: what is wrong with the recipe has shown itself
     tokenizer, tokens = None, None
     if recipe.model.item.kind == "llm":
         tokenizer = resolve_backbone(recipe.model.item.backbone, base)
-        tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
+        with group.one_by_one():  # the first makes them, the others find them
+            tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
 
     def objective(stage: StageConfig) -> Objective:
         if stage.objective == "masked-item":
             return MaskedItem(stage.masking, stage.loss, dataset.num_items)
         return NextItem(stage.loss, dataset.num_items)
 
-    board = TensorBoard(run.folder / "tensorboard", step=position.step) if recipe.tracking.tensorboard else None
+    wanted = recipe.tracking.tensorboard and group.first
+    board = TensorBoard(run.folder / "tensorboard", step=position.step) if wanted else None
     told = run if board is None else Run(run.folder, (*run.listeners, board.write))
     try:
-        Trainer(model, recipe, dataset, split, tokens, tokenizer, objective, told, choose_device()).train()
+        Trainer(model, recipe, dataset, split, tokens, tokenizer, objective, told, choose_device(), group).train()
     except StopTraining as stopped:
         if not run.best.exists():
             raise TrainingError(f"stopped before the first validation: {stopped}") from None
@@ -102,7 +109,7 @@ def catalogue_tokens(run: Run, dataset: Dataset, config: TextItemConfig, tokeniz
     return token_cache(run.tokens, texts, tokenize, tokenizer=fingerprint)
 
 
-def _begin(run: Run, recipe: Recipe, dataset: Dataset) -> None:
+def _begin(run: Run, recipe: Recipe, dataset: Dataset, group: Group) -> None:
     """Put recipe and dataset into the run; DataError if it has been trained on other data."""
     if run.checkpoints():
         kept = artifacts.verify(run.dataset, "dataset").details["fingerprint"]
@@ -112,8 +119,11 @@ def _begin(run: Run, recipe: Recipe, dataset: Dataset) -> None:
                 "give another --out, or remove that directory"
             )
         return
-    run.write_recipe(recipe)
-    dataset.save(run.dataset)
+    group.wait()
+    if group.first:
+        run.write_recipe(recipe)
+        dataset.save(run.dataset)
+    group.wait()
 
 
 def recipe_from(recipe: Recipe | Path | str, overrides: Sequence[str] = ()) -> tuple[Recipe, Path]:

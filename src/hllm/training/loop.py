@@ -7,6 +7,7 @@ step. So a checkpoint needs no random state, and may be written between any two 
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from hllm.data.dataset import Dataset
 from hllm.data.loader import TrainingLoader
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
+from hllm.distributed import Group
 from hllm.embedding.encode import encode_catalogue
 from hllm.errors import Stopped, TrainingError
 from hllm.evaluation.evaluate import mean_metrics
@@ -75,6 +77,7 @@ class Trainer:
         objective: Callable[[StageConfig], Objective],
         run: Run,
         device: torch.device,
+        group: Group,
     ) -> None:
         self.model = model
         self.recipe = recipe
@@ -85,6 +88,7 @@ class Trainer:
         self.objective = objective
         self.run = run
         self.device = device
+        self.group = group
         self.trainable = {name for name, p in model.named_parameters() if p.requires_grad}
         self.position = Position()
         self.stop = Stopping()
@@ -96,25 +100,29 @@ class Trainer:
         On SIGTERM or SIGINT the steps that are finished are saved, and Stopped is raised.
         """
         self.model.to(self.device)
-        self.position, checkpoint = self.run.resume_point()
-        self.run.set_aside_after(self.position)
-        self.run.forget_after(self.position)
+        with self.group.one_by_one():
+            self.position, checkpoint = self.run.resume_point()
+        if self.group.first:
+            self.run.set_aside_after(self.position)
+            self.run.forget_after(self.position)
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
         else:
             self._fit_whitening()
-        if self.position.best >= 0 and not self.run.best_is_good():
+        with self.group.one_by_one():
+            lost = self.position.best >= 0 and not self.run.best_is_good()
+        if lost:
             self._move(best=-1.0)
         with stopping() as self.stop:
             stage = None
             try:
                 while self.position.stage < len(self.recipe.stages):
                     stage = None  # what was finished is saved already
-                    with self.stop.at_once():
+                    with self._stopped_at_once():
                         stage = self._prepare_stage(checkpoint)
                     self._train_stage(stage)
                     checkpoint = None
-                self.stop.check()
+                self._check_stop()
             except Stopped as stop:
                 if stage is not None and stage.number == self.position.stage:
                     self._save_to_resume(stage)
@@ -188,7 +196,7 @@ class Trainer:
         start, before, items_done, tokens_done = time.monotonic(), self.position.elapsed_s, 0, 0
         self.saved_s = before
         for batches in stage.loader.steps(self.position.epoch, self.position.step_in_epoch):
-            self.stop.check()
+            self._check_stop()
             numbers = self._step(stage, batches)
             items_done += sum(len(batch.items) for batch in batches)
             tokens_done += sum(int(batch.items.lengths.sum()) for batch in batches)
@@ -201,15 +209,28 @@ class Trainer:
             read = f", {numbers['tokens_per_s']:,.0f} tokens/s" if tokens_done else ""
             advance(1, f"loss {numbers['loss']:.3f}, {numbers['items_per_s']:,.0f} items/s{read}")
             due = every.every_steps is not None and self.position.step % every.every_steps == 0
-            if due or self.position.elapsed_s - self.saved_s >= every.every_s:
+            if due or self._any(self.position.elapsed_s - self.saved_s >= every.every_s):
                 self._save_to_resume(stage)
+        self._check_stop()
+
+    def _check_stop(self) -> None:
+        """Raise Stopped if a signal has come; of several processes, all after the same step."""
+        (self.stop.signal,) = (number or None for number in self.group.highest(self.stop.signal or 0))
         self.stop.check()
+
+    def _stopped_at_once(self) -> AbstractContextManager[None]:
+        """Let a signal interrupt what runs inside; not where other processes would wait for this one in vain."""
+        return self.stop.at_once() if self.group.size == 1 else nullcontext()
+
+    def _any(self, here: bool) -> bool:
+        return bool(self.group.highest(int(here))[0])
 
     def _step(self, stage: _Stage, batches: list[SequenceBatch]) -> dict[str, Any]:
         """Take one optimizer step, unless its gradient is not finite; return its numbers."""
         config, place = stage.config, self.position
         names = ("dropout", stage.number, place.epoch, place.step_in_epoch)
-        torch.manual_seed(int(stream(self.recipe.seed, *names).integers(2**62)))
+        own = (self.group.rank,) if self.group.size > 1 else ()
+        torch.manual_seed(int(stream(self.recipe.seed, *names, *own).integers(2**62)))
         steps = stage.loader.steps_per_epoch
         set_rates(stage.optimizer, config, place.epoch * steps + place.step_in_epoch, config.epochs * steps)
         outcome, items = self._gradients(stage, [batch.to(self.device) for batch in batches])
@@ -238,17 +259,18 @@ class Trainer:
     def _gradients(self, stage: _Stage, batches: list[SequenceBatch]) -> tuple[Outcome, Tensor]:
         precision = resolve_precision(self.recipe.precision, self.device)
         context = partial(autocast, precision, self.device)
+        between = self.stop.check if self.group.size == 1 else _nothing
         size = stage.config.micro_batch_size
         if not stage.config.gradient_cache or size is None:
-            return accumulate(stage.model, stage.objective, batches, context, between=self.stop.check)
+            return accumulate(stage.model, stage.objective, batches, context, between=between, group=self.group)
         (batch,) = batches
-        return cached(stage.model, stage.objective, batch, context, size=size, between=self.stop.check)
+        return cached(stage.model, stage.objective, batch, context, size=size, between=between, group=self.group)
 
     def _validate(self, stage: _Stage) -> None:
         """Embed the catalogue and rank it for the validation targets, by the code that serves; keep the best."""
         start, before = time.monotonic(), self.position.elapsed_s
         with stage.average.in_place() if stage.average is not None else torch.no_grad():
-            with self.stop.at_once():
+            with self._stopped_at_once():
                 metrics = self._metrics(stage)
             value = metrics[self.recipe.select_by]
             since = 0 if value > self.position.best else self.position.validations_since_best + 1
@@ -262,7 +284,7 @@ class Trainer:
         stage.model.eval()
         table = encode_catalogue(
             stage.model.item_encoder, self.dataset.num_items, self.tokens,
-            device=self.device, precision=self.recipe.precision, label="validate",
+            device=self.device, precision=self.recipe.precision, label="validate", group=self.group,
         )  # fmt: skip
         if not bool(torch.isfinite(table).all()):
             raise TrainingError("the item embeddings are no longer finite: lower learning_rate")
@@ -271,13 +293,14 @@ class Trainer:
             max_history=self.recipe.model.max_history, device=self.device, precision=self.recipe.precision,
         )  # fmt: skip
         cutoff = int(self.recipe.select_by.partition("@")[2])
-        return mean_metrics(ExactRetriever(scorer), self.dataset, self.split, "validation", also=cutoff)
+        return mean_metrics(ExactRetriever(scorer), self.dataset, self.split, "validation", also=cutoff,
+                            group=self.group)  # fmt: skip
 
     def _pooled(self, encoder: TextItemEncoder) -> Tensor:
         encoder.eval()
         return encode_catalogue(
             encoder.pool, self.dataset.num_items, self.tokens,
-            device=self.device, precision=self.recipe.precision, label="encode items once",
+            device=self.device, precision=self.recipe.precision, label="encode items once", group=self.group,
         )  # fmt: skip
 
     def _fit_whitening(self) -> None:
@@ -296,13 +319,16 @@ class Trainer:
         self.position = self.position.model_copy(update=changed)
 
     def _log(self, event: str, stage: _Stage, numbers: dict[str, Any]) -> None:
+        if not self.group.first:
+            return
         place = {"event": event, "stage": stage.number, "epoch": self.position.epoch, "step": self.position.step}
         self.run.log(place | {"elapsed_s": self.position.elapsed_s} | numbers)
 
     def _save_to_resume(self, stage: _Stage | None) -> None:
         """Write a checkpoint to go on from, with the state of the stage that it is in the middle of."""
         self._save(self.run.checkpoint(self.position.step), {}, stage)
-        self.run.forget_checkpoints(self.recipe.checkpoints.keep)
+        if self.group.first:
+            self.run.forget_checkpoints(self.recipe.checkpoints.keep)
         self.saved_s = self.position.elapsed_s
 
     def _save(self, path: Path, metrics: dict[str, float], stage: _Stage | None) -> None:
@@ -312,6 +338,11 @@ class Trainer:
                 if stage.average is not None:
                     save_file({k: v.contiguous().cpu() for k, v in stage.average.state().items()}, folder / _AVERAGE)
 
+        if self.group.first:
+            self._write(path, metrics, extra_files)
+        self.group.wait()
+
+    def _write(self, path: Path, metrics: dict[str, float], extra_files: Callable[[Path], None]) -> None:
         save_checkpoint(
             path,
             self.model,
@@ -327,3 +358,7 @@ class Trainer:
             },
             extra_files=extra_files,
         )
+
+
+def _nothing() -> None:
+    """Do nothing between the parts of a step: several processes stop together, after it."""

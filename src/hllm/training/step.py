@@ -1,5 +1,8 @@
 """One optimizer step's gradients, from batches that fit in memory: added up, or cached so that one pool is shared.
 
+Several processes share a step: each encodes its shard of a batch's items, gets the others' embeddings, and takes its
+share of the sequences. Losses are divided by the targets of all, so that gradients add up to those of one process.
+
 Source of the cached form: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
 arXiv:2101.06983. The cut is at the item embeddings: a query's loss needs every item embedding but only its own
 history, so sequences can be taken one part at a time once all items are embedded.
@@ -8,11 +11,15 @@ history, so sequences can be taken one part at a time once all items are embedde
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
+import numpy as np
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from hllm.data.batch import SequenceBatch
+from hllm.data.batch import ItemBatch, SequenceBatch
+from hllm.data.item_plan import plan_items
+from hllm.distributed import Group
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import Objective, Outcome
 
@@ -26,6 +33,7 @@ def accumulate(
     autocast: Autocast,
     *,
     between: Callable[[], None],
+    group: Group,
 ) -> tuple[Outcome, Float[Tensor, "item dim"]]:
     """Add the gradients of `batches`, each with negatives of its own; return the step's outcome and some embeddings.
 
@@ -36,12 +44,15 @@ def accumulate(
     outcomes = []
     for batch in batches:
         between()
+        own, weight = _own_sequences(batch, group)
+        plan = plan_items(batch.items.lengths.numpy(), num_shards=group.size)
         with autocast():
-            items = model.item_encoder(batch.items)
-            outcome = objective(model, items, batch, count)
+            shard = _encode(model, batch.items, plan.shard(group.rank))
+            items = F.embedding(_rows(plan.inverse, shard), group.gather(shard, plan.shard_sizes))
+            outcome = _weighted(objective(model, items, own, count), weight)
         outcome.loss.backward()
         outcomes.append(outcome)
-    return _corrected(model, outcomes, count), items.detach()
+    return _corrected(model, outcomes, count, group), items.detach()
 
 
 def cached(
@@ -52,55 +63,94 @@ def cached(
     *,
     size: int,
     between: Callable[[], None],
+    group: Group,
 ) -> tuple[Outcome, Float[Tensor, "item dim"]]:
     """Give the gradients of the whole batch with `size` sequences, and their share of the items, in memory at once.
 
     The items are encoded twice: first without gradients, to make the embeddings that all sequences share; then,
     part by part, to take the embeddings' gradient back through the item tier. Random numbers drawn in the first
-    pass, by dropout for example, are drawn again in the second.
+    pass, by dropout for example, are drawn again in the second. Parts hold items of like length, and equal tokens.
     """
     count = batch.num_targets
-    parts = -(-len(batch.mask) // size)
-    per_part = -(-len(batch.items) // parts)
-    slices = [slice(start, start + per_part) for start in range(0, len(batch.items), per_part)]
+    rounds = -(-len(batch.mask) // (size * group.size))
+    plan = plan_items(batch.items.lengths.numpy(), num_shards=rounds * group.size)
+    parts = [plan.shard(group.rank * rounds + number) for number in range(rounds)]
     states, embedded = [], []
-    for part in slices:
+    for part in parts:
         between()
         states.append(_random_state())
         with torch.no_grad(), autocast():
-            embedded.append(model.item_encoder(batch.items[part]))
-    items = torch.cat(embedded).float().requires_grad_()  # gradients of many parts add up here
+            embedded.append(_encode(model, batch.items, part))
+    own_rows = torch.cat(embedded).float()
+    in_order = group.gather(own_rows, np.add.reduceat(plan.shard_sizes, range(0, rounds * group.size, rounds)).tolist())
+    items = in_order[_rows(plan.inverse, in_order)].requires_grad_()  # gradients of many parts add up here
+    own, weight = _own_sequences(batch, group)
     outcomes = []
-    for start in range(0, len(batch.mask), size):
+    for start in range(0, len(own.mask), size):
         between()
         with autocast():
-            outcome = objective(model, items, batch[start : start + size], count)
+            outcome = _weighted(objective(model, items, own[start : start + size], count), weight)
         outcome.loss.backward()
         outcomes.append(outcome)
     assert items.grad is not None
+    group.add_up([items.grad])
     after = _random_state()
-    for part, state in zip(slices, states, strict=True):
+    for part, state in zip(parts, states, strict=True):
         between()
         _set_random_state(state)
         with autocast():
-            again = model.item_encoder(batch.items[part])
+            again = _encode(model, batch.items, part)
         if again.requires_grad:
-            again.backward(items.grad[part].to(again.dtype))
+            again.backward(items.grad[_rows(part, items)].to(again.dtype))
     _set_random_state(after)
-    return _corrected(model, outcomes, count), items.detach()
+    return _corrected(model, outcomes, count, group), items.detach()
 
 
-def _corrected(model: SequentialRecommender, outcomes: Sequence[Outcome], count: int) -> Outcome:
-    """Join outcomes whose losses were divided by `count` into one; their gradients become those of a mean."""
-    queries = sum(outcome.num_queries for outcome in outcomes)
-    factor = count / max(1, queries)  # 1 unless the objective asks for other positions than the targets
+def _own_sequences(batch: SequenceBatch, group: Group) -> tuple[SequenceBatch, int]:
+    """Return this process's share of the sequences and 1; where there are too few for all, any one of them and 0."""
+    if group.size == 1:
+        return batch, 1
+    share = group.slice_of(len(batch.mask))
+    return (batch[share], 1) if share.start < share.stop else (batch[:1], 0)
+
+
+def _weighted(outcome: Outcome, weight: int) -> Outcome:
+    return outcome if weight else Outcome(0 * outcome.loss, 0, outcome.numbers)
+
+
+def _encode(model: SequentialRecommender, items: ItemBatch, rows: Int[np.ndarray, " row"]) -> Float[Tensor, "row dim"]:
+    """Return the embeddings of some rows; of none, still a part of the graph, so that every weight has a gradient."""
+    if not len(rows):
+        nothing: Tensor = model.item_encoder(items.take(np.zeros(1, dtype=np.int64)))[:0]
+        return nothing
+    embeddings: Tensor = model.item_encoder(items.take(rows))
+    return embeddings
+
+
+def _rows(rows: Int[np.ndarray, " row"], beside: Tensor) -> Int[Tensor, " row"]:
+    return torch.from_numpy(rows).to(beside.device)
+
+
+def _corrected(model: SequentialRecommender, outcomes: Sequence[Outcome], count: int, group: Group) -> Outcome:
+    """Join outcomes whose losses were divided by `count` into one, and gradients of all processes into those of a mean.
+
+    The factor is 1 unless the objective asks for other positions than the targets.
+    """
+    names = list(outcomes[0].numbers)
+    sums = torch.zeros(2 + len(names), dtype=torch.float64, device=outcomes[0].loss.device)
+    for outcome in outcomes:
+        sums[0] += outcome.loss.detach()
+        sums[1] += outcome.num_queries
+        for place, name in enumerate(names, 2):
+            sums[place] += outcome.numbers[name] * outcome.num_queries
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    group.add_up([sums, *gradients])
+    queries = int(sums[1])
+    factor = count / max(1, queries)
     if factor != 1:
-        torch._foreach_mul_([p.grad for p in model.parameters() if p.grad is not None], factor)
-    numbers = {
-        name: torch.stack([outcome.numbers[name] * outcome.num_queries for outcome in outcomes]).sum() / max(1, queries)
-        for name in outcomes[0].numbers
-    }
-    return Outcome(factor * torch.stack([outcome.loss.detach() for outcome in outcomes]).sum(), queries, numbers)
+        torch._foreach_mul_(gradients, factor)
+    means = sums[2:] / max(1, queries)
+    return Outcome((factor * sums[0]).float(), queries, dict(zip(names, means.float(), strict=True)))
 
 
 def _random_state() -> tuple[Tensor, list[Tensor]]:

@@ -16,6 +16,7 @@ from hllm.data.dataset import Dataset
 from hllm.data.prompt import render
 from hllm.data.tables import Table, read_table, require_columns
 from hllm.data.tokens import TokenCache
+from hllm.distributed import Group
 from hllm.embedding.encode import encode_in_batches
 from hllm.embedding.items import ItemWork, content_keys, embed_items, open_if_good
 from hllm.embedding.rows import Dtype
@@ -92,11 +93,18 @@ def embed_run_users(
     )
 
 
-def embed_catalogue(run: Run) -> None:
+def embed_catalogue(run: Run, group: Group) -> None:
     """Write the run's own table of items, unless a good one of its best checkpoint is there."""
     found = open_if_good(run.table)
-    if found is None or found.checkpoint != artifacts.read_manifest(run.best, "checkpoint").fingerprint:
+    group.wait()  # all have looked
+    if found is not None and found.checkpoint == artifacts.read_manifest(run.best, "checkpoint").fingerprint:
+        return
+    if group.size > 1:
+        embed_run_items(run, run.table, share=Share(group.rank + 1, group.size))
+        group.wait()
+    if group.first:
         embed_run_items(run, run.table)
+    group.wait()
 
 
 def require_trained(run: Run) -> None:

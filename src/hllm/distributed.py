@@ -1,0 +1,124 @@
+"""Several processes as one: who we are, and what we share. In a single process all of it does nothing.
+
+Processes are started by torchrun, which tells each its number by environment variables.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, final
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+
+@final
+class Group:
+    """The processes that train one model together; each calls the same methods in the same order."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        """Number of this process, from 0."""
+        self.size = size
+        self.bytes_communicated = 0
+        """What this process has handed to the others, over all calls."""
+
+    @property
+    def first(self) -> bool:
+        """Return whether this process is the one that writes files."""
+        return self.rank == 0
+
+    def slice_of(self, count: int) -> slice:
+        """Return this process's share of `count` things; shares differ by one at most."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def gather(self, rows: Float[Tensor, "row dim"], sizes: Sequence[int]) -> Float[Tensor, "all dim"]:
+        """Return the rows of all processes, in order of rank; `sizes` says how many each has.
+
+        Differentiable: each process's rows get the sum of the gradients that all processes have for them.
+        """
+        if self.size == 1:
+            return rows
+        gathered: Tensor = _Gather.apply(rows, self, tuple(sizes))  # type: ignore[no-untyped-call]
+        return gathered
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over the processes; all get the same bits."""
+        if self.size == 1 or not tensors:
+            return
+        for kind in dict.fromkeys(tensor.dtype for tensor in tensors):  # not a set: its order differs by process
+            some = [tensor for tensor in tensors if tensor.dtype == kind]
+            flat = torch.cat([tensor.reshape(-1) for tensor in some]).to(_device())
+            self.bytes_communicated += flat.nbytes
+            dist.all_reduce(flat)
+            for tensor, part in zip(some, flat.split([tensor.numel() for tensor in some]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def highest(self, *numbers: int) -> tuple[int, ...]:
+        """Return the highest that any process gives for each number."""
+        if self.size == 1:
+            return numbers
+        values = torch.tensor(numbers, device=_device())
+        self.bytes_communicated += values.nbytes
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+        return tuple(values.tolist())
+
+    @contextmanager
+    def one_by_one(self) -> Iterator[None]:
+        """Let one process after the other, in order of rank, do what is inside."""
+        for turn in range(self.size):
+            if turn == self.rank:
+                yield
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: Group, sizes: tuple[int, ...]) -> Tensor:
+        ctx.group, ctx.sizes = group, sizes
+        longest = max(sizes)
+        padded = rows.new_zeros(longest, rows.shape[1])
+        padded[: len(rows)] = rows
+        group.bytes_communicated += padded.nbytes
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        gradient = gradients[0].contiguous()
+        ctx.group.add_up([gradient])
+        start = sum(ctx.sizes[: ctx.group.rank])
+        return gradient[start : start + ctx.sizes[ctx.group.rank]], None, None
+
+
+@contextmanager
+def joined() -> Iterator[Group]:
+    """Join the processes that torchrun started; alone, yield a group of one.
+
+    Inside another `joined`, the same processes are yielded.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        yield Group()
+        return
+    began = not dist.is_initialized()
+    if began:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size())
+    finally:
+        if began:
+            dist.destroy_process_group()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

@@ -1,0 +1,85 @@
+"""Started by torchrun: trains the jobs of a JSON file one after another, and prints what all processes counted."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+
+from hllm.distributed import joined
+from hllm.errors import Stopped
+from hllm.models.item.text import TextItemEncoder
+from hllm.training import loop
+from hllm.training.fit import fit
+from hllm.training.recipe import Recipe
+
+
+def count(counted: dict) -> None:
+    """Count the items that run through a language model, those that had to, and the bytes of each step."""
+    pool_chunk, accumulate, encode_catalogue = TextItemEncoder._pool_chunk, loop.accumulate, loop.encode_catalogue
+
+    def counting_pool(self, items, starts, chunk):
+        counted["items_encoded"] += len(chunk)
+        return pool_chunk(self, items, starts, chunk)
+
+    def counting_step(model, objective, batches, autocast, *, between, group):
+        before = group.bytes_communicated
+        counted["items_needed"] += sum(len(batch.items) for batch in batches) if group.first else 0
+        result = accumulate(model, objective, batches, autocast, between=between, group=group)
+        (batch,) = batches
+        counted["bytes"].append(group.bytes_communicated - before)
+        counted["tokens"].append(batch.items.lengths.tolist())
+        counted["weights"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return result
+
+    def counting_catalogue(encode, num_items, tokens, **options):
+        counted["items_needed"] += num_items if options["group"].first else 0
+        return encode_catalogue(encode, num_items, tokens, **options)
+
+    TextItemEncoder._pool_chunk = counting_pool
+    loop.accumulate, loop.encode_catalogue = counting_step, counting_catalogue
+
+
+def kill_after(step: int) -> None:
+    """Send SIGTERM to the last process alone, in the middle of a step."""
+    gradients = loop.Trainer._gradients
+
+    def killed(self, stage, batches):
+        if self.position.step == step - 1 and self.group.rank == self.group.size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return gradients(self, stage, batches)
+
+    loop.Trainer._gradients = killed
+
+
+def main(jobs: Path) -> None:
+    """Train, and print one JSON object for each process."""
+    counted: dict = {"items_encoded": 0, "items_needed": 0, "bytes": [], "tokens": [], "weights": 0, "stopped": 0}
+    count(counted)
+    with joined() as group:
+        for job in json.loads(jobs.read_text()):
+            before, original = dict(counted), loop.Trainer._gradients
+            if job["kill_after"]:
+                kill_after(job["kill_after"])
+            recipe = Recipe.from_dict(job["recipe"], where=job["folder"])
+            tables = (Path(job["interactions"]), Path(job["items"]))
+            try:
+                fit(*tables, recipe, Path(job["folder"]), base=Path.cwd())
+            except Stopped:
+                counted["stopped"] += 1
+            loop.Trainer._gradients = original
+            if job["name"] == "counted":
+                counted["of_job"] = {
+                    name: counted[name] - before[name] for name in ("items_encoded", "items_needed")
+                } | {"bytes": counted["bytes"], "tokens": counted["tokens"], "weights": counted["weights"]}
+            counted["bytes"], counted["tokens"] = [], []
+        every: list = [None] * group.size
+        dist.all_gather_object(every, counted)
+        if group.first:
+            sys.stdout.write(json.dumps(every) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
