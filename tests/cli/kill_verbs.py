@@ -11,6 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
+import transformers
+
 import hllm.api
 from hllm.cli.main import main
 from hllm.embedding import export, rows, shards
@@ -85,7 +87,7 @@ def times(out: str) -> str:
 if __name__ == "__main__":
     shards.ROWS_PER_SHARD = 8  # 30 items make 4 shards, 12 users 2
     recipe, *wanted = sys.argv[1:]
-    assert hllm.api
+    assert all([hllm.api, transformers.BertModel, transformers.LlamaModel, transformers.PreTrainedTokenizerFast])
     for want in wanted:
         out, kill = want.split("=")
         child = os.fork()

@@ -16,6 +16,7 @@ from hllm.data.tokens import TokenCache, token_cache
 from hllm.errors import ConfigError, DataError, TrainingError
 from hllm.models.backbone import load_tokenizer
 from hllm.models.build import build_model
+from hllm.models.checkpoint import ITEM_BACKBONE, load_grown
 from hllm.models.item.text import TextItemConfig
 from hllm.models.sources import resolve_backbone
 from hllm.objectives.masked_item import MaskedItem
@@ -51,23 +52,32 @@ def fit(
     """
     run = Run(folder, listeners)
     run.require_room_for(recipe)
+    if recipe.parent is not None:
+        raise ConfigError("this recipe goes on from another run (it has a [parent]): use hllm fine-tune")
     if resume == "never" and run.checkpoints():
         raise ConfigError(f'{folder} holds a run already, and resume is "never"; give another --out')
     position, _ = run.resume_point()
-    dataset = build_dataset(interactions, items, recipe.data)
-    if position.stage < len(recipe.stages):
-        _train(run, dataset, recipe, position, base)
-    else:
-        _begin(run, recipe, dataset)
-    embed_catalogue(run)
+    fit_dataset(run, position, build_dataset(interactions, items, recipe.data), recipe, base=base)
     return run
 
 
-def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base: Path) -> None:
+def fit_dataset(
+    run: Run, position: Position, dataset: Dataset, recipe: Recipe, *, base: Path, start: Path | None = None
+) -> None:
+    """Do what is still to be done of a run, on a dataset that is built; `start` is a checkpoint to begin with."""
+    if position.stage < len(recipe.stages):
+        _train(run, dataset, recipe, position, base, start)
+    else:
+        _begin(run, recipe, dataset)
+    embed_catalogue(run)
+
+
+def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base: Path, start: Path | None) -> None:
     """Run the stages that are still to come, with the numbers in TensorBoard if the recipe wants them there."""
     split = split_dataset(dataset, recipe.split)
     torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
-    model = build_model(recipe.model, num_items=dataset.num_items, num_actions=len(dataset.action_names), base=base)
+    sizes = {"num_items": dataset.num_items, "num_actions": len(dataset.action_names)}
+    model = build_model(recipe.model, **sizes, base=base) if start is None else load_grown(start, **sizes)
     if model.reads_times:
         seconds = dataset.seconds  # a DataError if the times only order
         if model.fusion is not None:
@@ -75,7 +85,7 @@ def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base:
     _begin(run, recipe, dataset)  # only now: what is wrong with the recipe has shown itself
     tokenizer, tokens = None, None
     if recipe.model.item.kind == "llm":
-        tokenizer = resolve_backbone(recipe.model.item.backbone, base)
+        tokenizer = resolve_backbone(recipe.model.item.backbone, base) if start is None else start / ITEM_BACKBONE
         tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
 
     def objective(stage: StageConfig) -> Objective:
@@ -86,7 +96,10 @@ def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base:
     board = TensorBoard(run.folder / "tensorboard", step=position.step) if recipe.tracking.tensorboard else None
     told = run if board is None else Run(run.folder, (*run.listeners, board.write))
     try:
-        Trainer(model, recipe, dataset, split, tokens, tokenizer, objective, told, choose_device()).train()
+        trainer = Trainer(
+            model, recipe, dataset, split, tokens, tokenizer, objective, told, choose_device(), fresh=start is None
+        )
+        trainer.train()
     except StopTraining as stopped:
         if not run.best.exists():
             raise TrainingError(f"stopped before the first validation: {stopped}") from None

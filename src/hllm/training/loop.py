@@ -75,7 +75,10 @@ class Trainer:
         objective: Callable[[StageConfig], Objective],
         run: Run,
         device: torch.device,
+        *,
+        fresh: bool = True,
     ) -> None:
+        """`fresh` says that the model has not been trained before, as part of another run."""
         self.model = model
         self.recipe = recipe
         self.dataset = dataset
@@ -85,6 +88,7 @@ class Trainer:
         self.objective = objective
         self.run = run
         self.device = device
+        self.fresh = fresh
         self.trainable = {name for name, p in model.named_parameters() if p.requires_grad}
         self.position = Position()
         self.stop = Stopping()
@@ -101,7 +105,7 @@ class Trainer:
         self.run.forget_after(self.position)
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
-        else:
+        elif self.fresh:
             self._fit_whitening()
         if self.position.best >= 0 and not self.run.best_is_good():
             self._move(best=-1.0)
