@@ -17,7 +17,7 @@ from hllm.data.tables import Table
 from hllm.embedding.drift import Drift, measure_drift
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import ConfigError
-from hllm.evaluation.evaluate import queries
+from hllm.evaluation.evaluate import Metrics, queries
 from hllm.metrics import ranking_metrics
 from hllm.models.checkpoint import load_checkpoint
 from hllm.models.recommender import SequentialRecommender
@@ -178,9 +178,7 @@ def _report(parent: OpenedRun, run: Run, grown: Grown, recipe: Recipe) -> FineTu
     return report
 
 
-def _found(
-    model: SequentialRecommender, vectors: Tensor, parent: OpenedRun, split: Split
-) -> dict[str, np.ndarray[Any, Any]]:
+def _found(model: SequentialRecommender, vectors: Tensor, parent: OpenedRun, split: Split) -> Metrics:
     """Return the metrics of each validation target of the parent, among its items, by one model."""
     device = choose_device()
     scorer = ModelScorer(
@@ -193,7 +191,7 @@ def _found(
     return {name: metrics[name] for name in ("recall@10", "recall@50", "ndcg@10")}
 
 
-def _old_targets(ranks: list[dict[str, np.ndarray[Any, Any]]], chosen: Bool[np.ndarray, " target"]) -> OldTargets:
+def _old_targets(ranks: list[Metrics], chosen: Bool[np.ndarray, " target"]) -> OldTargets:
     count = int(chosen.sum())
     means = [{name: float(values[chosen].mean()) for name, values in each.items()} if count else {} for each in ranks]
     return OldTargets(num_targets=count, before=means[0], after=means[1])
