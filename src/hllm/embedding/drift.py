@@ -78,7 +78,8 @@ def measure_drift(
 
 
 def _parts(vectors: Float[Tensor, "item dim"]) -> tuple[Tensor, ...]:
-    return vectors.split(max(1, _NUMBERS_AT_ONCE // vectors.shape[1]))
+    parts: tuple[Tensor, ...] = vectors.split(max(1, _NUMBERS_AT_ONCE // vectors.shape[1]))
+    return parts
 
 
 def _neighbours(vectors: Float[Tensor, "item dim"], rows: Int[np.ndarray, " row"]) -> Int[np.ndarray, "row k"]:
