@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo smoke test check format slow network clean
+.PHONY: demo smoke three-stage test check format slow network clean
 
 demo: $(VENV)/.demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
 
 smoke: $(VENV)/.demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/smoke.sh
+
+three-stage: $(VENV)/.demo
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/three_stage.sh
 
 test: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -32,7 +35,7 @@ network: $(VENV)/.dev
 	$(BIN)/pytest -q -m network
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output three-stage-output
 
 # Installed in one step each, so that a stopped install is taken up again.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python

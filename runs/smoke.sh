@@ -10,7 +10,7 @@ hllm model fetch minilm-l6
 hllm model fetch smollm2-135m
 
 hllm train recipes/smoke.toml --out "$out/run"
-hllm train recipes/smoke.toml --out "$out/run"   # finished: nothing is trained again
+bash runs/three_stage.sh "$out" recipes/smoke.toml   # trained already: the vectors of items and users, exported
 hllm evaluate --run "$out/run"
 hllm recommend --run "$out/run" --user 42 --k 3
 hllm recommend --run "$out/run" --new-item "title: The Phantom Menace; genres: Action Adventure Sci-Fi" --k 3

@@ -79,7 +79,7 @@ def test_a_script_names_recipes_that_exist(script):
     named = [word for word in words if word.endswith(".toml")]
     assert named
     assert all((ROOT / word).is_file() for word in named)
-    verbs = re.findall(r"^\s*hllm (\w+)", text, flags=re.MULTILINE)
+    verbs = re.findall(r"^\s*hllm ([\w-]+)", text, flags=re.MULTILINE)
     known = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     assert verbs
     assert set(verbs) <= known

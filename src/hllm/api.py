@@ -22,12 +22,12 @@ from hllm.data.split import Split, split_dataset
 from hllm.data.tables import Table
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.embedding.texts import ItemReader, ItemText
-from hllm.errors import CheckpointError, ConfigError, DataError, Stopped
+from hllm.errors import ConfigError, DataError, Stopped
 from hllm.evaluation.ablations import Ablations, TextReader, ablate, check_switches
 from hllm.evaluation.baselines import build_baseline
 from hllm.evaluation.evaluate import Evaluated, Part, Result, evaluate_with_ranks
 from hllm.evaluation.facts import RunFacts
-from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
+from hllm.models.checkpoint import ITEM_BACKBONE
 from hllm.models.item.text import TextItemConfig
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device
@@ -40,6 +40,7 @@ from hllm.training.evaluations import data_policy, log_evaluation, machine, run_
 from hllm.training.fit import Resume, fit, recipe_from
 from hllm.training.recipe import Recipe, default_recipe
 from hllm.training.run import Run
+from hllm.training.tables import open_run
 
 
 class Recommender:
@@ -85,21 +86,8 @@ class Recommender:
     def load(cls, path: Path | str) -> "Recommender":
         """Open a finished run; CheckpointError if it is damaged or training has not finished an epoch."""
         run = Run(Path(path))
-        run.read_recipe()
-        if not run.table.exists():
-            raise CheckpointError(
-                f"{run.folder} is not finished: it has no item vectors; run hllm train again to go on"
-            )
-        model, _, manifest = load_checkpoint(run.best)
-        table = ItemEmbeddingTable.load(run.table, checkpoint=manifest.fingerprint)
-        dataset = Dataset.load(run.dataset)
-        for name, found in (("dataset", dataset.fingerprint), ("recipe", run.read_recipe().fingerprint)):
-            if found != manifest.details[name]:
-                raise CheckpointError(
-                    f"the {name} in {run.folder} is not the one its checkpoint was trained with: fingerprint "
-                    f"{found[:12]}…, expected {manifest.details[name][:12]}…; restore it from a copy, or train again"
-                )
-        return cls(run, dataset, model, table)
+        opened = open_run(run)
+        return cls(run, opened.dataset, opened.model, opened.table)
 
     def save(self, path: Path | str) -> None:
         """Copy the run to `path`; ConfigError if items were added in memory, which the run does not hold."""

@@ -26,8 +26,11 @@ def test_embed_then_export_in_every_format(hllm, trained_folder, tmp_path):
     assert (load_file(tmp_path / "safetensors" / "embeddings.safetensors")["embeddings"] == vectors).all()
     for form in ("npy", "safetensors"):
         assert pl.read_parquet(tmp_path / form / "item_ids.parquet")["item_id"].to_list() == frame["item_id"].to_list()
+    code, out, _ = hllm("export-vectors", "--table", tmp_path / "items", "--out", tmp_path / "npy", "--format", "npy")
+    assert (code, "they were there already" in out) == (0, True)
     code, _, err = hllm("export-vectors", "--table", tmp_path / "items", "--out", tmp_path / "npy")
-    assert (code, "exists already; give a new directory" in err) == (2, True)
+    message = "exists already, and is no parquet export of this table; give a new directory"
+    assert (code, message in err) == (2, True)
 
 
 def test_embed_users_since_a_date_and_in_shards(hllm, trained_folder, tmp_path):

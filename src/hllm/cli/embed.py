@@ -75,7 +75,7 @@ def embed_users(
 
 def export_vectors(
     table: Path = typer.Option(..., "--table", help="The directory that `hllm embed` or `hllm embed-users` made."),
-    out: Path = typer.Option(..., "--out", help="A new directory."),
+    out: Path = typer.Option(..., "--out", help="A new directory; an export of the same table there is left alone."),
     form: str = typer.Option("parquet", "--format", help='"parquet", "npy" or "safetensors".'),
 ) -> None:
     """Write a table as plain files for other programs: vectors in fp32, with your own ids beside them."""
@@ -84,8 +84,8 @@ def export_vectors(
 
     chosen = one_of("--format", form, FORMATS)
     opened = load_table(table)
-    export_table(opened, out, chosen)
-    typer.echo(f"{out}: {len(opened):,} vectors of {opened.rows.values.shape[1]} numbers")
+    there = "" if export_table(opened, out, chosen) else "; they were there already"
+    typer.echo(f"{out}: {len(opened):,} vectors of {opened.rows.values.shape[1]} numbers{there}")
 
 
 def one_of(option: str, value: str, known: tuple[Choice, ...]) -> Choice:

@@ -14,6 +14,7 @@ from hllm.cli import (
     describe,
     embed,
     fetch,
+    fine_tune,
     import_checkpoint,
     import_data,
     index,
@@ -49,6 +50,7 @@ data_app.command("split", short_help="How a recipe divides its data.")(split.spl
 data_app.command("check", short_help="Faults in two tables, before training.")(check.check)
 model_app.command("fetch", short_help="Download a model once.")(fetch.model)
 app.command("train", short_help="Train the model of a recipe; a stopped run goes on.")(run.train)
+app.command("fine-tune", short_help="Train a run on with new data; report the drift.")(fine_tune.fine_tune)
 app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)
 app.command("evaluate", short_help="Metrics with intervals, next to baselines.")(run.evaluate)
 app.command("ablate", short_help="What is lost without order, text or training.")(ablate.ablate)

@@ -124,12 +124,7 @@ class Dataset:
         wanted = {"item_col": self.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(self.text_cols)}
         new = read_table(items, name="items")
         require_columns(new, wanted, name="items")
-        columns = [(pl.col(name) if name in new.columns else pl.lit(None)) for name in self.items.columns]
-        try:
-            new = new.select(c.cast(t).alias(n) for c, (n, t) in zip(columns, self.items.schema.items(), strict=True))
-        except PolarsError as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"the new items' columns do not have the catalogue's types: {reason}") from None
+        new = in_columns_of(self.items, new)
         policies: dict[str, checks.Policy] = {
             name: "error" for name in ("missing_item_ids", "duplicate_items", "items_without_text")
         }
@@ -201,6 +196,16 @@ def _digest_of_table(table: pl.DataFrame) -> str:
     for part in table.iter_slices(100_000):
         digest.update(part.write_csv().encode())
     return digest.hexdigest()
+
+
+def in_columns_of(catalogue: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Return new items in the catalogue's columns and types, null where they lack one; DataError for other types."""
+    columns = [(pl.col(name) if name in new.columns else pl.lit(None)) for name in catalogue.columns]
+    try:
+        return new.select(c.cast(t).alias(n) for c, (n, t) in zip(columns, catalogue.schema.items(), strict=True))
+    except PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"the new items' columns do not have the catalogue's types: {reason}") from None
 
 
 def rows_of(known: pl.Series, wanted: pl.Series) -> pl.Series:

@@ -18,22 +18,27 @@ KIND = "exported embeddings"
 _NUMBERS_AT_ONCE = 1 << 24
 
 
-def export_table(table: EmbeddingTable, path: Path, form: Format) -> None:
+def export_table(table: EmbeddingTable, path: Path, form: Format) -> bool:
     """Write the directory `path`: embeddings.parquet with the columns item_id (or user_id) and embedding.
 
     Or embeddings.npy, or embeddings.safetensors with the tensor "embeddings", each beside item_ids.parquet (or
-    user_ids.parquet) in the same order. 64 MB are in memory at a time. Raises ConfigError if `path` exists.
+    user_ids.parquet) in the same order. 64 MB are in memory at a time. Returns False if this very export is there
+    already. Raises ConfigError if something else is, CheckpointError if the export is damaged.
     """
-    if path.exists():
-        raise ConfigError(f"{path} exists already; give a new directory")
     shape, name = (len(table), table.rows.values.shape[1]), table.ids.name
-    details = {"checkpoint": table.checkpoint, "stored_as": table.dtype, "shape": list(shape), "format": form}
+    details = {"checkpoint": table.checkpoint, "stored_as": table.dtype, "shape": list(shape), "format": form,
+               "table": table.fingerprint}  # fmt: skip
+    artifacts.recover(path)
+    if path.exists():
+        if not (path / artifacts.MANIFEST).is_file() or artifacts.verify(path, KIND).details != details:
+            raise ConfigError(f"{path} exists already, and is no {form} export of this table; give a new directory")
+        return False
     with artifacts.writing(path, KIND, details) as folder:
         file = folder / f"embeddings.{form}"
         match form:
             case "parquet":
                 _parquet(table, file)
-                return
+                return True
             case "npy":
                 out = np.lib.format.open_memmap(file, mode="w+", dtype="<f4", shape=shape)
                 for start, part in _parts(table):
@@ -42,6 +47,7 @@ def export_table(table: EmbeddingTable, path: Path, form: Format) -> None:
             case "safetensors":
                 _safetensors(table, file, shape)
         table.ids.to_frame().write_parquet(folder / f"{name}s.parquet")
+    return True
 
 
 def _parts(table: EmbeddingTable) -> Iterator[tuple[int, Float[np.ndarray, "row dim"]]]:

@@ -48,11 +48,16 @@ def embed_items(work: ItemWork, path: Path, *, dtype: Dtype, share: Share, reuse
     with the whole share makes what is missing and puts the table together. It replaces the one at `path`. Memory is a
     shard and the keys. The bytes depend on the items, on what could be reused and on the machine, not on kills or on
     the number of processes. Raises TrainingError if a vector is not finite, and ConfigError if something else than a
-    table of items stands at `path`.
+    table of items stands at `path`. A table that is as it should be is left alone.
     """
     require_room(path, ITEMS)
+    there = open_if_good(path)
+    if share.of == 1 and there is not None and _is_current(there, work, dtype):
+        clear_shards(path)
+        return Embedded(len(work.ids), 0, 0)
     first, unit = _first_of_equals(work.keys)
-    known = _known(work, (path, *reuse), dtype, first)
+    others = [open_if_good(other) for other in dict.fromkeys(reuse) if other != path]
+    known = _known(work, [table for table in (there, *others) if table is not None], dtype, first)
     wanted = np.setdiff1d(first, np.concatenate([np.zeros(0, dtype=np.int64), *(rows for _, rows, _ in known)]))
     order = wanted[np.argsort(work.lengths[wanted], kind="stable")]
     job = artifacts.fingerprint(
@@ -99,12 +104,19 @@ def _first_of_equals(
     return first, unit.astype(np.int64)
 
 
-def _known(work: ItemWork, paths: tuple[Path, ...], dtype: Dtype, rows: Int[np.ndarray, " row"]) -> list[_Known]:
-    """Find rows in the tables at `paths` whose vectors can be had in `dtype`; each is taken from the first."""
+def _is_current(table: ItemEmbeddingTable, work: ItemWork, dtype: Dtype) -> bool:
+    """Tell whether a table holds these items, in this order and type, by this model."""
+    same_keys = table.keys is not None and np.array_equal(table.keys, work.keys)
+    return same_keys and table.dtype == dtype and table.ids.equals(work.ids)
+
+
+def _known(
+    work: ItemWork, tables: list[ItemEmbeddingTable], dtype: Dtype, rows: Int[np.ndarray, " row"]
+) -> list[_Known]:
+    """Find rows in `tables` whose vectors can be had in `dtype`; each is taken from the first."""
     found: list[_Known] = []
-    for path in dict.fromkeys(paths):
-        table = open_if_good(path)
-        if table is None or table.keys is None or table.dtype not in ("fp32", dtype):
+    for table in tables:
+        if table.keys is None or table.dtype not in ("fp32", dtype):
             continue
         order = np.argsort(table.keys, kind="stable")
         place = np.searchsorted(table.keys, work.keys[rows], sorter=order).clip(max=len(order) - 1)

@@ -35,6 +35,8 @@ class EmbeddingTable:
     """Of items: the hash of what was encoded, `embedding.items.content_keys`. None where it was not kept."""
     details: dict[str, Any]
     """What the manifest says: dtype, shape, cosine_error, the precision that the model ran in."""
+    fingerprint: str
+    """Of the table itself: a hash of all that it holds."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -132,8 +134,9 @@ def save_items(path: Path, item_ids: pl.Series, vectors: Float[torch.Tensor, "it
 
 def _read(
     path: Path, kind: str, checkpoint: str | None
-) -> tuple[pl.Series, Rows, str, Shaped[np.ndarray, " row"] | None, dict[str, Any]]:
-    details = artifacts.verify(path, kind).details
+) -> tuple[pl.Series, Rows, str, Shaped[np.ndarray, " row"] | None, dict[str, Any], str]:
+    manifest = artifacts.verify(path, kind)
+    details = manifest.details
     made_by = details["checkpoint"]
     if checkpoint is not None and made_by != checkpoint:
         raise CheckpointError(
@@ -143,4 +146,4 @@ def _read(
     ids = pl.read_parquet(path / f"{_IDS[kind]}s.parquet")[_IDS[kind]]
     keys = np.load(path / _KEYS) if (path / _KEYS).is_file() else None
     # Tables of hllm before 0.1.0 was released say no dtype: they are in fp32.
-    return ids, Rows.open(path, details.get("dtype", "fp32")), made_by, keys, details
+    return ids, Rows.open(path, details.get("dtype", "fp32")), made_by, keys, details, manifest.fingerprint

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -11,7 +12,7 @@ from hllm import artifacts
 from hllm.errors import CheckpointError, ConfigError
 from hllm.models.backbone import copy_tokenizer, save_backbone_config
 from hllm.models.build import ModelConfig, rebuild_model
-from hllm.models.item.text import TextItemEncoder
+from hllm.models.item.text import TextItemConfig, TextItemEncoder
 from hllm.models.lora import merge_lora
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.llm import UserLLM
@@ -90,14 +91,36 @@ def merge_checkpoint(path: Path, destination: Path) -> None:
     )
 
 
-def load_weights(model: SequentialRecommender, path: Path) -> None:
-    """Fill `model` with a checkpoint's weights; CheckpointError if names or shapes differ."""
+def load_grown(path: Path, *, num_items: int, num_actions: int) -> SequentialRecommender:
+    """Rebuild a checkpoint's model, to be trained on, for a catalogue that has grown behind the items it knows.
+
+    Rows of new items (of a table of ids) and of new actions are fresh, drawn as before training. What learns is what
+    learnt. Raises CheckpointError as `load_checkpoint` does.
+    """
+    manifest = artifacts.verify(path, KIND)
+    config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
+    model = rebuild_model(config, num_items=num_items, num_actions=num_actions, checkpoint=path)
+    load_weights(model, path, grown=True)
+    if isinstance(config.item, TextItemConfig) and isinstance(model.item_encoder, TextItemEncoder):
+        words = model.item_encoder.backbone.network.get_input_embeddings().weight
+        words.requires_grad_(config.item.train_word_embeddings or not config.item.pretrained)
+    return model
+
+
+def load_weights(model: SequentialRecommender, path: Path, *, grown: bool = False) -> None:
+    """Fill `model` with a checkpoint's weights; CheckpointError if names or shapes differ.
+
+    With `grown`, rows that the model has and the checkpoint lacks, behind those that it has, stay as they are.
+    """
     try:
         repeated = _repeated(model)
         for part in _PARTS:
             if (module := getattr(model, part)) is not None:
-                here = {k: v for k, v in module.state_dict().items() if f"{part}.{k}" in repeated}
-                module.load_state_dict(here | load_file(path / f"{part}.safetensors"))
+                here = module.state_dict()
+                kept = load_file(path / f"{part}.safetensors")
+                if grown:
+                    kept = {k: torch.cat([v, here[k][len(v) :]]) if v.dim() else v for k, v in kept.items()}
+                module.load_state_dict({k: v for k, v in here.items() if f"{part}.{k}" in repeated} | kept)
         model.log_scale.data.copy_(load_file(path / "scale.safetensors")["log_scale"][0])
     except (RuntimeError, SafetensorError, FileNotFoundError, KeyError) as error:
         raise CheckpointError(f"the weights in {path} do not fit the model: {str(error).splitlines()[0]}") from None

@@ -17,6 +17,7 @@ from hllm.distributed import Group, joined
 from hllm.errors import ConfigError, DataError, TrainingError
 from hllm.models.backbone import load_tokenizer
 from hllm.models.build import build_model
+from hllm.models.checkpoint import ITEM_BACKBONE, load_grown
 from hllm.models.item.text import TextItemConfig
 from hllm.models.sources import resolve_backbone
 from hllm.objectives.masked_item import MaskedItem
@@ -55,24 +56,43 @@ def fit(
     run = Run(folder, listeners)
     with joined() as group:
         run.require_room_for(recipe)
+        if recipe.parent is not None:
+            raise ConfigError("this recipe goes on from another run (it has a [parent]): use hllm fine-tune")
         if resume == "never" and run.checkpoints():
             raise ConfigError(f'{folder} holds a run already, and resume is "never"; give another --out')
         with group.one_by_one():  # it puts back what a killed writer left
             position, _ = run.resume_point()
         dataset = build_dataset(interactions, items, recipe.data)
-        if position.stage < len(recipe.stages):
-            _train(run, dataset, recipe, position, base, group)
-        else:
-            _begin(run, recipe, dataset, group)
-        embed_catalogue(run, group)
+        fit_dataset(run, position, dataset, recipe, base=base, group=group)
     return run
 
 
-def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base: Path, group: Group) -> None:
+def fit_dataset(
+    run: Run,
+    position: Position,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    base: Path,
+    group: Group,
+    start: Path | None = None,
+) -> None:
+    """Do what is still to be done of a run, on a dataset that is built; `start` is a checkpoint to begin with."""
+    if position.stage < len(recipe.stages):
+        _train(run, dataset, recipe, position, base, group, start)
+    else:
+        _begin(run, recipe, dataset, group)
+    embed_catalogue(run, group)
+
+
+def _train(
+    run: Run, dataset: Dataset, recipe: Recipe, position: Position, base: Path, group: Group, start: Path | None
+) -> None:
     """Run the stages that are still to come, with the numbers in TensorBoard if the recipe wants them there."""
     split = split_dataset(dataset, recipe.split)
     torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
-    model = build_model(recipe.model, num_items=dataset.num_items, num_actions=len(dataset.action_names), base=base)
+    sizes = {"num_items": dataset.num_items, "num_actions": len(dataset.action_names)}
+    model = build_model(recipe.model, **sizes, base=base) if start is None else load_grown(start, **sizes)
     if model.reads_times:
         seconds = dataset.seconds  # a DataError if the times only order
         if model.fusion is not None:
@@ -80,7 +100,7 @@ def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base:
     _begin(run, recipe, dataset, group)  # only now: what is wrong with the recipe has shown itself
     tokenizer, tokens = None, None
     if recipe.model.item.kind == "llm":
-        tokenizer = resolve_backbone(recipe.model.item.backbone, base)
+        tokenizer = resolve_backbone(recipe.model.item.backbone, base) if start is None else start / ITEM_BACKBONE
         with group.one_by_one():  # the first makes them, the others find them
             tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
 
@@ -93,7 +113,11 @@ def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base:
     board = TensorBoard(run.folder / "tensorboard", step=position.step) if wanted else None
     told = run if board is None else Run(run.folder, (*run.listeners, board.write))
     try:
-        Trainer(model, recipe, dataset, split, tokens, tokenizer, objective, told, choose_device(), group).train()
+        trainer = Trainer(
+            model, recipe, dataset, split, tokens, tokenizer, objective, told, choose_device(), group,
+            fresh=start is None,
+        )  # fmt: skip
+        trainer.train()
     except StopTraining as stopped:
         if not run.best.exists():
             raise TrainingError(f"stopped before the first validation: {stopped}") from None

@@ -78,7 +78,10 @@ class Trainer:
         run: Run,
         device: torch.device,
         group: Group,
+        *,
+        fresh: bool = True,
     ) -> None:
+        """`fresh` says that the model has not been trained before, as part of another run."""
         self.model = model
         self.recipe = recipe
         self.dataset = dataset
@@ -89,6 +92,7 @@ class Trainer:
         self.run = run
         self.device = device
         self.group = group
+        self.fresh = fresh
         self.trainable = {name for name, p in model.named_parameters() if p.requires_grad}
         self.position = Position()
         self.stop = Stopping()
@@ -107,7 +111,7 @@ class Trainer:
             self.run.forget_after(self.position)
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
-        else:
+        elif self.fresh:
             self._fit_whitening()
         with self.group.one_by_one():
             lost = self.position.best >= 0 and not self.run.best_is_good()

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hllm import artifacts
 from hllm.config import Config
+from hllm.data.additions import KnownItems
 from hllm.data.negatives import NegativesConfig
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig
@@ -101,6 +102,19 @@ class CheckpointsConfig(Config):
     """How many of the last checkpoints are kept, besides the best one."""
 
 
+class ParentConfig(Config):
+    """The run whose weights and data a fine-tuned run begins with; `hllm fine-tune` fills in which."""
+
+    checkpoint: str
+    """Fingerprint of its best checkpoint."""
+    dataset: str
+    """Fingerprint of its data."""
+    recipe: str
+    """Fingerprint of its recipe."""
+    known_items: KnownItems = "error"
+    """What to do with an item that comes again with another text: refuse, "keep" the old text, or "update" it."""
+
+
 class Recipe(Config):
     """Data, split, model, training, evaluation."""
 
@@ -124,6 +138,8 @@ class Recipe(Config):
     precision: Precision = "auto"
     """Format of matrix products: "auto" is bf16 where the device multiplies it in hardware, else fp32."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    parent: ParentConfig | None = None
+    """Set by `hllm fine-tune`: the run that this one goes on from."""
 
     @model_validator(mode="before")
     @classmethod
@@ -178,7 +194,10 @@ class Recipe(Config):
     @property
     def settings(self) -> dict[str, Any]:
         """Return every setting that the results depend on."""
-        return self.model_dump(mode="json", exclude={"checkpoints", "tracking"})
+        settings = self.model_dump(mode="json", exclude={"checkpoints", "tracking"})
+        if self.parent is None:
+            del settings["parent"]  # so that runs from before there was one keep their fingerprint
+        return settings
 
     @property
     def fingerprint(self) -> str:

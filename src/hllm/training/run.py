@@ -122,7 +122,7 @@ class Run:
             stored = self.read_recipe()
             if stored.fingerprint != recipe.fingerprint and self.checkpoints():
                 ours, theirs = recipe.settings, stored.settings
-                differing = ", ".join(key for key in ours if ours[key] != theirs[key])
+                differing = ", ".join(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
                 raise ConfigError(
                     f"{self.folder} holds a run of another recipe (they differ in: {differing}); "
                     "give another --out, or remove that directory"

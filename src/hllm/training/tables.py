@@ -1,5 +1,6 @@
 """The tables of a finished run: vectors of its items, or of other items, and of its users."""
 
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from hllm.precision import Precision, choose_device, resolve_precision
 from hllm.progress import Progress
 from hllm.retrieval.model import ModelScorer
 from hllm.retrieval.users import embed_users
+from hllm.training.recipe import Recipe
 from hllm.training.run import Run
 
 _ROWS_AT_ONCE = 65_536
@@ -111,6 +113,35 @@ def require_trained(run: Run) -> None:
     """Raise CheckpointError if the run has no checkpoint to embed with."""
     if not run.best.exists():
         raise CheckpointError(f"{run.folder} is not finished: it has no best checkpoint; run hllm train again to go on")
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A finished run, checked: its parts belong together."""
+
+    run: Run
+    recipe: Recipe
+    dataset: Dataset
+    model: SequentialRecommender
+    table: ItemEmbeddingTable
+    checkpoint: artifacts.Manifest
+
+
+def open_run(run: Run) -> OpenedRun:
+    """Open a finished run; CheckpointError if it is damaged, mixed up, or training has not finished an epoch."""
+    recipe = run.read_recipe()
+    if not run.table.exists():
+        raise CheckpointError(f"{run.folder} is not finished: it has no item vectors; run hllm train again to go on")
+    model, _, manifest = load_checkpoint(run.best)
+    table = ItemEmbeddingTable.load(run.table, checkpoint=manifest.fingerprint)
+    dataset = Dataset.load(run.dataset)
+    for name, found in (("dataset", dataset.fingerprint), ("recipe", recipe.fingerprint)):
+        if found != manifest.details[name]:
+            raise CheckpointError(
+                f"the {name} in {run.folder} is not the one its checkpoint was trained with: fingerprint "
+                f"{found[:12]}…, expected {manifest.details[name][:12]}…; restore it from a copy, or train again"
+            )
+    return OpenedRun(run, recipe, dataset, model, table, manifest)
 
 
 class _Encoder:

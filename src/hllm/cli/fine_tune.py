@@ -1,0 +1,49 @@
+"""`hllm fine-tune`."""
+
+import json
+from pathlib import Path
+
+import typer
+
+
+def fine_tune(
+    run: Path = typer.Argument(help="The finished run to go on from; it stays as it is."),
+    interactions: Path = typer.Option(
+        ..., "--interactions", help="New interactions, in the columns of the training data; known ones are left out."
+    ),
+    items: Path | None = typer.Option(
+        None, "--items", help="New items, in the columns of the training data; known ones may be among them."
+    ),
+    out: Path = typer.Option(..., "--out", help="The new run's directory; one that was stopped there goes on."),
+    recipe: Path | None = typer.Option(
+        None,
+        "--recipe",
+        help="A recipe of the same model; default: the run's own, its last stage once, at a quarter of the rates.",
+    ),
+    overrides: list[str] = typer.Option(
+        (),
+        "--set",
+        metavar="A.B=VALUE",
+        help="Change one key, such as stages.0.epochs=2 or parent.known_items=update; repeatable.",
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+) -> None:
+    """Train a run on with new interactions and new items; ids are kept, and what moved is reported.
+
+    Begins with the weights of the run's best checkpoint and a new optimizer, on the run's data and the new rows. The
+    report is kept in drift.json of the new run: how far the vectors of old items moved, how many of their neighbours
+    stayed, and how well old validation targets are found before and after.
+    """
+    from hllm.training.fine_tune import fine_tune as train_on
+    from hllm.training.run import Run
+
+    tuned, report = train_on(Run(run), interactions, items, out, recipe=recipe, overrides=overrides)
+    position = tuned.resume_point()[0]
+    if as_json:
+        facts = {"run": str(out), "steps": position.step, "elapsed_s": position.elapsed_s, "best": position.best}
+        typer.echo(json.dumps(facts | {"report": report.model_dump(mode="json")}))
+        return
+    typer.echo("\n".join(report.lines()))
+    select_by = tuned.read_recipe().select_by
+    typer.echo(f"{out}: {position.step:,} steps; best validation {select_by} {position.best:.4f}\n"
+               f"next: hllm evaluate --run {out}; hllm recommend --run {out}")  # fmt: skip

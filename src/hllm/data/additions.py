@@ -1,0 +1,224 @@
+"""A dataset with new interactions and new items added: every item and user that was there keeps its row."""
+
+import warnings
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Int
+
+from hllm.data import checks
+from hllm.data.build import prepare, refusals
+from hllm.data.dataset import Dataset, in_columns_of, rows_of
+from hllm.data.schema import DataConfig
+from hllm.data.tables import Table, read_table, require_columns
+from hllm.errors import DataError, HllmWarning, first_few
+
+KnownItems = Literal["error", "keep", "update"]
+_ITEM_POLICIES = ("missing_item_ids", "duplicate_items", "items_without_text")
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What came of adding."""
+
+    dataset: Dataset
+    positions: Int[np.ndarray, " old_interaction"]
+    """Where each interaction that was there stands now."""
+    updated: Int[np.ndarray, " item"]
+    """Rows of the items that were there and have another text now."""
+    counts: dict[str, int]
+    """interactions, known_interactions (given again, and left out), late_interactions (older than the latest that was
+    known of their user), users, items (new ones), updated_items, conflicting_items (that keep their old text)."""
+
+
+def grow(
+    old: Dataset, interactions: Table, items: Table | None, config: DataConfig, *, known_items: KnownItems
+) -> Grown:
+    """Return `old` with the rows of two tables added; the new tables may hold what is known already.
+
+    `config` names the columns and the policies for faults of the new tables; least numbers of interactions are not
+    asked of them. An interaction of the same user, item, time and action as an old one is left out, if there is a
+    time_col. New items and users come behind the old ones. `known_items` says what to do with an old item that comes
+    with another text: refuse, keep the old text, or take the new one; an item that had no text gets it in any case.
+    Raises one DataError for every fault that the policies do not allow, for conflicting items, for other types of
+    columns, and if there is nothing new.
+    """
+    catalogue, updated, conflicting = _catalogue(old, items, config, known_items)
+    given = _read(old, interactions, catalogue, config)
+    users, user_of_new = _users(old, given)
+    times, times_of_new, unit = _times(old, given)
+    action_names, actions_of_new = _names(old.action_names, given.action_names, given.actions)
+    user_of_old = np.repeat(np.arange(old.num_users), np.diff(old.offsets))
+    kept = np.ones(given.num_interactions, dtype=bool)
+    if config.time_col:
+        columns = [(user_of_old, user_of_new), (old.item_index, given.item_index), (times, times_of_new)]
+        kept = ~_among([(a.astype(np.int64), b.astype(np.int64)) for a, b in [*columns, (old.actions, actions_of_new)]])
+    if not kept.any():
+        raise DataError(
+            f"all of the {len(kept):,} interactions are in the run's data already; there is nothing to learn from"
+        )
+    latest = np.append(times[old.offsets[1:] - 1], np.full(len(users) - old.num_users, np.iinfo(np.int64).min))
+    counts = {
+        "interactions": int(kept.sum()),
+        "known_interactions": int((~kept).sum()),
+        "late_interactions": int((times_of_new < latest[user_of_new])[kept].sum()),
+        "users": len(users) - old.num_users,
+        "items": len(given.items) - old.num_items,
+        "updated_items": len(updated),
+        "conflicting_items": conflicting,
+    }
+    user = np.concatenate([user_of_old, user_of_new[kept]])
+    time = np.concatenate([times, times_of_new[kept]])
+    order = np.lexsort((time, user))  # stable: what was there comes first at the same moment
+    parts, part_names = old.parts, old.part_names
+    if old.parts is not None and given.parts is not None:
+        part_names, parts_of_new = _names(old.part_names, given.part_names, given.parts)
+        parts = np.concatenate([old.parts, parts_of_new[kept]])[order]
+    added = {"counts": counts, "faults": given.preparation["faults"]}
+    dataset = replace(
+        old,
+        items=given.items,
+        users=users,
+        item_index=np.concatenate([old.item_index, given.item_index[kept]])[order],
+        timestamps=time[order],
+        seconds_per_unit=unit,
+        actions=np.concatenate([old.actions, actions_of_new[kept]])[order],
+        action_names=action_names,
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]),
+        parts=parts,
+        part_names=part_names,
+        preparation=old.preparation | {"added": [*old.preparation.get("added", []), added]},
+    )
+    return Grown(dataset, np.argsort(order)[: old.num_interactions], updated, counts)
+
+
+def _catalogue(
+    old: Dataset, source: Table | None, config: DataConfig, known_items: KnownItems
+) -> tuple[pl.DataFrame, Int[np.ndarray, " item"], int]:
+    """Return old items, then new ones; which old ones have another text now; how many keep one that conflicts."""
+    if source is None:
+        return old.items, np.zeros(0, dtype=np.int64), 0
+    new = _new_rows(old, source, config)
+    place = rows_of(old.item_ids, new[old.item_col])
+    again = checks.rows_where(place.is_not_null())
+    rows = place.drop_nulls().to_numpy()
+    before, now = (_texts(table, old.text_cols, config) for table in (old.items[rows], new[again]))
+    differ = (before != now).to_numpy()
+    described = checks.without_text(old.items[rows], old.text_cols).to_numpy()
+    conflicts = np.flatnonzero(differ & ~described)
+    if known_items == "error" and len(conflicts):
+        first = int(conflicts[0])
+        raise DataError(
+            f"{len(conflicts):,} of {len(new):,} items are in the run's catalogue with another text; first: "
+            f"{first_few(new[old.item_col].gather(again[conflicts]))} ({before[first]!r} is {now[first]!r} now). Set "
+            'parent.known_items = "update" to take the new texts, or "keep" to leave the old ones'
+        )
+    taken = differ if known_items == "update" else differ & described
+    order = np.arange(old.num_items)
+    order[rows[taken]] = old.num_items + again[taken]
+    fresh = checks.rows_where(place.is_null())
+    order = np.concatenate([order, old.num_items + fresh])
+    conflicting = 0 if known_items == "update" else len(conflicts)
+    return pl.concat([old.items, new])[order], np.sort(rows[taken]), conflicting
+
+
+def _new_rows(old: Dataset, source: Table, config: DataConfig) -> pl.DataFrame:
+    """Read a table of items into the catalogue's columns, without the rows that the policies drop."""
+    given = read_table(source, name="items")
+    wanted = {"item_col": old.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(old.text_cols)}
+    require_columns(given, wanted, name="items")
+    if more := [name for name in given.columns if name not in old.items.columns]:
+        warnings.warn(
+            f"the new items' columns {first_few(more, len(more))} are left out: the run's catalogue has none such",
+            HllmWarning,
+            stacklevel=2,
+        )
+    new = in_columns_of(old.items, given)
+    policies: dict[str, checks.Policy] = {name: getattr(config, name) for name in _ITEM_POLICIES}
+    faults = checks.item_faults(new, old.item_col, old.text_cols, policies)
+    checks.refuse(checks.errors(faults))
+    dropped = [fault.rows for fault in faults if fault.policy == "drop"]
+    return new[np.setdiff1d(np.arange(len(new)), np.concatenate([np.zeros(0, dtype=np.int64), *dropped]))]
+
+
+def _read(old: Dataset, interactions: Table, catalogue: pl.DataFrame, config: DataConfig) -> Dataset:
+    """Read the new interactions over the whole catalogue; ids of items have the type of before."""
+    forgiving = {"min_user_interactions": 0, "min_item_interactions": 0, "items_without_interactions": "keep",
+                 "items_without_text": "keep", "quarantine": None}  # fmt: skip
+    names = {"item_col": old.item_col, "text_cols": old.text_cols, "title_col": old.title_col}
+    preparation, given = prepare(interactions, catalogue, config.model_copy(update=forgiving | names))
+    checks.refuse(refusals(preparation))
+    ids = _cast(given.item_ids, old.item_ids, "item")
+    more = given.items[len(catalogue) :].with_columns(ids[len(catalogue) :])  # under unknown_items = "keep"
+    return replace(given, items=pl.concat([catalogue, in_columns_of(catalogue, more)]))
+
+
+def _users(old: Dataset, given: Dataset) -> tuple[pl.Series, Int[np.ndarray, " interaction"]]:
+    """Return the old users' ids, then the new ones', and the row of each new interaction's user."""
+    ids = _cast(given.users, old.users, "user")
+    known = rows_of(old.users, ids)
+    new = ids.filter(known.is_null())
+    rows = known.cast(pl.Int64).fill_null(-1).to_numpy(writable=True)
+    rows[rows < 0] = old.num_users + np.arange(len(new))
+    users = pl.concat([old.users, new.alias(old.users.name)])
+    return users, np.repeat(rows, np.diff(given.offsets))
+
+
+def _times(
+    old: Dataset, given: Dataset
+) -> tuple[Int[np.ndarray, " old_interaction"], Int[np.ndarray, " interaction"], float | None]:
+    """Return both datasets' times in the finer of their units, and that unit in seconds."""
+    ours, theirs = old.seconds_per_unit, given.seconds_per_unit
+    if ours == theirs:
+        return old.timestamps, given.timestamps, ours
+    if ours is None or theirs is None:
+        said = ["only order", "are those of a clock"]
+        raise DataError(
+            f"the times of the run's interactions {said[ours is not None]}, those of the new ones "
+            f"{said[theirs is not None]}: they cannot be put in one order; see data.time_unit"
+        )
+    unit = min(ours, theirs)
+    scales = [round(Fraction(each).limit_denominator(10**12) / Fraction(unit).limit_denominator(10**12))
+              for each in (ours, theirs)]  # fmt: skip
+    return old.timestamps * scales[0], given.timestamps * scales[1], unit
+
+
+def _names(
+    old: tuple[str, ...], new: tuple[str, ...], values: Int[np.ndarray, " interaction"]
+) -> tuple[tuple[str, ...], Int[np.ndarray, " interaction"]]:
+    """Return the old names, then new ones, and `values`, positions in `new`, as positions among them."""
+    names = (*old, *(name for name in new if name not in old))
+    place = np.array([names.index(name) for name in new], dtype=np.int64)
+    return names, place[values] if len(new) else values
+
+
+def _among(
+    columns: list[tuple[Int[np.ndarray, " old_interaction"], Int[np.ndarray, " interaction"]]],
+) -> Bool[np.ndarray, " interaction"]:
+    """Return which new rows equal some old row in every column."""
+    old, new = (pl.DataFrame({str(n): pair[side] for n, pair in enumerate(columns)}) for side in (0, 1))
+    names = old.columns
+    found = new.with_row_index("row").join(old.unique(), on=names, how="semi")["row"]
+    among = np.zeros(len(new), dtype=bool)
+    among[found.to_numpy()] = True
+    return among
+
+
+def _texts(items: pl.DataFrame, text_cols: tuple[str, ...], config: DataConfig) -> pl.Series:
+    """Return what is written about each item, as one text."""
+    texts = [pl.col(name).cast(pl.String).fill_null("").str.strip_chars() for name in text_cols]
+    shown = [pl.when(text.is_in(config.missing)).then(pl.lit("")).otherwise(text) for text in texts]
+    return items.select(pl.concat_str(shown, separator=" | ")).to_series()
+
+
+def _cast(ids: pl.Series, like: pl.Series, noun: str) -> pl.Series:
+    cast = ids.cast(like.dtype, strict=False)
+    if cast.null_count() or cast.n_unique() < len(ids):  # text that is no number; "7" and "07"
+        raise DataError(
+            f"the new {noun} ids are of type {ids.dtype}, such as {first_few(ids)}, and cannot be read as the run's, "
+            f"which are of type {like.dtype}, such as {first_few(like)}"
+        )
+    return cast

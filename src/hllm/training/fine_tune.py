@@ -1,0 +1,203 @@
+"""Training that goes on from a finished run with new interactions and new items, and what it changed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from torch import Tensor
+
+from hllm import artifacts
+from hllm.config import Config
+from hllm.data.additions import Grown, grow
+from hllm.data.split import Split, split_dataset
+from hllm.data.tables import Table
+from hllm.distributed import joined
+from hllm.embedding.drift import Drift, measure_drift
+from hllm.embedding.table import ItemEmbeddingTable
+from hllm.errors import ConfigError
+from hllm.evaluation.evaluate import Metrics, queries
+from hllm.metrics import ranking_metrics
+from hllm.models.checkpoint import load_checkpoint
+from hllm.models.recommender import SequentialRecommender
+from hllm.precision import choose_device
+from hllm.retrieval.exact import ExactRetriever
+from hllm.retrieval.model import ModelScorer
+from hllm.training.fit import fit_dataset
+from hllm.training.recipe import Recipe
+from hllm.training.run import Listener, Run
+from hllm.training.tables import OpenedRun, open_run
+
+SHARE_OF_RATES = 0.25
+_SAME_DATA = ("item_col", "text_cols", "title_col", "action_col", "split_col")
+
+
+class OldTargets(Config):
+    """How well some validation targets of the parent are found among its items, by its model and by the new one."""
+
+    num_targets: int
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+class FineTuned(Config):
+    """What fine-tuning added and changed; `drift.json` in the run's directory."""
+
+    parent: str
+    """Fingerprint of the parent's checkpoint."""
+    checkpoint: str
+    """Of the new one."""
+    counts: dict[str, int]
+    """What was added, as `data.additions.Grown.counts` has it."""
+    drift: Drift
+    """Of the items that the parent knew."""
+    all_targets: OldTargets
+    """All of the parent's validation targets; some may be for training now."""
+    held_out_targets: OldTargets
+    """Those that are still not for training."""
+
+    def lines(self) -> list[str]:
+        """Return the report for people."""
+        drift = self.drift
+        return [
+            "added   " + _added(self.counts),
+            f"drift   of {drift.num_items:,} old items, cosine with their vector before: mean {drift.cosine_mean:.3f}, "
+            f"5 % at most {drift.cosine_p5:.3f}, least {drift.cosine_min:.3f}",
+            *(
+                f"        {item.cosine:.3f}  {item.title}" + (" (another text)" if item.new_text else "")
+                for item in drift.worst
+            ),
+            f"        {drift.overlap_at_10:.1%} of ten nearest neighbours are the same ({drift.num_sampled:,} items)",
+            "targets of the validation before: " + _changes(self.all_targets),
+            "of them not for training now:     " + _changes(self.held_out_targets),
+        ]
+
+
+def fine_tune(
+    parent: Run,
+    interactions: Table,
+    items: Table | None,
+    folder: Path,
+    *,
+    recipe: Path | None = None,
+    overrides: Sequence[str] = (),
+    listeners: tuple[Listener, ...] = (),
+) -> tuple[Run, FineTuned]:
+    """Train on from the parent's best checkpoint, on its data and the new tables, into `folder`; report the drift.
+
+    The new run is as any other. Called again after a stop it goes on, with the same result as if it had not stopped.
+    The recipe is `fine_tuning_recipe`. Raises ConfigError if `folder` holds another run or the recipe is of another
+    model, DataError as `data.additions.grow` does, CheckpointError if the parent is damaged or not finished.
+    """
+    opened = open_run(parent)
+    chosen = fine_tuning_recipe(opened, recipe, overrides)
+    assert chosen.parent is not None
+    run = Run(folder, listeners)
+    with joined() as group:
+        run.require_room_for(chosen)
+        grown = grow(opened.dataset, interactions, items, chosen.data, known_items=chosen.parent.known_items)
+        with group.one_by_one():
+            position, _ = run.resume_point()
+        fit_dataset(run, position, grown.dataset, chosen, base=Path.cwd(), group=group, start=parent.best)
+        with group.one_by_one():  # the first makes it, the others find it
+            report = _report(opened, run, grown, chosen)
+    return run, report
+
+
+def fine_tuning_recipe(parent: OpenedRun, path: Path | None, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe at `path`, or the parent's own with one short stage; `overrides` are laid over it.
+
+    The short stage is the parent's last one for one epoch at a quarter of its rates. Raises ConfigError if the model,
+    or what the columns mean, is another than the parent's.
+    """
+    if path is None:
+        values = parent.recipe.model_dump(mode="json") | {"stages": [_short_stage(parent.recipe)]}
+        where = f"{parent.run.recipe}, to fine-tune"
+    else:
+        values, where = Recipe.from_toml(path).model_dump(mode="json"), str(path)
+    values["parent"] = (values["parent"] or {}) | {
+        "checkpoint": parent.checkpoint.fingerprint,
+        "dataset": parent.dataset.fingerprint,
+        "recipe": parent.recipe.fingerprint,
+    }
+    recipe = Recipe.from_dict(values, where=where, overrides=overrides)
+    ours, theirs = recipe.model_dump(mode="json"), parent.recipe.model_dump(mode="json")
+    differing = [f"model.{name}" for name in ours["model"] if ours["model"][name] != theirs["model"][name]]
+    differing += [f"data.{name}" for name in _SAME_DATA if ours["data"][name] != theirs["data"][name]]
+    if differing:
+        raise ConfigError(
+            f"{where}: {', '.join(differing)} must be as in {parent.run.folder}, whose model goes on; "
+            "stages, data.user_col, data.time_col and the policies of data may differ"
+        )
+    return recipe
+
+
+def _added(counts: dict[str, int]) -> str:
+    more = {
+        "known_interactions": "interactions were known already",
+        "late_interactions": "are older than the latest that was known of their user",
+        "updated_items": "known items have another text",
+        "conflicting_items": "known items keep their old text",
+    }
+    new = [f"{counts[name]:,} {name}" for name in ("interactions", "users", "items")]
+    return ", ".join(new) + "".join(f"; {counts[name]:,} {text}" for name, text in more.items() if counts[name])
+
+
+def _changes(targets: OldTargets) -> str:
+    changes = [f"{name} {value:.4f} -> {targets.after[name]:.4f}" for name, value in targets.before.items()]
+    return ", ".join([f"{targets.num_targets:,}", *changes])
+
+
+def _short_stage(recipe: Recipe) -> dict[str, Any]:
+    last = recipe.stages[-1].model_dump(mode="json")
+    rates = ("learning_rate", "item_learning_rate", "user_learning_rate")
+    slower = {name: last[name] * SHARE_OF_RATES for name in rates if last[name] is not None}
+    return last | slower | {"name": "fine-tune", "epochs": 1, "start": "last"}
+
+
+def _report(parent: OpenedRun, run: Run, grown: Grown, recipe: Recipe) -> FineTuned:
+    """Return the report of a finished run: the stored one if it is of this checkpoint, else made and stored."""
+    file = run.folder / "drift.json"
+    model, _, manifest = load_checkpoint(run.best)
+    if file.is_file():
+        stored = FineTuned.from_dict(json.loads(file.read_text(encoding="utf-8")), where=str(file))
+        if stored.checkpoint == manifest.fingerprint:
+            return stored
+    old, split = parent.dataset, split_dataset(parent.dataset, parent.recipe.split)
+    after = ItemEmbeddingTable.load(run.table, checkpoint=manifest.fingerprint).vectors[: old.num_items]
+    now = split_dataset(grown.dataset, recipe.split)
+    held_out = ~now.training[grown.positions[split.validation]]
+    ranks = [
+        _found(each, vectors, parent, split) for each, vectors in ((parent.model, parent.table.vectors), (model, after))
+    ]
+    report = FineTuned(
+        parent=parent.checkpoint.fingerprint,
+        checkpoint=manifest.fingerprint,
+        counts=grown.counts,
+        drift=measure_drift(parent.table.vectors, after, old.item_ids, old.titles, new_text=grown.updated),
+        all_targets=_old_targets(ranks, np.ones_like(held_out)),
+        held_out_targets=_old_targets(ranks, held_out),
+    )
+    artifacts.write_text(file, report.model_dump_json(indent=1))
+    return report
+
+
+def _found(model: SequentialRecommender, vectors: Tensor, parent: OpenedRun, split: Split) -> Metrics:
+    """Return the metrics of each validation target of the parent, among its items, by one model."""
+    device = choose_device()
+    scorer = ModelScorer(
+        model.to(device), vectors,
+        max_history=parent.recipe.model.max_history, device=device, precision=parent.recipe.precision,
+    )  # fmt: skip
+    asked = queries(parent.dataset, split, "validation")
+    ranks = ExactRetriever(scorer).rank(asked.histories, asked.targets, exclude=asked.histories)
+    metrics = ranking_metrics(ranks, (10, 50))
+    return {name: metrics[name] for name in ("recall@10", "recall@50", "ndcg@10")}
+
+
+def _old_targets(ranks: list[Metrics], chosen: Bool[np.ndarray, " target"]) -> OldTargets:
+    count = int(chosen.sum())
+    means = [{name: float(values[chosen].mean()) for name, values in each.items()} if count else {} for each in ranks]
+    return OldTargets(num_targets=count, before=means[0], after=means[1])
