@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hllm.data.labels import UNKNOWN
-from hllm.data.points import PointsConfig, PointSampler, draw_others
+from hllm.data.points import PointSampler, PointsConfig, draw_others
 
 # Two users: items 0 1 2 3 and 4 5.
 ITEMS, LENGTHS = np.array([0, 1, 2, 3, 4, 5]), np.array([4, 2])

@@ -8,7 +8,7 @@ import torch
 
 from hllm.data.loader import TrainingLoader, WindowConfig
 from hllm.data.negatives import NegativesConfig
-from hllm.data.points import PointsConfig, PointSampler
+from hllm.data.points import PointSampler, PointsConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.losses import LossConfig
 from hllm.models.build import ModelConfig, build_model

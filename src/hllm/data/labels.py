@@ -16,8 +16,8 @@ def read_labels(
 ) -> Int[np.ndarray, "interaction target"]:
     """Return every interaction's label of each target: 1, 0, or UNKNOWN where the cell is empty.
 
-    Column names[n] of `columns` is that of target n. Raises DataError for cells that are no numbers where `at_least` needs
-    them.
+    Column names[n] of `columns` is that of target n. Raises DataError for cells that are no numbers where `at_least`
+    needs them.
     """
     labels = np.full((len(columns), len(targets)), UNKNOWN, dtype=np.int8)
     for place, (name, target) in enumerate(zip(names, targets, strict=True)):

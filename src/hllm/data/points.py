@@ -101,6 +101,10 @@ def draw_others(
     met: Int[np.ndarray, " met"], num_items: int, shape: tuple[int, ...], rng: np.random.Generator
 ) -> Int[np.ndarray, "..."]:
     """Draw items evenly, with replacement, from those of the catalogue that are not in `met`, sorted and distinct."""
-    drawn = rng.integers(num_items - len(met), size=shape)
-    # The n-th item that is left stands behind as many of `met` as have at most n others before them.
-    return drawn + np.searchsorted(met - np.arange(len(met)), drawn, side="right")
+    return others(met, rng.integers(num_items - len(met), size=shape))
+
+
+def others(met: Int[np.ndarray, " met"], places: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+    """Return the items at `places` (from 0) of the catalogue without `met`, which is sorted and distinct."""
+    # As many of `met` stand before an item as have at most its place of others before them.
+    return places + np.searchsorted(met - np.arange(len(met)), places, side="right")

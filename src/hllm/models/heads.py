@@ -53,7 +53,8 @@ class RankingConfig(Config):
 class RankingHeads(nn.Module):
     """One head for each target, and the [USER] vector if the fusion is late.
 
-    Source: arXiv:2409.12740, section 3.3; the heads as in bytedance/HLLM, `mixer.py` of HLLM-Creator (arXiv:2508.18118).
+    Source: arXiv:2409.12740, section 3.3, where the head is left open; "mlp" and "mixer" after HLLM-Creator,
+    arXiv:2508.18118.
     """
 
     def __init__(self, config: RankingConfig, dim: int) -> None:
