@@ -34,8 +34,8 @@ class Impressions:
     users: Int[np.ndarray, " query"]
     histories: Histories
     """What the user did before the target."""
-    candidates: list[Int[np.ndarray, " candidate"]]
-    labels: list[Int[np.ndarray, "candidate target"]]
+    candidates: list[Int[np.ndarray, " _"]]
+    labels: list[Int[np.ndarray, "_ target"]]
     """1, 0, or -1 where it is not known."""
     how: str
     """Where candidates and labels come from, for people."""
@@ -208,7 +208,7 @@ def _sampled(
     targets: Int[np.ndarray, " query"],
     config: EvaluationConfig,
     part: Part,
-) -> list[Int[np.ndarray, " candidate"]]:
+) -> list[Int[np.ndarray, " _"]]:
     """Return each target and items that its user never met, distinct; all of them where there are fewer."""
     rng, drawn = stream(config.seed, "impressions", part), []
     for user, target in zip(users, targets, strict=True):

@@ -57,7 +57,7 @@ def rank_frame(
     return whole.with_columns(user_ids[whole["user_id"]].alias("user_id"))
 
 
-def _candidates(dataset: Dataset, user_ids: pl.Series, candidates: CandidateIds) -> list[Int[np.ndarray, " candidate"]]:
+def _candidates(dataset: Dataset, user_ids: pl.Series, candidates: CandidateIds) -> list[Int[np.ndarray, " _"]]:
     if not isinstance(candidates, Mapping):
         return [_rows(dataset, candidates, "the list of candidates")] * len(user_ids)
     without = [user for user in user_ids if not len(candidates.get(user, ()))]

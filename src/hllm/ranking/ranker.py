@@ -13,7 +13,7 @@ from hllm.progress import Progress
 from hllm.retrieval.model import POSITIONS_PER_BATCH, ModelScorer
 from hllm.retrieval.retriever import Histories
 
-Candidates = Sequence[Int[np.ndarray, " candidate"]]
+Candidates = Sequence[Int[np.ndarray, " _"]]
 """Item indices to score for each history."""
 
 
@@ -27,7 +27,7 @@ class Ranker(Protocol):
 
     def logits(
         self, histories: Histories, candidates: Candidates, *, advance: Progress | None = None
-    ) -> list[Float[np.ndarray, "candidate target"]]:
+    ) -> list[Float[np.ndarray, "_ target"]]:
         """Return, for each history, the logits of its candidates; sigmoid makes them probabilities.
 
         `advance` is told of every history that is done.
@@ -53,7 +53,7 @@ class ModelRanker:
     @torch.no_grad()
     def logits(
         self, histories: Histories, candidates: Candidates, *, advance: Progress | None = None
-    ) -> list[Float[np.ndarray, "candidate target"]]:
+    ) -> list[Float[np.ndarray, "_ target"]]:
         """Return fp32 logits after the latest `max_history` items of each history, which may be empty; see Ranker."""
         scorer = self.scorer
         scorer.require_log(histories)

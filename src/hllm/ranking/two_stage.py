@@ -68,11 +68,11 @@ class TwoStageRetriever:
         return TargetRanks(better, tied)
 
     def _logits(
-        self, histories: Histories, candidates: list[Int[np.ndarray, " candidate"]]
-    ) -> list[Float[np.ndarray, " candidate"]]:
+        self, histories: Histories, candidates: list[Int[np.ndarray, " _"]]
+    ) -> list[Float[np.ndarray, " _"]]:
         return [logits[:, self.column] for logits in self.ranker.logits(histories, candidates)]
 
-    def _in_catalogue_order(self, found: Recommendations) -> list[Int[np.ndarray, " candidate"]]:
+    def _in_catalogue_order(self, found: Recommendations) -> list[Int[np.ndarray, " _"]]:
         """Return each user's items; equal logits then stay in catalogue order."""
         return [np.sort(row[row >= 0]) for row in found.items]
 
