@@ -22,11 +22,9 @@ from .families import DECODERS
 DIM = 16
 
 
-def decoder(name: str) -> UserLLM:
-    config = DECODERS[name]
-    config._attn_implementation = "eager"
+def decoder(name: str, attention: str = "eager") -> UserLLM:
     torch.manual_seed(0)
-    return UserLLM(Backbone(AutoModel.from_config(config), config))
+    return UserLLM(Backbone(AutoModel.from_config(DECODERS[name], attn_implementation=attention), DECODERS[name]))
 
 
 def sasrec(**options) -> SASRec:
@@ -41,6 +39,7 @@ ENCODERS = {
     "llama": lambda: decoder("llama"),
     "gpt2, absolute positions": lambda: decoder("gpt2"),
     "opt": lambda: decoder("opt"),
+    "llama, fused attention": lambda: decoder("llama", "sdpa"),
     "sasrec": sasrec,
     "sasrec, rotary": lambda: sasrec(positions="rotary"),
     "sasrec, post": lambda: sasrec(norm="post", gated=True, activation="swiglu", positions="none"),
@@ -74,6 +73,18 @@ def test_candidates_behind_a_history_equal_whole_sequences_read_one_by_one(name,
         states, found = encoder.with_suffixes(history, suffixes, anchors)
         assert (found - one_by_one(encoder, history, suffixes, anchors)).abs().max() <= 1e-5
         assert (states - encoder(history))[history.mask].abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["llama", "llama, fused attention", "sasrec"])
+def test_candidates_are_read_in_bf16_too(name, asked):
+    """Half-precision vectors under autocast, as an Item LLM gives them, against fp32 up to their precision."""
+    encoder, (history, suffixes, anchors) = ENCODERS[name](), asked
+    half = History(history.embeddings.bfloat16(), history.mask, history.times)
+    with torch.no_grad():
+        expected = encoder.with_suffixes(history, suffixes, anchors)[1]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = encoder.with_suffixes(half, suffixes.bfloat16(), anchors)[1]
+    assert (found.float() - expected).abs().max() <= 0.05 * expected.abs().max()
 
 
 def test_many_candidates_need_one_pass_over_the_history(monkeypatch):

@@ -320,7 +320,9 @@ def test_labels_that_the_data_lack_are_named(dataset, tiny_bert, tiny_llama):
     from hllm.data.split import split_dataset
 
     recipe = recipe_of(values(tiny_bert, tiny_llama, labelled=True))
-    with pytest.raises(DataError, match=r"the data have no label 'like', which model.ranking.targets names; they have: none"):
+    with pytest.raises(
+        DataError, match=r"the data have no label 'like', which model.ranking.targets names; they have: none"
+    ):
         impressions(dataset, split_dataset(dataset, recipe.split), "test", ("like",), recipe.evaluation)
 
 

@@ -67,9 +67,7 @@ class TwoStageRetriever:
                 better[row] = len(own)
         return TargetRanks(better, tied)
 
-    def _logits(
-        self, histories: Histories, candidates: list[Int[np.ndarray, " _"]]
-    ) -> list[Float[np.ndarray, " _"]]:
+    def _logits(self, histories: Histories, candidates: list[Int[np.ndarray, " _"]]) -> list[Float[np.ndarray, " _"]]:
         return [logits[:, self.column] for logits in self.ranker.logits(histories, candidates)]
 
     def _in_catalogue_order(self, found: Recommendations) -> list[Int[np.ndarray, " _"]]:

@@ -84,7 +84,8 @@ class DIN(SuffixEncoder):
         hidden = self.activation(self.of_item(items)[:, None] + self.of_candidate(candidates)[:, :, None] + products)
         unseen = torch.arange(items.shape[1], device=items.device) > anchors[..., None]
         weights = self.weight(hidden).squeeze(-1).masked_fill(unseen, 0.0)  # (batch, suffix, position)
-        return weights @ items
+        interest: Tensor = weights @ items
+        return interest
 
 
 _NO_VECTOR = (

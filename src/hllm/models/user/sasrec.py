@@ -133,6 +133,7 @@ class SASRec(SuffixEncoder):
             suffixes = suffixes + self.positions.at(anchors + 1)
         states, suffixes = (self.dropout(self.input_norm(part)) for part in (states, suffixes))
         for block in self.blocks:
+            assert isinstance(block, TransformerBlock)
             states, suffixes = block.with_suffixes(states, history.mask, suffixes, anchors)
         return self.final_norm(states), self.final_norm(suffixes)
 
