@@ -31,6 +31,8 @@ from hllm.models.checkpoint import ITEM_BACKBONE
 from hllm.models.item.text import TextItemConfig
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device
+from hllm.ranking.frame import CandidateIds, rank_frame
+from hllm.ranking.ranker import ModelRanker
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.index import Index
 from hllm.retrieval.indexed import IndexRetriever, open_index
@@ -157,6 +159,13 @@ class Recommender:
             candidates[self.dataset.item_rows(items)] = True
         found = self.finder.recommend(sequences, k, exclude=sequences if exclude_seen else None, candidates=candidates)
         return self._frame("user_id", ids, found.items, found.scores)
+
+    def rank(
+        self, candidates: CandidateIds, users: Any = None, *, histories: Any = None, target: str | None = None
+    ) -> pl.DataFrame:
+        """Score candidates for users or histories, which are as in `recommend`; see `ranking.frame.rank_frame`."""
+        ranker, (ids, sequences) = ModelRanker(self.scorer), self._histories(users, histories)
+        return rank_frame(ranker, self.dataset, ids, sequences, candidates, target=target)
 
     def similar(
         self,

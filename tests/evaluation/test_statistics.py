@@ -5,7 +5,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from hllm.evaluation.statistics import bootstrap_means, holm, paired_t_test, randomisation_test, user_sums
+from hllm.evaluation.statistics import (
+    bootstrap_means,
+    bootstrap_statistics,
+    holm,
+    paired_t_test,
+    randomisation_test,
+    user_sums,
+)
 
 
 def test_bootstrap_intervals_against_the_normal_approximation(rng):
@@ -97,3 +104,22 @@ def test_a_95_percent_interval_holds_the_truth_95_times_in_100():
         estimate = bootstrap_means({"m": hits}, users=users, samples=400, seed=world)["m"]
         held += estimate.low <= 2 / 7 <= estimate.high
     assert held / worlds == pytest.approx(0.95, abs=0.025)
+
+
+def test_a_bootstrap_of_a_mean_as_a_statistic_is_the_bootstrap_of_means(rng):
+    values = rng.random(40)
+    expected = bootstrap_means({"x": values}, samples=200, seed=3)["x"]
+
+    def statistics(weights):
+        return {"x": float(weights @ values / weights.sum()), "never": float("nan")}
+
+    found = bootstrap_statistics(statistics, 40, samples=200, seed=3)
+    assert found.keys() == {"x"}
+    for name in ("mean", "low", "high"):
+        assert getattr(found["x"], name) == pytest.approx(getattr(expected, name))
+
+
+def test_resamples_in_which_a_statistic_is_not_defined_leave_its_interval():
+    """Defined only if the first of two users is drawn: 1 then."""
+    found = bootstrap_statistics(lambda w: {"x": 1.0 if w[0] else float("nan")}, 2, samples=50, seed=0)["x"]
+    assert (found.mean, found.low, found.high) == (1, 1, 1)

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from hllm.metrics.definitions import RANKER
-from hllm.metrics.ranker import auc, calibration_error, grouped_auc, log_loss, ranker_metrics
+from hllm.metrics.ranker import (
+    WeightedRankerMetrics,
+    auc,
+    calibration,
+    calibration_error,
+    grouped_auc,
+    log_loss,
+    ranker_metrics,
+)
 
 
 def pairwise_auc(scores, labels) -> float:
@@ -83,7 +91,8 @@ def test_all_ranker_metrics_are_defined_and_calibration_reads_probabilities():
     """Logits 0 and 0, one positive: chance."""
     found = ranker_metrics(np.zeros(2), np.array([True, False]), np.zeros(2, dtype=np.int64))
     assert found.keys() == RANKER.keys()
-    assert found == {"auc": 0.5, "gauc": 0.5, "log_loss": pytest.approx(math.log(2)), "calibration_error": 0}
+    chance = {"auc": 0.5, "gauc": 0.5, "log_loss": pytest.approx(math.log(2)), "calibration": 1, "calibration_error": 0}
+    assert found == chance
 
 
 def test_one_class_has_no_auc():
@@ -101,3 +110,27 @@ def test_scores_that_do_not_compare_are_refused():
 def test_probabilities_outside_0_to_1_are_refused():
     with pytest.raises(ValueError, match="2 of 3 probabilities are not between 0 and 1"):
         calibration_error(np.array([0.0, 1.5, np.nan]), np.ones(3, dtype=bool))
+
+
+def test_calibration_by_hand():
+    """Predicted .2 + .4 + .9 = 1.5 positives, there is one."""
+    assert calibration(np.array([0.2, 0.4, 0.9]), np.array([True, False, False])) == pytest.approx(1.5)
+    assert math.isnan(calibration(np.array([0.2]), np.array([False])))
+
+
+def test_weighted_metrics_are_those_of_users_written_down_so_often(rng):
+    """Weights 0, 1, 2, … against the impressions of each user repeated, every copy a user of its own."""
+    users = rng.integers(0, 15, 200)
+    logits, labels = rng.integers(-4, 5, 200).astype(np.float32), rng.random(200) < 0.4
+    weights = rng.integers(0, 4, 15).astype(np.float64)
+    rows = [(row, copy) for row in range(200) for copy in range(int(weights[users[row]]))]
+    picked = np.array([row for row, _ in rows])
+    copies = np.array([users[row] * 10 + copy for row, copy in rows])
+    expected = ranker_metrics(logits[picked], labels[picked], copies)
+    found = WeightedRankerMetrics(logits, labels, users)(weights)
+    assert found == {name: pytest.approx(value) for name, value in expected.items()}
+
+
+def test_weighted_metrics_that_are_not_defined_are_nan():
+    found = WeightedRankerMetrics(np.array([0.5, 1.0]), np.array([True, True]), np.array([0, 1]))(np.ones(2))
+    assert [name for name, value in found.items() if math.isnan(value)] == ["auc", "gauc"]

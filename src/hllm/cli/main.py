@@ -18,6 +18,7 @@ from hllm.cli import (
     import_checkpoint,
     import_data,
     index,
+    rank,
     recommend,
     run,
     split,
@@ -53,11 +54,13 @@ app.command("train", short_help="Train the model of a recipe; a stopped run goes
 app.command("fine-tune", short_help="Train a run on with new data; report the drift.")(fine_tune.fine_tune)
 app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)
 app.command("evaluate", short_help="Metrics with intervals, next to baselines.")(run.evaluate)
+app.command("evaluate-ranking", short_help="AUC and calibration of a run that ranks.")(rank.evaluate_ranking)
 app.command("ablate", short_help="What is lost without order, text or training.")(ablate.ablate)
 app.command("compare", short_help="Evaluated runs side by side, with paired tests.")(compare.compare)
 app.command("report", short_help="One HTML page: metrics, curves, examples.")(run.report)
 app.command("card", short_help="A model card, from the run's own numbers.")(card.card)
 app.command("recommend", short_help="Items for a user, or users for a new item.")(recommend.recommend)
+app.command("rank", short_help="Scores for given candidates.")(rank.rank)
 app.command("index", short_help="An index over a run's items, with its recall.")(index.index)
 app.command("similar", short_help="Items like an item or a text.")(recommend.similar)
 app.command("embed", short_help="The items' vectors, kept up to date.")(embed.embed)

@@ -85,7 +85,7 @@ def evaluate(
     from hllm.side_by_side import evaluate_all_with_ranks
     from hllm.training.evaluations import ranks_file
 
-    runs, chosen = _open([run, *against]), part_of(part)
+    runs, chosen = open_runs([run, *against]), part_of(part)
     evaluated = evaluate_all_with_ranks(runs, _names(baselines), part=chosen)
     results = [each.result for each in evaluated]
     write_ranks(ranks_file(run, chosen), label(run), evaluated)
@@ -112,7 +112,7 @@ def report(
     from hllm.evaluation.report import html_report
     from hllm.side_by_side import evaluate_all_with_ranks
 
-    runs = _open([run, *against])
+    runs = open_runs([run, *against])
     evaluated = evaluate_all_with_ranks(runs, _names(baselines))
     results = [each.result for each in evaluated]
     trained = [(path, result) for path in [run, *against] for result in results if result.name == label(path)]
@@ -132,7 +132,8 @@ def report(
     typer.echo(str(target))
 
 
-def _open(paths: list[Path]) -> dict[str, "Recommender"]:
+def open_runs(paths: list[Path]) -> dict[str, "Recommender"]:
+    """Open finished runs, by the names of their directories; ConfigError if two are alike."""
     from hllm.api import Recommender
 
     runs: dict[str, Recommender] = {}

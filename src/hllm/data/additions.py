@@ -77,6 +77,9 @@ def grow(
     if old.parts is not None and given.parts is not None:
         part_names, parts_of_new = _names(old.part_names, given.part_names, given.parts)
         parts = np.concatenate([old.parts, parts_of_new[kept]])[order]
+    labels = old.labels
+    if old.labels is not None and given.labels is not None:
+        labels = np.concatenate([old.labels, given.labels[kept]])[order]
     added = {"counts": counts, "faults": given.preparation["faults"]}
     dataset = replace(
         old,
@@ -90,6 +93,7 @@ def grow(
         offsets=np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]),
         parts=parts,
         part_names=part_names,
+        labels=labels,
         preparation=old.preparation | {"added": [*old.preparation.get("added", []), added]},
     )
     return Grown(dataset, np.argsort(order)[: old.num_interactions], updated, counts)

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hllm.data.labels import UNKNOWN
 from hllm.data.negatives import Negatives
+from hllm.data.points import Points
 from hllm.data.tokens import TokenCache
 
 
@@ -43,6 +45,34 @@ class ItemBatch:
 
 
 @dataclass(frozen=True)
+class PointBatch:
+    """Candidates that are to be scored at some places of the histories, and their labels."""
+
+    anchors: Int[Tensor, "batch point"]
+    """The last position of the history that is known there."""
+    candidates: Int[Tensor, "batch point candidate"]
+    """Rows of `items`."""
+    labels: Int[Tensor, "batch point candidate target"]
+    """1, 0, or -1 where it is not known; all -1 at points that pad a row."""
+    num_labels: int
+    """How many labels the whole optimizer step has."""
+
+    @property
+    def own_labels(self) -> int:
+        """Return how many labels these points have."""
+        return int((self.labels != UNKNOWN).sum())
+
+    def to(self, device: torch.device) -> "PointBatch":
+        """Return the points on `device`."""
+        moved = {name: getattr(self, name).to(device) for name in ("anchors", "candidates", "labels")}
+        return replace(self, **moved)
+
+    def __getitem__(self, part: slice) -> "PointBatch":
+        """Return the points of some of the sequences."""
+        return replace(self, **{name: getattr(self, name)[part] for name in ("anchors", "candidates", "labels")})
+
+
+@dataclass(frozen=True)
 class SequenceBatch:
     """Histories and their targets. `history`, `targets` and both kinds of negatives are rows of `items`."""
 
@@ -62,6 +92,8 @@ class SequenceBatch:
     """For each True of `mask`, row by row."""
     expected_counts: Float[Tensor, " item"]
     """How often each item of `items` is expected among a position's negatives."""
+    points: PointBatch | None = None
+    """For the ranking objective."""
 
     @property
     def num_targets(self) -> int:
@@ -81,7 +113,8 @@ class SequenceBatch:
             ends = [0, *self.mask.sum(1).cumsum(0).tolist()]
             first, last, _ = part.indices(len(self.mask))
             own = own[ends[first] : ends[max(first, last)]]
-        return replace(self, **rows, own_negatives=own)
+        points = self.points[part] if self.points is not None else None
+        return replace(self, **rows, own_negatives=own, points=points)
 
 
 def item_batch(index: Int[np.ndarray, " item"], tokens: TokenCache | None) -> ItemBatch:
@@ -107,15 +140,17 @@ def sequence_batch(
     *,
     times: Sequence[Int[np.ndarray, " _"]],
     actions: Sequence[Int[np.ndarray, " _"]],
+    points: Points | None = None,
 ) -> SequenceBatch:
     """Turn windows of item indices, each of at least two, into inputs and shifted targets over distinct items.
 
-    `times` and `actions` are those of the windows' items, as in SequenceBatch.
+    `times` and `actions` are those of the windows' items, as in SequenceBatch; so are `points`.
     """
     history, mask = pad([window[:-1] for window in windows])
     targets, _ = pad([window[1:] for window in windows])
     own = negatives.per_position
-    index = np.unique(np.concatenate([*windows, negatives.shared, *([own.ravel()] if own is not None else [])]))
+    asked = [] if points is None else [points.candidates.ravel()]
+    index = np.unique(np.concatenate([*windows, negatives.shared, *([own.ravel()] if own is not None else []), *asked]))
 
     def rows(items: Int[np.ndarray, "..."]) -> Tensor:
         return torch.from_numpy(np.searchsorted(index, items))
@@ -131,7 +166,13 @@ def sequence_batch(
         negatives=rows(negatives.shared),
         own_negatives=rows(own) if own is not None else None,
         expected_counts=torch.from_numpy(negatives.counts[index]).float(),
+        points=_point_batch(points, rows(points.candidates)) if points is not None else None,
     )
+
+
+def _point_batch(points: Points, candidates: Tensor) -> PointBatch:
+    batch = PointBatch(torch.from_numpy(points.anchors), candidates, torch.from_numpy(points.labels), 0)
+    return replace(batch, num_labels=batch.own_labels)
 
 
 def pad(

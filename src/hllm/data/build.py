@@ -100,6 +100,8 @@ def prepare(interactions: Table, items: Table, config: DataConfig) -> tuple[Prep
         offsets=offsets,
         parts=events.parts if config.split_col else None,
         part_names=log.part_names,
+        labels=events.labels if config.targets else None,
+        label_names=tuple(target.name for target in config.targets),
         preparation=preparation.facts(),
     )
 

@@ -46,6 +46,9 @@ class Dataset:
     parts: Int[np.ndarray, " interaction"] | None = None
     """Every interaction's part in the caller's own split, a position in `part_names`; None without such a column."""
     part_names: tuple[str, ...] = ()
+    labels: Int[np.ndarray, "interaction target"] | None = None
+    """Every interaction's label of each target: 1, 0, or -1 where it is not known; None without targets."""
+    label_names: tuple[str, ...] = ()
     preparation: dict[str, Any] = field(default_factory=dict)
     """What was wrong with the tables and what was left out, as `data.build.Preparation.facts` tells it."""
 
@@ -105,6 +108,8 @@ class Dataset:
         values = [text, users, arrays, self.action_names, self.seconds_per_unit]
         if self.parts is not None:
             values += [artifacts.digest_of_integers(self.parts), self.part_names]
+        if self.labels is not None:
+            values += [artifacts.digest_of_integers(self.labels), self.label_names]
         return artifacts.fingerprint(values)
 
     def item_rows(self, item_ids: Sequence[Any] | pl.Series) -> Int[np.ndarray, " item"]:
@@ -152,6 +157,7 @@ class Dataset:
             "seconds_per_unit": self.seconds_per_unit,
             "action_names": list(self.action_names),
             "part_names": list(self.part_names),
+            "label_names": list(self.label_names),
             "fingerprint": self.fingerprint,
             "num_users": self.num_users,
             "num_items": self.num_items,
@@ -164,6 +170,8 @@ class Dataset:
             columns = {"item_index": self.item_index, "timestamp": self.timestamps, "action": self.actions}
             if self.parts is not None:
                 columns["part"] = self.parts
+            if self.labels is not None:
+                columns |= {f"label_{number}": column for number, column in enumerate(self.labels.T)}
             pl.DataFrame(columns).write_parquet(folder / "interactions.parquet")
 
     @classmethod
@@ -172,6 +180,8 @@ class Dataset:
         details = artifacts.verify(path, KIND).details
         users = pl.read_parquet(path / "users.parquet")
         events = pl.read_parquet(path / "interactions.parquet")
+        names = details.get("label_names", [])
+        labels = [events[f"label_{number}"].to_numpy() for number in range(len(names))]
         return cls(
             items=pl.read_parquet(path / "items.parquet"),
             users=users["user_id"],
@@ -186,6 +196,8 @@ class Dataset:
             offsets=np.concatenate([[0], users["end"].to_numpy()]),
             parts=events["part"].to_numpy() if "part" in events.columns else None,
             part_names=tuple(details.get("part_names", ())),
+            labels=np.stack(labels, axis=1) if labels else None,
+            label_names=tuple(names),
             preparation=details.get("preparation", {}),
         )
 

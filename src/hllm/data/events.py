@@ -19,6 +19,7 @@ class Events:
     timestamps: Int[np.ndarray, " interaction"]
     actions: Int[np.ndarray, " interaction"]
     parts: Int[np.ndarray, " interaction"]
+    labels: Int[np.ndarray, "interaction target"]
 
     def __getitem__(self, kept: np.ndarray) -> "Events":
         return self if kept.dtype == bool and kept.all() else Events(*(column[kept] for column in vars(self).values()))
@@ -45,7 +46,7 @@ def in_order(log: InteractionLog, item: Int[np.ndarray, " name"]) -> tuple[Event
     user = np.repeat(np.arange(len(by_first), dtype=np.int32), lengths)
     actions = log.actions[row] if log.action_names else log.actions[: len(row)]
     parts = log.parts[row] if log.part_names else log.parts[: len(row)]
-    return Events(row, user, of_row[row], times[order], actions, parts), log.users.gather(by_first)
+    return Events(row, user, of_row[row], times[order], actions, parts, log.labels[row]), log.users.gather(by_first)
 
 
 def _by_first_interaction(

@@ -1,6 +1,7 @@
 """Training batches, in an order that is a pure function of seed, stage, epoch and step."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,8 @@ from pydantic import Field, model_validator
 from hllm.config import Config
 from hllm.data.batch import SequenceBatch, sequence_batch
 from hllm.data.dataset import Dataset
-from hllm.data.negatives import NegativeSampler, NegativesConfig
+from hllm.data.negatives import NegativeSampler, NegativesConfig, no_negatives
+from hllm.data.points import PointSampler
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.random import stream
@@ -87,7 +89,9 @@ class TrainingLoader:
         negatives: NegativesConfig,
         seed: int,
         stage: int,
+        points: PointSampler | None = None,
     ) -> None:
+        """Take what batches are made of; with `points` they ask about candidates too, for the ranking objective."""
         self.windows = training_windows(dataset, split, windows)
         self.item_index = dataset.item_index[split.training]
         self.times = dataset.seconds_or_zero[split.training]
@@ -96,6 +100,8 @@ class TrainingLoader:
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size or batch_size
         self.sampler = NegativeSampler(negatives, split.train_counts(dataset), self.micro_batch_size)
+        self.points = points
+        self.needs_negatives = points is None or points.config.generative_weight > 0
         self.seed = seed
         self.stage = stage
 
@@ -112,17 +118,30 @@ class TrainingLoader:
         order = stream(self.seed, "order", self.stage, epoch).permutation(len(self.windows))
         for step in range(start, self.steps_per_epoch):
             rng = stream(self.seed, "negatives", self.stage, epoch, step)
+            asks = stream(self.seed, "points", self.stage, epoch, step)
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             parts = range(0, len(chosen), self.micro_batch_size)
-            yield [self._batch(chosen[part : part + self.micro_batch_size], rng) for part in parts]
+            yield _counted([self._batch(chosen[part : part + self.micro_batch_size], rng, asks) for part in parts])
 
-    def _batch(self, chosen: Int[np.ndarray, " window"], rng: np.random.Generator) -> SequenceBatch:
+    def _batch(
+        self, chosen: Int[np.ndarray, " window"], rng: np.random.Generator, asks: np.random.Generator
+    ) -> SequenceBatch:
         slices = [slice(start, end) for start, end in self.windows[chosen]]
         items = [self.item_index[s] for s in slices]
         return sequence_batch(
             items,
-            self.sampler.draw(items, rng),
+            self.sampler.draw(items, rng) if self.needs_negatives else no_negatives(self.sampler.num_items),
             self.tokens,
             times=[self.times[s] for s in slices],
             actions=[self.actions[s] for s in slices],
+            points=self.points.draw(self.windows[chosen], asks) if self.points is not None else None,
         )
+
+
+def _counted(batches: list[SequenceBatch]) -> list[SequenceBatch]:
+    """Tell the points of a step's batches how many labels all of them have."""
+    total = sum(batch.points.own_labels for batch in batches if batch.points is not None)
+    return [
+        replace(batch, points=replace(batch.points, num_labels=total)) if batch.points is not None else batch
+        for batch in batches
+    ]

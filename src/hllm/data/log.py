@@ -8,6 +8,7 @@ import polars as pl
 from jaxtyping import Bool, Int
 
 from hllm.data.checks import is_missing
+from hllm.data.labels import read_labels
 from hllm.data.schema import DataConfig
 from hllm.data.tables import Table, explained, require_columns, scan_table
 from hllm.data.times import as_integers, seconds_per_unit
@@ -39,6 +40,8 @@ class InteractionLog:
     parts: Int[np.ndarray, " interaction"]
     """A position in `part_names`: of the caller's own split."""
     part_names: tuple[str, ...]
+    labels: Int[np.ndarray, "interaction target"]
+    """Of each of the config's targets; see `data.labels`."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -56,6 +59,7 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
     wanted |= {"time_col": config.time_col} if config.time_col else {}
     wanted |= {"action_col": config.action_col} if config.action_col else {}
     wanted |= {"split_col": config.split_col} if config.split_col else {}
+    wanted |= {f"targets.{number}.column": target.column for number, target in enumerate(config.targets)}
     place = str(source) if isinstance(source, str | Path) else "the interactions frame"
     with explained(source, name=_NAME):
         schema = table.collect_schema()
@@ -84,6 +88,7 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
         action_names=action_names,
         parts=parts,
         part_names=part_names,
+        labels=read_labels(given, _label_columns(config), config.targets),
     )
 
 
@@ -113,7 +118,13 @@ def _collect(table: pl.LazyFrame, config: DataConfig) -> pl.DataFrame:
         columns["action"] = as_category(config.action_col)
     if config.split_col:
         columns["part"] = as_category(config.split_col)
+    for name, target in zip(_label_columns(config), config.targets, strict=True):
+        columns[name] = pl.col(target.column)
     return table.select(**columns).collect(engine="streaming")
+
+
+def _label_columns(config: DataConfig) -> list[str]:
+    return [f"label {number}" for number in range(len(config.targets))]
 
 
 def _times(table: pl.LazyFrame, given: pl.DataFrame, config: DataConfig) -> pl.Series:

@@ -48,6 +48,11 @@ class Negatives:
     """How often each item of the catalogue is expected among a position's negatives: what logQ corrects for."""
 
 
+def no_negatives(num_items: int) -> Negatives:
+    """Return the negatives of a batch that needs none."""
+    return Negatives(np.zeros(0, dtype=np.int64), None, np.zeros(num_items))
+
+
 class NegativeSampler:
     """Draws the negatives of batches, from random streams that the caller gives."""
 

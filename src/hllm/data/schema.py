@@ -2,9 +2,28 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from hllm.config import Config
+
+
+class TargetConfig(Config):
+    """A label of the interactions, such as a click: what a head of model.ranking learns to predict."""
+
+    name: str = Field(min_length=1)
+    """What the target is called in model.ranking.targets, and in results."""
+    column: str
+    """Column of the interactions. An empty cell is no label: the interaction says nothing about this target."""
+    at_least: float | None = None
+    """The label is 1 where the column, a number, is at least this, else 0."""
+    values: tuple[str, ...] = ()
+    """The label is 1 where the column holds one of these texts, else 0."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "TargetConfig":
+        if (self.at_least is None) == (not self.values):
+            raise ValueError(f"target {self.name!r} needs one of at_least, for a number, and values, for texts")
+        return self
 
 
 class DataConfig(Config):
@@ -28,6 +47,8 @@ class DataConfig(Config):
     """Column of the interactions that says what the user did, such as "click"; model.inputs.action reads it."""
     split_col: str | None = None
     """Column of the interactions that says which part each is in, such as "train"; split.kind = "column" reads it."""
+    targets: tuple[TargetConfig, ...] = ()
+    """Labels that are read from columns of the interactions, each a [[data.targets]] table."""
     text_cols: tuple[str, ...] | None = None
     """Columns of the items that describe an item, in the order they are read. None: every text column."""
     title_col: str | None = None
@@ -60,3 +81,11 @@ class DataConfig(Config):
     filter: Literal["k-core", "one-pass"] = "k-core"
     """How the two bounds are applied. "k-core": again and again until every user and item left keeps to them.
     "one-pass": items once, then users once, after which an item may have fewer; as HLLM's Amazon Books."""
+
+    @field_validator("targets")
+    @classmethod
+    def _names_differ(cls, value: tuple[TargetConfig, ...]) -> tuple[TargetConfig, ...]:
+        names = [target.name for target in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two targets are named {twice[0]!r}")
+        return value

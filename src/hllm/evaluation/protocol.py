@@ -33,6 +33,9 @@ class EvaluationConfig(Config):
     sampled_candidates: int | None = Field(default=None, ge=1)
     """Also rank each target among so many random items, as some papers do, and report that as sampled_recall@10/100
     and the like. Such numbers may order models differently from the full ranking. None: the full ranking only."""
+    ranking_negatives: int = Field(default=100, ge=1)
+    """For models that rank, without model.ranking.targets: items that each target is scored against, drawn evenly from
+    those that the user never met. Validations use them too."""
     bootstrap_samples: int = Field(default=1000, ge=1)
     """Resamples of the users behind each interval."""
     seed: int = 0

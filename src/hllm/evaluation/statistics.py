@@ -4,7 +4,7 @@ A user may have several targets. A mean is over targets, but a user's targets st
 method here draws, flips or compares users with all that they have.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -55,6 +55,29 @@ def bootstrap_means(
         name: Estimate(mean=float(m), low=float(a), high=float(b))
         for name, m, a, b in zip(values, means, low, high, strict=True)
     }
+
+
+def bootstrap_statistics(
+    statistics: Callable[[Float[np.ndarray, " user"]], dict[str, float]], num_users: int, *, samples: int, seed: int
+) -> dict[str, Estimate]:
+    """Return numbers that are no means, such as AUC, with percentile intervals over resampled users.
+
+    `statistics` takes how often each user counts and returns the numbers, NaN where one is not defined; one that is
+    not defined for all users is left out, and resamples in which one is not defined are left out of its interval.
+
+    Source: as `bootstrap_means`.
+    """
+    whole = statistics(np.ones(num_users))
+    rng, equal = stream(seed, "bootstrap"), np.full(num_users, 1 / num_users)
+    drawn = [statistics(rng.multinomial(num_users, equal).astype(np.float64)) for _ in range(samples)]
+    found = {}
+    for name, value in whole.items():
+        resampled = np.array([numbers[name] for numbers in drawn])
+        resampled = resampled[np.isfinite(resampled)]
+        if np.isfinite(value):
+            low, high = np.percentile(resampled, [2.5, 97.5]) if len(resampled) else (np.nan, np.nan)
+            found[name] = Estimate(mean=float(value), low=float(low), high=float(high))
+    return found
 
 
 def user_sums(

@@ -48,6 +48,7 @@ RANKER = {
         "mean over users, weighted by impressions, of the auc among the user's own impressions", _SHARE, "higher"
     ),
     "log_loss": Definition("mean negative log-likelihood of the labels, in nats", _UNBOUNDED, "lower"),
+    "calibration": Definition("mean prediction over the share of positives; 1 is right", _UNBOUNDED, "neither"),
     "calibration_error": Definition(
         "mean over impressions of the gap between mean prediction and share of positives in their bin of 15",
         _SHARE, "lower",
@@ -80,3 +81,5 @@ BEYOND_ACCURACY = {
 ALL = {**ONE_TARGET, "hit_rate": SEVERAL_TARGETS["hit_rate"], **RANKER, **BEYOND_ACCURACY}
 DEFINITIONS = {name: definition.meaning for name, definition in ONE_TARGET.items()}
 """What `ranking_metrics` returns, in words."""
+RANKER_MEANINGS = {name: definition.meaning for name, definition in RANKER.items()}
+"""What `ranker_metrics` returns, in words."""

@@ -16,7 +16,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, DynamicCache
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
@@ -40,6 +40,7 @@ _TOKENIZER_FILES = (
 
 # Names of tables of learnt positions: BERT and its kin; GPT-2; OPT.
 _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
+_SUFFIXES_AT_ONCE = 256
 
 
 class Backbone(nn.Module):
@@ -77,6 +78,67 @@ class Backbone(nn.Module):
         attention_mask = None if self.causal else mask.long()
         hidden: Tensor = self.network(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
         return hidden
+
+    def with_suffixes(
+        self,
+        embeddings: Float[Tensor, "batch position input"],
+        suffixes: Float[Tensor, "batch suffix input"],
+        anchors: Int[Tensor, "batch suffix"],
+    ) -> tuple[Float[Tensor, "batch position width"], Float[Tensor, "batch suffix width"]]:
+        """Return the last hidden states of a causal network at all positions, and at suffixes that stand by themselves.
+
+        See `SuffixEncoder`. The sequences are read once; the suffixes, 256 at a time, read the keys and values kept
+        of them.
+        """
+        cache = DynamicCache()  # without the config: layers with a sliding window keep all keys too
+        hidden: Tensor = self.network(inputs_embeds=embeddings, past_key_values=cache, use_cache=True).last_hidden_state
+        position = torch.arange(embeddings.shape[1], device=embeddings.device)
+        states = []
+        for part, ends in zip(suffixes.split(_SUFFIXES_AT_ONCE, 1), anchors.split(_SUFFIXES_AT_ONCE, 1), strict=True):
+            size = part.shape[1]
+            itself = torch.eye(size, dtype=torch.bool, device=part.device).expand(len(part), size, size)
+            visible = torch.cat([position <= ends[..., None], itself], dim=-1)[:, None]
+            # Added to the logits by every kind of attention; a mask of four axes is taken as it is.
+            hidden_from = torch.zeros(visible.shape, dtype=part.dtype, device=part.device)
+            hidden_from.masked_fill_(~visible, torch.finfo(part.dtype).min)
+            output = self.network(
+                inputs_embeds=part,
+                attention_mask=hidden_from,
+                position_ids=ends + 1,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            states.append(output.last_hidden_state)
+            cache.crop(-size)
+        return hidden, torch.cat(states, dim=1)
+
+    @torch.no_grad()
+    def require_suffixes(self, max_history: int) -> None:
+        """Raise ConfigError unless `with_suffixes` gives what the network gives for whole sequences.
+
+        Seen on an example, as the causality is: a network may count its positions by itself, or keep a state.
+        """
+        window = getattr(self.config, "sliding_window", None)
+        if window is not None and max_history + 1 > window:
+            raise ConfigError(
+                f"{self.config.model_type!r} looks back {window} positions in some layers, and candidates are read "
+                f"behind model.max_history = {max_history}: lower it below {window}"
+            )
+        if next(self.network.parameters()).is_meta:
+            return
+        vectors = torch.randn(1, 3, self.input_width, generator=torch.Generator().manual_seed(0))
+        try:
+            _, found = self.with_suffixes(vectors[:, :2], vectors[:, 2:].expand(-1, 2, -1), torch.tensor([[0, 1]]))
+            short = self.network(inputs_embeds=vectors[:, [0, 2]]).last_hidden_state[:, -1]
+            whole = self.network(inputs_embeds=vectors).last_hidden_state[:, -1]
+            agree = torch.allclose(found[0], torch.cat([short, whole]), rtol=0, atol=1e-3 * float(whole.abs().max()))
+        except (TypeError, ValueError, RuntimeError, AttributeError):
+            agree = False
+        if not agree:
+            raise ConfigError(
+                f"{self.config.model_type!r} cannot read candidates behind the keys and values of a history: choose "
+                "another decoder for model.user, such as smollm2-135m"
+            )
 
     def drop_word_embeddings(self) -> None:
         """Remove the word embeddings, for a tier that reads no words."""

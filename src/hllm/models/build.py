@@ -12,6 +12,7 @@ from hllm.errors import ConfigError
 from hllm.losses import Similarity
 from hllm.models.backbone import Backbone, load_backbone
 from hllm.models.fusion import Fusion, InputsConfig
+from hllm.models.heads import RankingConfig, RankingHeads
 from hllm.models.item.ids import IdItemConfig, IdItemEncoder
 from hllm.models.item.text import TextItemConfig, TextItemEncoder
 from hllm.models.lora import add_lora
@@ -19,6 +20,7 @@ from hllm.models.recommender import SequentialRecommender
 from hllm.models.sources import resolve_backbone, resolve_shape
 from hllm.models.tiers import ItemEncoder, UserEncoder
 from hllm.models.user.bert4rec import BERT4Rec, BERT4RecConfig
+from hllm.models.user.din import DIN, DINConfig
 from hllm.models.user.gru4rec import GRU4Rec, GRU4RecConfig
 from hllm.models.user.hstu import HSTU, HSTUConfig
 from hllm.models.user.llm import UserLLM, UserLLMConfig
@@ -31,13 +33,16 @@ class ModelConfig(WindowConfig):
     item: Annotated[TextItemConfig | IdItemConfig, Field(discriminator="kind")]
     """The item tier: kind "llm" reads text, kind "id" learns a vector for each item."""
     user: Annotated[
-        UserLLMConfig | SASRecConfig | BERT4RecConfig | HSTUConfig | GRU4RecConfig, Field(discriminator="kind")
+        UserLLMConfig | SASRecConfig | BERT4RecConfig | HSTUConfig | GRU4RecConfig | DINConfig,
+        Field(discriminator="kind"),
     ]
-    """The user tier: kind "llm", "sasrec", "bert4rec", "hstu" or "gru4rec"."""
+    """The user tier: kind "llm", "sasrec", "bert4rec", "hstu" or "gru4rec"; "din" scores candidates and no more."""
     share_backbone: bool = False
     """One language model, with one set of weights, is both the Item LLM and the User LLM."""
     inputs: InputsConfig = InputsConfig()
     """What the user tier reads at each position besides the item's own vector."""
+    ranking: RankingConfig | None = None
+    """Heads that score given candidates, for user.kind "llm", "sasrec" and "din". None: the model only retrieves."""
     similarity: Similarity = "cosine"
     """How a user vector is compared with item vectors; "dot" has no temperature."""
     temperature: float = Field(default=0.07, ge=0.01, le=1)
@@ -57,6 +62,34 @@ class ModelConfig(WindowConfig):
                         f"share_backbone = true, but item.{name} is {ours!r} and user.{name} is {theirs!r}"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _the_user_tier_can_rank(self) -> "ModelConfig":
+        if self.user.kind == "din" and (self.ranking is None or self.ranking.fusion != "early"):
+            raise ValueError('user.kind = "din" needs the table ranking, with fusion = "early"')
+        if self.ranking is None:
+            return self
+        if self.user.kind not in ("llm", "sasrec", "din"):
+            raise ValueError(
+                f'ranking needs user.kind = "llm", "sasrec" or "din": "{self.user.kind}" cannot read candidates one by '
+                "one behind a history"
+            )
+        if isinstance(self.user, SASRecConfig) and self.user.positions == "end":
+            raise ValueError(
+                'ranking needs user.positions = "start", "rotary" or "none": counted from the end, the positions of a '
+                "history change with each candidate behind it"
+            )
+        if self.ranking.fusion == "early" and (self.inputs.timestamp or self.inputs.action):
+            raise ValueError(
+                'ranking.fusion = "early" reads candidates as elements of the history, but they have no time and no '
+                'action yet: set inputs.timestamp = 0 and inputs.action = false, or fusion = "late"'
+            )
+        return self
+
+    @property
+    def max_positions(self) -> int:
+        """Return how many positions the user tier reads at most: a candidate, or [USER], is one more."""
+        return self.max_history + (self.ranking is not None)
 
 
 def require_separate_tiers(config: ModelConfig, *, frozen: str) -> None:
@@ -116,6 +149,7 @@ def _join(
         item,
         user,
         fusion=Fusion(config.inputs, dim, num_items=num_items, num_actions=num_actions) if config.inputs.any else None,
+        ranker=RankingHeads(config.ranking, dim) if config.ranking is not None else None,
         similarity=config.similarity,
         scale=1 / config.temperature if cosine else 1.0,
         learn_scale=cosine and config.learn_temperature,
@@ -137,10 +171,14 @@ def _user_encoder(config: ModelConfig, base: Path) -> tuple[UserEncoder, int]:
     match config.user:
         case UserLLMConfig() as user:
             backbone = _backbone(user, base)
-            backbone.require_positions(config.max_history, f"model.max_history = {config.max_history}")
+            backbone.require_positions(config.max_positions, f"model.max_history = {config.max_history}")
+            if config.ranking is not None and backbone.causal:
+                backbone.require_suffixes(config.max_history)
             return UserLLM(backbone, shared=config.share_backbone), backbone.width
         case SASRecConfig() as user:
-            return SASRec(max_history=config.max_history, **_arguments(user)), user.dim
+            return SASRec(max_history=config.max_positions, **_arguments(user)), user.dim
+        case DINConfig() as user:
+            return DIN(**_arguments(user)), user.dim
         case BERT4RecConfig() as user:
             return BERT4Rec(max_history=config.max_history, **_arguments(user)), user.dim
         case HSTUConfig() as user:

@@ -20,7 +20,7 @@ from hllm.models.user.llm import UserLLM
 KIND = "checkpoint"
 ITEM_BACKBONE = "item_backbone"
 USER_BACKBONE = "user_backbone"
-_PARTS = ("item_encoder", "user_encoder", "fusion")
+_PARTS = ("item_encoder", "user_encoder", "fusion", "ranker")
 
 
 def save_checkpoint(

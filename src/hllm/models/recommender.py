@@ -8,9 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hllm.data.batch import SequenceBatch
+from hllm.errors import ConfigError
 from hllm.losses import Similarity
 from hllm.models.fusion import Fusion
-from hllm.models.tiers import History, ItemEncoder, UserEncoder, by_length
+from hllm.models.heads import RankingHeads
+from hllm.models.tiers import History, ItemEncoder, SuffixEncoder, UserEncoder, by_length
 
 MAX_SCALE = 100.0
 
@@ -24,6 +26,7 @@ class SequentialRecommender(nn.Module):
         user_encoder: UserEncoder,
         *,
         fusion: Fusion | None = None,
+        ranker: RankingHeads | None = None,
         similarity: Similarity = "cosine",
         scale: float = 1 / 0.07,
         learn_scale: bool = True,
@@ -32,6 +35,7 @@ class SequentialRecommender(nn.Module):
         self.item_encoder = item_encoder
         self.user_encoder = user_encoder
         self.fusion = fusion
+        self.ranker = ranker
         self.similarity: Similarity = similarity
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
 
@@ -52,7 +56,9 @@ class SequentialRecommender(nn.Module):
 
     def with_items(self, item_encoder: ItemEncoder) -> "SequentialRecommender":
         """Return a model that shares everything with this one but the item tier."""
-        other = SequentialRecommender(item_encoder, self.user_encoder, fusion=self.fusion, similarity=self.similarity)
+        other = SequentialRecommender(
+            item_encoder, self.user_encoder, fusion=self.fusion, ranker=self.ranker, similarity=self.similarity
+        )
         other.log_scale = self.log_scale
         return other
 
@@ -80,11 +86,49 @@ class SequentialRecommender(nn.Module):
 
     def users(self, items: Float[Tensor, "item dim"], batch: SequenceBatch) -> Float[Tensor, "batch position dim"]:
         """Arrange item embeddings, rows as in `batch.items`, into histories and encode those."""
-        history = self.history(
+        return by_length(self.user_encoder, self.histories(items, batch))
+
+    def histories(self, items: Float[Tensor, "item dim"], batch: SequenceBatch) -> History:
+        """Arrange item embeddings, rows as in `batch.items`, into histories."""
+        return self.history(
             F.embedding(batch.history, items),  # unlike items[…], its gradient adds up in one order
             batch.mask,
             items=batch.items.index[batch.history],
             times=batch.times,
             actions=batch.actions,
         )
-        return by_length(self.user_encoder, history)
+
+    def rank(
+        self,
+        history: History,
+        vectors: Float[Tensor, "batch point candidate dim"],
+        items: Int[Tensor, "batch point candidate"],
+        anchors: Int[Tensor, "batch point"],
+    ) -> tuple[Float[Tensor, "batch position dim"], Float[Tensor, "batch point candidate target"]]:
+        """Return the user tier's states over the history, and every target's logit for candidates.
+
+        A point is a place in the history, behind its position `anchors` (-1: before it), whose candidates have the
+        embeddings `vectors` and the item indices `items`. The history is read once. Raises ConfigError for a model
+        without heads.
+        """
+        ranker, encoder = self.require_ranker(), self.user_encoder
+        assert isinstance(encoder, SuffixEncoder), "build_model gives heads to no other tier"
+        points, candidates = vectors.shape[1:3]
+        if ranker.user_token is not None:
+            token = ranker.user_token.to(vectors.dtype).expand(len(vectors), points, -1)
+            states, users = encoder.with_suffixes(history, token, anchors)
+            return states, ranker(users[:, :, None].expand(-1, -1, candidates, -1), vectors)
+        suffixes, numbers = vectors.flatten(1, 2), items.flatten(1, 2)
+        if self.fusion is not None:  # adds the vectors of ids alone: what is a candidate has no time and no action yet
+            suffixes = self.fusion(suffixes, numbers, torch.zeros_like(numbers), torch.zeros_like(numbers))
+        states, read = encoder.with_suffixes(history, suffixes, anchors.repeat_interleave(candidates, dim=1))
+        return states, ranker(read.unflatten(1, (points, candidates)), vectors)
+
+    def require_ranker(self) -> RankingHeads:
+        """Return the heads; ConfigError if there are none."""
+        if self.ranker is None:
+            raise ConfigError(
+                "this model was trained to retrieve and has no head that scores candidates: train one with "
+                '[model.ranking] and stages whose objective = "ranking", as recipes/small/ml-1m/hllm-late.toml does'
+            )
+        return self.ranker

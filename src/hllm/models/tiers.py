@@ -49,6 +49,20 @@ class UserEncoder(nn.Module, ABC):
         """Return what each user may want after the whole history, which has at least one item."""
 
 
+class SuffixEncoder(UserEncoder, ABC):
+    """A causal user tier that reads a history once, and then many possible next elements of it, each by itself."""
+
+    @abstractmethod
+    def with_suffixes(
+        self, history: History, suffixes: Float[Tensor, "batch suffix dim"], anchors: Int[Tensor, "batch suffix"]
+    ) -> tuple[Float[Tensor, "batch position dim"], Float[Tensor, "batch suffix dim"]]:
+        """Return the states at the history's positions, as `forward` does, and those of the suffixes.
+
+        Suffix j sees the history's positions up to `anchors[j]` (-1: none) and itself, and stands at the position
+        behind its anchor: its state is the last one of the history cut there with the suffix appended.
+        """
+
+
 def at_last(
     states: Float[Tensor, "batch position dim"], mask: Bool[Tensor, "batch position"]
 ) -> Float[Tensor, "batch dim"]:

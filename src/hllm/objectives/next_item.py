@@ -29,10 +29,21 @@ class NextItem:
         self, model: SequentialRecommender, items: Float[Tensor, "item dim"], batch: SequenceBatch, count: int
     ) -> Outcome:
         """See Objective."""
+        return self.of_users(model, items, batch, model.users(items, batch), count)
+
+    def of_users(
+        self,
+        model: SequentialRecommender,
+        items: Float[Tensor, "item dim"],
+        batch: SequenceBatch,
+        users: Float[Tensor, "batch position dim"],
+        count: int,
+    ) -> Outcome:
+        """Return the loss of user embeddings that are there already."""
         targets = batch.targets[batch.mask]  # (query,), rows of batch.items
         result = contrast(
             self.loss,
-            model.users(items, batch)[batch.mask],
+            users[batch.mask],
             F.embedding(targets, items),
             items,
             batch.negatives if batch.own_negatives is None else batch.own_negatives,

@@ -11,6 +11,7 @@ from torch import Tensor
 from hllm.data.batch import pad
 from hllm.errors import DataError
 from hllm.models.recommender import SequentialRecommender
+from hllm.models.tiers import History
 from hllm.precision import Precision, autocast, resolve_precision
 from hllm.retrieval.retriever import Histories, LoggedHistories
 
@@ -54,8 +55,23 @@ class ModelScorer:
     @torch.no_grad()
     def users(self, histories: Histories) -> Float[Tensor, "user dim"]:
         """Return the user embedding after the latest `max_history` items; zero for a user without history."""
-        logged = histories if isinstance(histories, LoggedHistories) else None
-        if logged is None and self.model.reads_log:
+        self.require_log(histories)
+        vectors = torch.zeros(len(histories), self.table.shape[1], device=self.device)
+        lengths = np.array([min(len(h), self.max_history) for h in histories])
+        known = np.flatnonzero(lengths)
+        known = known[np.argsort(lengths[known], kind="stable")]  # neighbours of like length, little padding
+        per_batch = max(1, POSITIONS_PER_BATCH // self.max_history)
+        for start in range(0, len(known), per_batch):
+            chosen = known[start : start + per_batch]
+            history = self.read(histories, chosen)
+            with autocast(self.precision, self.device):
+                encoded = self.model.user_encoder.after(history)
+            vectors[torch.from_numpy(chosen)] = encoded.float()
+        return vectors
+
+    def require_log(self, histories: Histories) -> None:
+        """Raise DataError if the model reads times or actions and the histories do not say them."""
+        if not isinstance(histories, LoggedHistories) and self.model.reads_log:
             reads_actions = self.model.fusion is not None and self.model.fusion.actions is not None
             raise DataError(
                 "this model reads what was done with each item, which a bare list of items does not say; ask for known "
@@ -64,21 +80,14 @@ class ModelScorer:
                 else "this model reads when things happened, which a bare list of items does not say; ask for known "
                 "users, or give the histories' times"
             )
-        vectors = torch.zeros(len(histories), self.table.shape[1], device=self.device)
-        lengths = np.array([min(len(h), self.max_history) for h in histories])
-        known = np.flatnonzero(lengths)
-        known = known[np.argsort(lengths[known], kind="stable")]  # neighbours of like length, little padding
-        per_batch = max(1, POSITIONS_PER_BATCH // self.max_history)
-        for start in range(0, len(known), per_batch):
-            chosen = known[start : start + per_batch]
-            items, mask = self._padded(histories, chosen)
-            times = self._padded(logged.times, chosen)[0] if logged is not None else torch.zeros_like(items)
-            actions = self._padded(logged.actions, chosen)[0] if logged is not None else torch.zeros_like(items)
-            history = self.model.history(self.table[items], mask, items=items, times=times, actions=actions)
-            with autocast(self.precision, self.device):
-                encoded = self.model.user_encoder.after(history)
-            vectors[torch.from_numpy(chosen)] = encoded.float()
-        return vectors
+
+    def read(self, histories: Histories, users: Int[np.ndarray, " user"]) -> History:
+        """Put together the latest `max_history` items of some of the histories, as the user tier reads them."""
+        logged = histories if isinstance(histories, LoggedHistories) else None
+        items, mask = self._padded(histories, users)
+        times = self._padded(logged.times, users)[0] if logged is not None else torch.zeros_like(items)
+        actions = self._padded(logged.actions, users)[0] if logged is not None else torch.zeros_like(items)
+        return self.model.history(self.table[items], mask, items=items, times=times, actions=actions)
 
     def _padded(
         self, sequences: Histories, users: Int[np.ndarray, " user"]

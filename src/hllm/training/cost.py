@@ -50,6 +50,8 @@ class _Batch:
     """For each target."""
     longest: float
     """Positions of its longest sequence, to which the others are padded."""
+    suffixes: float
+    """Candidates, or [USER] vectors, that the user tier reads behind each sequence."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def stage_cost(
     trained = frozenset(name for name, parameter in outline.named_parameters() if parameter.requires_grad)
     history = stage.max_history or recipe.model.max_history
     lengths, counts = facts.windows(recipe.model.model_copy(update={"max_history": history}))
-    batch = _batch(facts, stage, lengths, counts)
+    batch = _batch(facts, recipe, stage, lengths, counts)
     networks = _Networks(
         item=item_cost(outline),
         projector=projector_cost(outline),
@@ -97,7 +99,7 @@ def stage_cost(
         windows=float(counts.sum()),
         items=parts * batch.items,
         tokens=0.0 if frozen or not len(networks.texts) else parts * batch.items * float(networks.texts.mean()),
-        positions=stage.batch_size * batch.longest,
+        positions=stage.batch_size * (batch.longest + batch.suffixes),
         negatives=batch.negatives,
         step_flops=parts * _batch_flops(stage, batch, networks),
         other_flops=_other_flops(stage, facts, networks, history),
@@ -125,7 +127,11 @@ def vector_size(outline: SequentialRecommender, recipe: Recipe) -> int:
 
 
 def _batch(
-    facts: DataFacts, stage: StageConfig, lengths: Int[np.ndarray, " length"], counts: Float[np.ndarray, " length"]
+    facts: DataFacts,
+    recipe: Recipe,
+    stage: StageConfig,
+    lengths: Int[np.ndarray, " length"],
+    counts: Float[np.ndarray, " length"],
 ) -> _Batch:
     sequences = stage.batch_size if stage.gradient_cache else stage.micro_batch_size or stage.batch_size
     share = counts / counts.sum()
@@ -138,8 +144,19 @@ def _batch(
     drawn = sequences * float((share * lengths).sum())
     up_to = np.cumsum(share) ** sequences  # chance that no sequence is longer
     longest = float((np.diff(up_to, prepend=0.0) * (lengths - (0 if masked else 1))).sum())
-    items = facts.expected_distinct(drawn, stage.negatives, sequences, targets)
-    return _Batch(sequences, items, targets, _negatives(facts, stage.negatives, sequences, items), longest)
+    ranking = recipe.model.ranking if stage.objective == "ranking" else None
+    if ranking is None:
+        items = facts.expected_distinct(drawn, stage.negatives, sequences, targets)
+        return _Batch(sequences, items, targets, _negatives(facts, stage.negatives, sequences, items), longest, 0.0)
+    # Labelled candidates are items of the window.
+    points = float((share * np.minimum(stage.ranking.points, asked)).sum())
+    candidates = 1 if ranking.targets else 1 + stage.ranking.num_negatives
+    others = sequences * points * (candidates - 1)
+    negatives = stage.negatives if stage.ranking.generative_weight else NegativesConfig(kind="in-batch")
+    items = min(float(facts.num_items), facts.expected_distinct(drawn, negatives, sequences, targets) + others)
+    compared = _negatives(facts, negatives, sequences, items) if stage.ranking.generative_weight else 0.0
+    suffixes = points * (candidates if ranking.fusion == "early" else 1)
+    return _Batch(sequences, items, targets, compared, longest, suffixes)
 
 
 def _negatives(facts: DataFacts, config: NegativesConfig, sequences: int, items: float) -> float:
@@ -158,7 +175,7 @@ def _negatives(facts: DataFacts, config: NegativesConfig, sequences: int, items:
 def _batch_flops(stage: StageConfig, batch: _Batch, networks: _Networks) -> float:
     """Return the operations of one batch; with a gradient cache items are encoded twice and go back once."""
     passes = 2 if stage.gradient_cache else 1
-    one, rows = np.ones(1), np.full(batch.sequences, batch.longest)
+    one, rows = np.ones(1), np.full(batch.sequences, batch.longest + batch.suffixes)
     item = passes * networks.projector.forward(one) + networks.projector.backward(one)
     if stage.item_tier == "train":
         item += passes * networks.encoding + networks.item.backward(networks.texts) / max(1, len(networks.texts))
@@ -193,7 +210,9 @@ def _memory(
     """Return bytes by what takes them, at the fullest moment of a step."""
     frozen = stage.item_tier == "frozen"
     sequences = stage.micro_batch_size or stage.batch_size
-    kept = networks.user.activation_bytes(np.full(sequences, batch.longest), precision, fused_attention=fused)
+    kept = networks.user.activation_bytes(
+        np.full(sequences, batch.longest + batch.suffixes), precision, fused_attention=fused
+    )
     if not frozen and len(networks.texts):
         items = batch.items * sequences / batch.sequences
         of_texts = networks.item.activation_bytes(networks.texts, precision, fused_attention=fused)

@@ -31,7 +31,7 @@ from hllm.training.run import Listener, Run
 from hllm.training.tables import OpenedRun, open_run
 
 SHARE_OF_RATES = 0.25
-_SAME_DATA = ("item_col", "text_cols", "title_col", "action_col", "split_col")
+_SAME_DATA = ("item_col", "text_cols", "title_col", "action_col", "split_col", "targets")
 
 
 class OldTargets(Config):

@@ -23,6 +23,7 @@ from hllm.models.sources import resolve_backbone
 from hllm.objectives.masked_item import MaskedItem
 from hllm.objectives.next_item import NextItem
 from hllm.objectives.objective import Objective
+from hllm.objectives.ranking import Ranking
 from hllm.precision import choose_device
 from hllm.random import stream
 from hllm.training.loop import Trainer
@@ -107,7 +108,8 @@ def _train(
     def objective(stage: StageConfig) -> Objective:
         if stage.objective == "masked-item":
             return MaskedItem(stage.masking, stage.loss, dataset.num_items)
-        return NextItem(stage.loss, dataset.num_items)
+        next_item = NextItem(stage.loss, dataset.num_items)
+        return Ranking(next_item, stage.ranking.generative_weight) if stage.objective == "ranking" else next_item
 
     wanted = recipe.tracking.tensorboard and group.first
     board = TensorBoard(run.folder / "tensorboard", step=position.step) if wanted else None

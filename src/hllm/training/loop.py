@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from hllm.data.batch import SequenceBatch
 from hllm.data.dataset import Dataset
 from hllm.data.loader import TrainingLoader
+from hllm.data.points import PointSampler
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.distributed import Group
 from hllm.embedding.encode import encode_catalogue
 from hllm.errors import Stopped, TrainingError
 from hllm.evaluation.evaluate import mean_metrics
+from hllm.evaluation.impressions import label_columns, mean_ranker_metrics
 from hllm.models.checkpoint import load_weights, save_checkpoint
 from hllm.models.item.cached import CachedItemEncoder
 from hllm.models.item.text import TextItemEncoder
@@ -34,13 +36,14 @@ from hllm.objectives.objective import Objective, Outcome
 from hllm.precision import autocast, resolve_precision
 from hllm.progress import Progress, progress
 from hllm.random import stream
+from hllm.ranking.ranker import ModelRanker
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.model import ModelScorer
 from hllm.spread import effective_rank, mean_cosine
 from hllm.training.alarm import Alarm
 from hllm.training.ema import MovingAverage
 from hllm.training.optimizer import build_optimizer, load_optimizer, save_optimizer, set_rates
-from hllm.training.recipe import Recipe, StageConfig
+from hllm.training.recipe import RANKING_METRICS, Recipe, StageConfig
 from hllm.training.run import Position, Run
 from hllm.training.step import accumulate, cached
 from hllm.training.stopping import Stopping, stopping
@@ -153,6 +156,7 @@ class Trainer:
             negatives=config.negatives,
             seed=recipe.seed,
             stage=number,
+            points=self._points(config),
         )
         optimizer = build_optimizer(model, config)
         average = MovingAverage(model, config.ema) if config.ema else None
@@ -276,6 +280,11 @@ class Trainer:
         with stage.average.in_place() if stage.average is not None else torch.no_grad():
             with self._stopped_at_once():
                 metrics = self._metrics(stage)
+            if self.recipe.select_by not in metrics:
+                raise TrainingError(
+                    f"the validation has no {self.recipe.select_by}: no user has impressions with label 1 and with 0; "
+                    'set select_by = "auc", or a split with several targets of each user (split.targets = "all")'
+                )
             value = metrics[self.recipe.select_by]
             since = 0 if value > self.position.best else self.position.validations_since_best + 1
             seconds = before + time.monotonic() - start
@@ -296,9 +305,29 @@ class Trainer:
             stage.model, table,
             max_history=self.recipe.model.max_history, device=self.device, precision=self.recipe.precision,
         )  # fmt: skip
+        metrics = {}
+        if self.model.ranker is not None:
+            ranker, config = ModelRanker(scorer), self.recipe.evaluation
+            metrics = mean_ranker_metrics(ranker, self.dataset, self.split, "validation", config)
+        if self.recipe.select_by in RANKING_METRICS:
+            return metrics
         cutoff = int(self.recipe.select_by.partition("@")[2])
-        return mean_metrics(ExactRetriever(scorer), self.dataset, self.split, "validation", also=cutoff,
-                            group=self.group)  # fmt: skip
+        return metrics | mean_metrics(
+            ExactRetriever(scorer), self.dataset, self.split, "validation", also=cutoff, group=self.group
+        )
+
+    def _points(self, config: StageConfig) -> PointSampler | None:
+        """Return what draws the points of a ranking stage."""
+        if config.objective != "ranking":
+            return None
+        assert self.recipe.model.ranking is not None, "the recipe has seen to it"
+        training, targets, labels = self.split.training, self.recipe.model.ranking.targets, None
+        if targets:
+            columns = label_columns(self.dataset, targets)
+            assert self.dataset.labels is not None, "there are columns"
+            labels = self.dataset.labels[training][:, columns]
+        lengths = self.split.training_lengths(self.dataset)
+        return PointSampler(config.ranking, self.dataset.item_index[training], lengths, labels, self.dataset.num_items)
 
     def _pooled(self, encoder: TextItemEncoder) -> Tensor:
         encoder.eval()

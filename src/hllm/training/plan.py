@@ -15,7 +15,13 @@ from hllm.training.facts import gather_facts
 from hllm.training.recipe import Recipe, StageConfig
 from hllm.training.speed import EFFICIENCY, gemm_rate
 
-_PARTS = {"item_encoder": "item tier", "user_encoder": "user tier", "fusion": "inputs", "log_scale": "temperature"}
+_PARTS = {
+    "item_encoder": "item tier",
+    "user_encoder": "user tier",
+    "fusion": "inputs",
+    "ranker": "heads",
+    "log_scale": "temperature",
+}
 
 
 class TierPlan(Config):

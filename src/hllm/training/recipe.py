@@ -9,18 +9,24 @@ from hllm import artifacts
 from hllm.config import Config
 from hllm.data.additions import KnownItems
 from hllm.data.negatives import NegativesConfig
+from hllm.data.points import PointsConfig
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig
+from hllm.errors import nearest
 from hllm.evaluation.protocol import EvaluationConfig
 from hllm.losses import LossConfig
 from hllm.metrics import DEFINITIONS
 from hllm.models.build import ModelConfig, require_separate_tiers
+from hllm.models.heads import SAMPLED
 from hllm.models.item.text import TextItemConfig
 from hllm.models.user.llm import UserLLMConfig
 from hllm.objectives.masked_item import MaskedItemConfig
 from hllm.precision import Precision
 from hllm.training.compat import with_reference_defaults
 from hllm.training.tracking import TrackingConfig
+
+RANKING_METRICS = ("auc", "gauc")
+"""What `select_by` may name besides metrics of lists."""
 
 
 class StageConfig(Config):
@@ -34,8 +40,9 @@ class StageConfig(Config):
     """"frozen" trains the item tier against a user tier that stays as it is."""
     start: Literal["last", "best"] = "last"
     """Which weights the stage begins with: those the stage before ended with, or the best so far."""
-    objective: Literal["next-item", "masked-item"] = "next-item"
-    """"masked-item" hides items and asks for them, for user tiers that read both ways (BERT4Rec)."""
+    objective: Literal["next-item", "masked-item", "ranking"] = "next-item"
+    """"masked-item" hides items and asks for them, for user tiers that read both ways (BERT4Rec). "ranking" learns the
+    labels of candidates, beside the next item, for a model with the table model.ranking."""
     max_history: int | None = Field(default=None, ge=1)
     """Most items of a history that this stage trains on. None: model.max_history, which is the limit and what
     validations read, as serving does."""
@@ -79,6 +86,8 @@ class StageConfig(Config):
     """How the target is told apart from the negatives."""
     masking: MaskedItemConfig = MaskedItemConfig()
     """For objective = "masked-item"."""
+    ranking: PointsConfig = PointsConfig()
+    """For objective = "ranking"."""
 
     @model_validator(mode="after")
     def _agree(self) -> "StageConfig":
@@ -130,7 +139,8 @@ class Recipe(Config):
     stages: tuple[StageConfig, ...]
     """Run one after another, each from where the last one ended."""
     select_by: str = "ndcg@10"
-    """The validation metric, such as "recall@50", that picks the best checkpoint and ends stages early."""
+    """The validation metric, such as "recall@50", that picks the best checkpoint and ends stages early. "auc" and
+    "gauc" score candidates with labels, for models with the table model.ranking; of several targets, their mean."""
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     """When training is saved; may be changed when a run goes on."""
     tracking: TrackingConfig = TrackingConfig()
@@ -158,6 +168,8 @@ class Recipe(Config):
     @field_validator("select_by")
     @classmethod
     def _a_metric(cls, value: str) -> str:
+        if value in RANKING_METRICS:
+            return value
         name, _, k = value.partition("@")
         if name not in DEFINITIONS or not k.isdigit() or int(k) < 1:
             raise ValueError(f"expected one of {', '.join(DEFINITIONS)} and a cut-off, such as ndcg@10")
@@ -188,6 +200,33 @@ class Recipe(Config):
                 raise ValueError(
                     f"stages.{number}.max_history {stage.max_history} is beyond model.max_history, which is "
                     f"{self.model.max_history} and the most that the model reads anywhere"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _ranking_has_heads_and_labels(self) -> "Recipe":
+        ranking, known = self.model.ranking, [target.name for target in self.data.targets]
+        if SAMPLED in known:
+            raise ValueError(f'data.targets: "{SAMPLED}" is the name of the target of sampled negatives; take another')
+        if ranking is None and self.select_by in RANKING_METRICS:
+            raise ValueError(f'select_by = "{self.select_by}" scores candidates: it needs the table model.ranking')
+        for number, stage in enumerate(self.stages):
+            if stage.objective == "ranking" and ranking is None:
+                raise ValueError(f'stages.{number}.objective = "ranking" needs the table model.ranking: its heads')
+            only_ranks = stage.objective == "ranking" and stage.ranking.generative_weight == 0
+            if self.model.user.kind == "din" and not only_ranks:
+                raise ValueError(
+                    f'stages.{number}: model.user.kind = "din" learns candidates alone: set objective = "ranking" and '
+                    "ranking.generative_weight = 0"
+                )
+        if self.model.user.kind == "din" and self.select_by not in RANKING_METRICS:
+            raise ValueError(f'model.user.kind = "din" does not retrieve: select_by = "auc", not "{self.select_by}"')
+        if ranking is not None and not any(stage.objective == "ranking" for stage in self.stages):
+            raise ValueError('model.ranking has heads that no stage trains: set objective = "ranking" in one')
+        for name in ranking.targets if ranking is not None else ():
+            if name not in known:
+                raise ValueError(
+                    f"model.ranking.targets: no [[data.targets]] table is named {name!r}{nearest(name, known)}"
                 )
         return self
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hllm.models.user.positions import rotated
@@ -68,6 +68,21 @@ class TransformerBlock(nn.Module):
         )
         return self._add(states, self.feed_forward, self.feed_forward_norm, self.feed_forward_gate)
 
+    def with_suffixes(
+        self,
+        states: Float[Tensor, "batch position dim"],
+        mask: Bool[Tensor, "batch position"],
+        suffixes: Float[Tensor, "batch suffix dim"],
+        anchors: Int[Tensor, "batch suffix"],
+    ) -> tuple[Float[Tensor, "batch position dim"], Float[Tensor, "batch suffix dim"]]:
+        """Return both kinds of states after this block; see `SuffixEncoder`."""
+        read = self.attention_norm(states) if self.norm == "pre" else states
+        suffixes = self._add(
+            suffixes, lambda own: self.attention.after(own, read, anchors), self.attention_norm, self.attention_gate
+        )
+        suffixes = self._add(suffixes, self.feed_forward, self.feed_forward_norm, self.feed_forward_gate)
+        return self(states, mask), suffixes
+
     def _add(
         self, states: Tensor, part: Callable[[Tensor], Tensor], norm: nn.LayerNorm, gate: nn.Linear | None
     ) -> Tensor:
@@ -106,13 +121,41 @@ class SelfAttention(nn.Module):
         self, states: Float[Tensor, "batch position dim"], mask: Bool[Tensor, "batch position"]
     ) -> Float[Tensor, "batch position dim"]:
         """Return what each position gathered."""
-        heads = self.queries_keys_values(states).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        queries, keys, values = heads.unbind(0)  # each (batch, head, position, width)
+        queries, keys, values = self._heads(states)
         if self.rotary:
             queries, keys = rotated(queries), rotated(keys)
         gathered = self._gather(queries, keys, values, mask)
         mixed: Tensor = self.output(gathered.transpose(1, 2).flatten(2))
         return mixed
+
+    def after(
+        self,
+        own: Float[Tensor, "batch suffix dim"],
+        states: Float[Tensor, "batch position dim"],
+        anchors: Int[Tensor, "batch suffix"],
+    ) -> Float[Tensor, "batch suffix dim"]:
+        """Return what suffixes gathered, each from itself and from the `states` up to its anchor.
+
+        Memory: one weight for each head, suffix and position.
+        """
+        queries, own_keys, own_values = self._heads(own)
+        _, keys, values = self._heads(states)
+        if self.rotary:
+            behind = (anchors + 1)[:, None].expand(queries.shape[:-1])
+            queries, own_keys, keys = rotated(queries, behind), rotated(own_keys, behind), rotated(keys)
+        unseen = torch.arange(states.shape[1], device=states.device) > anchors[..., None]  # (batch, suffix, position)
+        to_states = (queries @ keys.transpose(-1, -2)).masked_fill(unseen[:, None], -torch.inf)
+        to_itself = (queries * own_keys).sum(-1, keepdim=True)
+        logits = queries.shape[-1] ** -0.5 * torch.cat([to_states, to_itself], dim=-1)
+        weights = self.dropout(torch.softmax(logits, dim=-1))
+        gathered = weights[..., :-1] @ values + weights[..., -1:] * own_values
+        mixed: Tensor = self.output(gathered.transpose(1, 2).flatten(2))
+        return mixed
+
+    def _heads(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        heads = self.queries_keys_values(states).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = heads.unbind(0)  # each (batch, head, position, width)
+        return queries, keys, values
 
     def _gather(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         # Padding is on the right, so a causal mask hides it from every real position.

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import override
@@ -11,7 +11,7 @@ from hllm.config import Config
 from hllm.errors import ConfigError
 from hllm.models.backbone import Backbone
 from hllm.models.lora import LoraConfig
-from hllm.models.tiers import History, UserEncoder, at_last
+from hllm.models.tiers import History, SuffixEncoder, at_last
 
 
 class UserLLMConfig(Config):
@@ -34,7 +34,7 @@ class UserLLMConfig(Config):
         return self
 
 
-class UserLLM(UserEncoder):
+class UserLLM(SuffixEncoder):
     """Item embeddings in, user embeddings out: the state at each position predicts the next item.
 
     With `shared`, the Item LLM reads with the same network, which keeps its word embeddings.
@@ -60,6 +60,12 @@ class UserLLM(UserEncoder):
     def forward(self, history: History) -> Float[Tensor, "batch position dim"]:
         states: Tensor = self.backbone(history.embeddings, history.mask)
         return states
+
+    @override
+    def with_suffixes(
+        self, history: History, suffixes: Float[Tensor, "batch suffix dim"], anchors: Int[Tensor, "batch suffix"]
+    ) -> tuple[Float[Tensor, "batch position dim"], Float[Tensor, "batch suffix dim"]]:
+        return self.backbone.with_suffixes(history.embeddings, suffixes, anchors)
 
     @override
     def after(self, history: History) -> Float[Tensor, "batch dim"]:

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 _ROTARY_BASE = 10_000.0
@@ -32,18 +32,28 @@ class LearntPositions(nn.Module):
         vectors: Tensor = self.table(slots.clamp(max=size - 1))  # padding runs over the end
         return vectors
 
+    def at(self, positions: Int[Tensor, "batch suffix"]) -> Float[Tensor, "batch suffix dim"]:
+        """Return the vectors of positions counted from the oldest item."""
+        assert self.count_from == "start", "counted from the end, a position depends on the whole history"
+        vectors: Tensor = self.table(positions)
+        return vectors
 
-def rotated(states: Float[Tensor, "*batch position width"]) -> Float[Tensor, "*batch position width"]:
+
+def rotated(
+    states: Float[Tensor, "*batch position width"], positions: Int[Tensor, "*batch position"] | None = None
+) -> Float[Tensor, "*batch position width"]:
     """Turn each pair (i, i + width / 2) of coordinates at position t by the angle t / 10000^(2 i / width).
 
-    Products of two rotated vectors depend on the positions only by their distance. `width` is even.
+    Products of two rotated vectors depend on the positions only by their distance. `width` is even. `positions` are
+    0, 1, … unless they are given.
 
     Source: rotary position embeddings, arXiv:2104.09864, equation 34, with the pairs laid out as in Llama.
     """
     length, width = states.shape[-2:]
     half = torch.arange(width // 2, device=states.device)
     frequencies = _ROTARY_BASE ** (-2 * half / width)
-    angles = torch.arange(length, device=states.device)[:, None] * frequencies
+    places = torch.arange(length, device=states.device) if positions is None else positions
+    angles = places[..., None] * frequencies
     cos, sin = angles.cos().to(states.dtype), angles.sin().to(states.dtype)
     first, second = states.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

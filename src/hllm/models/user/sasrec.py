@@ -3,13 +3,13 @@
 import copy
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
 from hllm.config import Config
-from hllm.models.tiers import History, UserEncoder, at_last
+from hllm.models.tiers import History, SuffixEncoder, at_last
 from hllm.models.user.block import Activation, Dropout, Norm, TransformerBlock, check_heads
 from hllm.models.user.positions import LearntPositions
 
@@ -58,7 +58,7 @@ class SASRecConfig(Config):
         return self
 
 
-class SASRec(UserEncoder):
+class SASRec(SuffixEncoder):
     """Causal transformer blocks over item embeddings plus position embeddings.
 
     Source: Kang & McAuley, arXiv:1808.09781, section 3; the variants of eSASRec, arXiv:2508.06450. Differs from the
@@ -122,6 +122,20 @@ class SASRec(UserEncoder):
             states = block(states, history.mask)
         encoded: Tensor = self.final_norm(states)
         return encoded
+
+    @override
+    def with_suffixes(
+        self, history: History, suffixes: Float[Tensor, "batch suffix dim"], anchors: Int[Tensor, "batch suffix"]
+    ) -> tuple[Float[Tensor, "batch position dim"], Float[Tensor, "batch suffix dim"]]:
+        states = history.embeddings
+        if self.positions is not None:
+            states = states + self.positions(history.mask)
+            suffixes = suffixes + self.positions.at(anchors + 1)
+        states, suffixes = (self.dropout(self.input_norm(part)) for part in (states, suffixes))
+        for block in self.blocks:
+            assert isinstance(block, TransformerBlock)
+            states, suffixes = block.with_suffixes(states, history.mask, suffixes, anchors)
+        return self.final_norm(states), self.final_norm(suffixes)
 
     @override
     def after(self, history: History) -> Float[Tensor, "batch dim"]:

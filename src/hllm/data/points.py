@@ -1,0 +1,110 @@
+"""Where a ranking stage asks about candidates: places in the training windows, candidates and their labels."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+from pydantic import Field
+
+from hllm.config import Config
+from hllm.data.labels import UNKNOWN
+
+
+class PointsConfig(Config):
+    """What a stage with objective = "ranking" asks, and how much the next-item loss beside it counts."""
+
+    generative_weight: float = Field(default=1.0, ge=0)
+    """λ: the next-item loss is multiplied by this and added. 0 leaves it out, and draws no negatives for it."""
+    points: int = Field(default=8, ge=1)
+    """Places in a window that are asked about in one step, at most: those with a label, if model.ranking.targets."""
+    which: Literal["random", "last"] = "random"
+    """"random": others in each epoch. "last": always the latest ones."""
+    num_negatives: int = Field(default=4, ge=1)
+    """Without model.ranking.targets: items for each point, drawn evenly from those that are not in the user's training
+    interactions; the item that followed has label 1, they 0."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of some windows; rows that have fewer are filled up with points without a label."""
+
+    anchors: Int[np.ndarray, "window point"]
+    """The last position of the window that is known when the candidates are scored."""
+    candidates: Int[np.ndarray, "window point candidate"]
+    """Item indices."""
+    labels: Int[np.ndarray, "window point candidate target"]
+    """1, 0 or UNKNOWN."""
+
+
+class PointSampler:
+    """Draws points, from random streams that the caller gives."""
+
+    def __init__(
+        self,
+        config: PointsConfig,
+        item_index: Int[np.ndarray, " interaction"],
+        lengths: Int[np.ndarray, " user"],
+        labels: Int[np.ndarray, "interaction target"] | None,
+        num_items: int,
+    ) -> None:
+        """Take the training interactions: items, how many each user has in turn, and labels (None: draw negatives)."""
+        self.config = config
+        self.item_index = item_index
+        self.ends = np.cumsum(lengths)
+        self.labels = labels
+        self.num_items = num_items
+
+    def draw(self, windows: Int[np.ndarray, "window 2"], rng: np.random.Generator) -> Points:
+        """Return the points of windows, which are where each starts and ends among the training interactions."""
+        places = [self._places(start, end, rng) for start, end in windows.tolist()]
+        width = max(1, max(len(chosen) for chosen in places))
+        num_candidates = 1 if self.labels is not None else 1 + self.config.num_negatives
+        num_targets = 1 if self.labels is None else self.labels.shape[1]
+        anchors = np.zeros((len(windows), width), dtype=np.int64)
+        fill = self.item_index[windows[:, :1, None]]  # an item of the window: nothing more is encoded for it
+        candidates = np.broadcast_to(fill, (len(windows), width, num_candidates)).astype(np.int64)
+        labels = np.full((*candidates.shape, num_targets), UNKNOWN, dtype=np.int64)
+        for row, (chosen, (start, _)) in enumerate(zip(places, windows.tolist(), strict=True)):
+            own = slice(0, len(chosen))
+            anchors[row, own] = chosen - 1 - start
+            candidates[row, own, 0] = self.item_index[chosen]
+            if self.labels is not None:
+                labels[row, own, 0] = self.labels[chosen]
+                continue
+            labels[row, own, 0] = 1
+            met = self._items_of_user(start)
+            if len(met) < self.num_items:  # else there is nothing to tell the next item from
+                shape = (len(chosen), self.config.num_negatives)
+                candidates[row, own, 1:] = draw_others(met, self.num_items, shape, rng)
+                labels[row, own, 1:] = 0
+        return Points(anchors, candidates, labels)
+
+    def _places(self, start: int, end: int, rng: np.random.Generator) -> Int[np.ndarray, " place"]:
+        """Return which interactions of a window are asked about; its first one has no history."""
+        eligible = np.arange(start + 1, end)
+        if self.labels is not None:
+            eligible = eligible[(self.labels[eligible] != UNKNOWN).any(-1)]
+        if len(eligible) <= self.config.points:
+            return eligible
+        if self.config.which == "last":
+            return eligible[-self.config.points :]
+        return np.sort(rng.choice(eligible, size=self.config.points, replace=False))
+
+    def _items_of_user(self, place: int) -> Int[np.ndarray, " item"]:
+        user = int(np.searchsorted(self.ends, place, side="right"))
+        first = int(self.ends[user - 1]) if user else 0
+        return np.unique(self.item_index[first : int(self.ends[user])])
+
+
+def draw_others(
+    met: Int[np.ndarray, " met"], num_items: int, shape: tuple[int, ...], rng: np.random.Generator
+) -> Int[np.ndarray, "..."]:
+    """Draw items evenly, with replacement, from those of the catalogue that are not in `met`, sorted and distinct."""
+    return others(met, rng.integers(num_items - len(met), size=shape))
+
+
+def others(met: Int[np.ndarray, " met"], places: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+    """Return the items at `places` (from 0) of the catalogue without `met`, which is sorted and distinct."""
+    # As many of `met` stand before an item as have at most its place of others before them.
+    return places + np.searchsorted(met - np.arange(len(met)), places, side="right")

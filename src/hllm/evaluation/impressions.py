@@ -1,0 +1,219 @@
+"""Evaluate a Ranker on impressions, candidates with labels: AUC, GAUC, log loss and calibration, with intervals."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from hllm.config import Config
+from hllm.data.dataset import Dataset
+from hllm.data.labels import UNKNOWN
+from hllm.data.points import others
+from hllm.data.split import Split
+from hllm.errors import DataError
+from hllm.evaluation.evaluate import Part, queries
+from hllm.evaluation.facts import RunFacts
+from hllm.evaluation.protocol import EvaluationConfig
+from hllm.evaluation.statistics import Estimate, bootstrap_statistics
+from hllm.metrics.definitions import RANKER, RANKER_MEANINGS
+from hllm.metrics.ranker import WeightedRankerMetrics
+from hllm.models.heads import SAMPLED
+from hllm.progress import progress
+from hllm.random import stream
+from hllm.ranking.ranker import Ranker
+from hllm.retrieval.retriever import Histories
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """What is scored: one row for each target of the split, with its candidates."""
+
+    users: Int[np.ndarray, " query"]
+    histories: Histories
+    """What the user did before the target."""
+    candidates: list[Int[np.ndarray, " _"]]
+    labels: list[Int[np.ndarray, "_ target"]]
+    """1, 0, or -1 where it is not known."""
+    how: str
+    """Where candidates and labels come from, for people."""
+
+
+class RankingProtocol(Config):
+    """How numbers of a ranker were made; stored with them."""
+
+    dataset: str
+    """Fingerprint of ids, texts, order, times and labels."""
+    data_policy: dict[str, Any]
+    split: str
+    split_options: dict[str, Any]
+    split_fingerprint: str
+    part: str
+    candidates: str
+    """Which impressions are scored, and what their labels are."""
+    history: str = "everything before the target; a trained model reads the latest model.max_history items of it"
+    gauc: str = "users with one class only are left out"
+    interval: str = "95 %, percentile bootstrap over users"
+    bootstrap_samples: int
+    seed: int
+    """Of the resampling, and of the sampled candidates."""
+    metrics: dict[str, str] = RANKER_MEANINGS
+
+
+class TargetResult(Config):
+    """The numbers of one target."""
+
+    metrics: dict[str, Estimate]
+    """A metric that is not defined is left out: GAUC, if no user has both classes."""
+    num_impressions: int
+    num_positive: int
+    num_users: int
+    num_users_of_one_class: int
+    """Left out of GAUC."""
+
+
+class RankingResult(Config):
+    """The numbers of one ranker under one protocol."""
+
+    name: str
+    protocol: RankingProtocol
+    facts: RunFacts
+    targets: dict[str, TargetResult]
+
+
+def impressions(
+    dataset: Dataset, split: Split, part: Part, targets: tuple[str, ...], config: EvaluationConfig
+) -> Impressions:
+    """Return what a ranker of these targets is asked about one part of the split.
+
+    With labels in the data, the interaction itself. For the target "next", the interaction, labelled 1, and
+    `config.ranking_negatives` items that the user has in no interaction, labelled 0. Raises DataError for labels that
+    the data do not have.
+    """
+    asked = queries(dataset, split, part)
+    if targets == (SAMPLED,):
+        drawn = _sampled(dataset, asked.users, asked.targets, config, part)
+        labels = [(np.arange(len(items)) == 0).astype(np.int64)[:, None] for items in drawn]
+        how = (
+            f"each target, label 1, and {config.ranking_negatives} items drawn evenly from those that the user has in "
+            "no interaction, label 0"
+        )
+        return Impressions(asked.users, asked.histories, drawn, labels, how)
+    columns = label_columns(dataset, targets)
+    assert dataset.labels is not None, "there are columns"
+    return Impressions(
+        asked.users,
+        asked.histories,
+        list(asked.targets[:, None]),
+        list(dataset.labels[asked.interactions][:, None, columns].astype(np.int64)),
+        "each target by itself, with its labels in the data; unknown labels are left out",
+    )
+
+
+def label_columns(dataset: Dataset, targets: tuple[str, ...]) -> list[int]:
+    """Return where the labels of these targets stand in the data; DataError if there are none."""
+    missing = [name for name in targets if name not in dataset.label_names]
+    if missing:
+        raise DataError(
+            f"the data have no label {missing[0]!r}, which model.ranking.targets names; they have: "
+            f"{', '.join(dataset.label_names) or 'none'}. Add a [[data.targets]] table"
+        )
+    return [dataset.label_names.index(name) for name in targets]
+
+
+def evaluate_ranker(
+    name: str, ranker: Ranker, dataset: Dataset, split: Split, part: Part, config: EvaluationConfig,
+    *, data_policy: Mapping[str, Any] | None = None, split_options: Mapping[str, Any] | None = None,
+    facts: RunFacts | None = None,
+) -> RankingResult:  # fmt: skip
+    """Score the impressions of one part; return every target's metrics with intervals, and the protocol.
+
+    Raises DataError if the impressions of a target are all positive or all negative.
+    """
+    asked, start = impressions(dataset, split, part, ranker.targets, config), time.monotonic()
+    scored = _scored(ranker, asked, part)
+    seconds = time.monotonic() - start
+    results = {}
+    for target, (logits, labels, users) in scored.items():
+        weighted = WeightedRankerMetrics(logits, labels, users)
+        results[target] = TargetResult(
+            metrics=bootstrap_statistics(
+                weighted, len(weighted.grouped.users), samples=config.bootstrap_samples, seed=config.seed
+            ),
+            num_impressions=len(labels),
+            num_positive=int(labels.sum()),
+            num_users=len(weighted.grouped.users),
+            num_users_of_one_class=weighted.grouped.num_left_out,
+        )
+    protocol = RankingProtocol(
+        dataset=dataset.fingerprint,
+        data_policy=dict(data_policy or {}),
+        split=split.kind,
+        split_options=dict(split_options or {}),
+        split_fingerprint=split.fingerprint,
+        part=part,
+        candidates=asked.how,
+        bootstrap_samples=config.bootstrap_samples,
+        seed=config.seed,
+    )
+    facts = (facts or RunFacts()).model_copy(update={"evaluation_s": seconds})
+    return RankingResult(name=name, protocol=protocol, facts=facts, targets=results)
+
+
+def mean_ranker_metrics(
+    ranker: Ranker, dataset: Dataset, split: Split, part: Part, config: EvaluationConfig
+) -> dict[str, float]:
+    """Return the means over the targets of every metric, without intervals: for watching training.
+
+    With several targets there is also "auc/NAME" and so on for each.
+    """
+    asked = impressions(dataset, split, part, ranker.targets, config)
+    each = {}
+    for target, (logits, labels, users) in _scored(ranker, asked, part).items():
+        weighted = WeightedRankerMetrics(logits, labels, users)
+        each[target] = weighted(np.ones(len(weighted.grouped.users)))
+    means = {name: float(np.mean([numbers[name] for numbers in each.values()])) for name in RANKER}
+    if len(each) > 1:
+        means |= {f"{name}/{target}": value for target, numbers in each.items() for name, value in numbers.items()}
+    return {name: value for name, value in means.items() if np.isfinite(value)}
+
+
+_Scored = tuple[Float[np.ndarray, " impression"], Bool[np.ndarray, " impression"], Int[np.ndarray, " impression"]]
+
+
+def _scored(ranker: Ranker, asked: Impressions, part: Part) -> dict[str, _Scored]:
+    """Return logits, labels and users of the labelled impressions of each target."""
+    with progress(f"rank {part}", len(asked.users)) as advance:
+        logits = np.concatenate(ranker.logits(asked.histories, asked.candidates, advance=advance))
+    labels = np.concatenate(asked.labels)
+    users = np.repeat(asked.users, [len(items) for items in asked.candidates])
+    scored = {}
+    for column, target in enumerate(ranker.targets):
+        known = labels[:, column] != UNKNOWN
+        positive = labels[known, column] == 1
+        if not positive.any() or positive.all():
+            raise DataError(
+                f"target {target!r}: {positive.sum():,} of {len(positive):,} labelled impressions of the {part} part "
+                "are positive, and AUC needs both kinds: choose another split, or another rule in data.targets"
+            )
+        scored[target] = (logits[known, column], positive, users[known])
+    return scored
+
+
+def _sampled(
+    dataset: Dataset,
+    users: Int[np.ndarray, " query"],
+    targets: Int[np.ndarray, " query"],
+    config: EvaluationConfig,
+    part: Part,
+) -> list[Int[np.ndarray, " _"]]:
+    """Return each target and items that its user never met, distinct; all of them where there are fewer."""
+    rng, drawn = stream(config.seed, "impressions", part), []
+    for user, target in zip(users, targets, strict=True):
+        met = np.unique(dataset.history(user))
+        left = dataset.num_items - len(met)
+        chosen = rng.choice(left, size=min(left, config.ranking_negatives), replace=False)
+        drawn.append(np.append(target, others(met, chosen)))
+    return drawn

@@ -1,0 +1,1 @@
+"""Scores for given candidates, by models with discriminative heads."""

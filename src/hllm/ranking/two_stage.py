@@ -1,0 +1,87 @@
+"""Retrieve, then rank: a Retriever that takes the first n of another and puts them in the order of a Ranker."""
+
+from typing import final
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from hllm.errors import ConfigError, nearest
+from hllm.metrics import UNREACHABLE, TargetRanks
+from hllm.ranking.ranker import Ranker
+from hllm.retrieval.retriever import Histories, Recommendations, Retriever
+
+
+@final
+class TwoStageRetriever:
+    """The `num_retrieved` best items of `retriever`, re-ordered by the logit of one target of `ranker`.
+
+    Both must be over the same catalogue. Raises ConfigError for a target that the ranker does not have.
+    """
+
+    def __init__(
+        self, retriever: Retriever, ranker: Ranker, *, num_retrieved: int = 200, target: str | None = None
+    ) -> None:
+        """`target` None: the ranker's first."""
+        if num_retrieved < 1:
+            raise ConfigError(f"num_retrieved is {num_retrieved}; it must be at least 1")
+        self.retriever = retriever
+        self.ranker = ranker
+        self.num_retrieved = num_retrieved
+        self.column = target_column(ranker, target)
+
+    def recommend(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        exclude: Histories | None = None,
+        candidates: Bool[np.ndarray, " item"] | None = None,
+    ) -> Recommendations:
+        """Return the k best of the retrieved items, at most `num_retrieved`, with their logits; see Retriever."""
+        found = self.retriever.recommend(histories, self.num_retrieved, exclude=exclude, candidates=candidates)
+        items = np.full((len(histories), k), -1, dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        retrieved = self._in_catalogue_order(found)
+        for row, (own, logits) in enumerate(zip(retrieved, self._logits(histories, retrieved), strict=True)):
+            order = np.argsort(-logits, kind="stable")[:k]
+            items[row, : len(order)], scores[row, : len(order)] = own[order], logits[order]
+        return Recommendations(items, scores)
+
+    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: Histories) -> TargetRanks:
+        """Return where each target stands: by the ranker if it is retrieved, else behind all that are.
+
+        Those that are not retrieved keep the retriever's order among themselves.
+        """
+        found = self.retriever.recommend(histories, self.num_retrieved, exclude=exclude)
+        ranks = self.retriever.rank(histories, targets, exclude)
+        better, tied = ranks.better.copy(), ranks.tied.copy()
+        retrieved = self._in_catalogue_order(found)
+        for row, (own, logits) in enumerate(zip(retrieved, self._logits(histories, retrieved), strict=True)):
+            place = np.flatnonzero(own == targets[row])
+            if len(place):
+                of_target = logits[place[0]]
+                better[row], tied[row] = (logits > of_target).sum(), (logits == of_target).sum() - 1
+            elif better[row] != UNREACHABLE and better[row] < len(own):
+                # Level with the last one retrieved, and left out by the order of the catalogue.
+                tied[row] -= len(own) - better[row]
+                better[row] = len(own)
+        return TargetRanks(better, tied)
+
+    def _logits(self, histories: Histories, candidates: list[Int[np.ndarray, " _"]]) -> list[Float[np.ndarray, " _"]]:
+        return [logits[:, self.column] for logits in self.ranker.logits(histories, candidates)]
+
+    def _in_catalogue_order(self, found: Recommendations) -> list[Int[np.ndarray, " _"]]:
+        """Return each user's items; equal logits then stay in catalogue order."""
+        return [np.sort(row[row >= 0]) for row in found.items]
+
+
+def target_column(ranker: Ranker, target: str | None) -> int:
+    """Return the place of a target among the ranker's; None is the first. ConfigError if it is unknown."""
+    if target is None:
+        return 0
+    if target not in ranker.targets:
+        raise ConfigError(
+            f"unknown target {target!r}{nearest(target, ranker.targets)}; the model predicts "
+            f"{', '.join(ranker.targets)}"
+        )
+    return ranker.targets.index(target)
