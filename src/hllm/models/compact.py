@@ -40,12 +40,12 @@ def load_part(path: Path, name: str, weights: Weights) -> dict[str, Tensor]:
     Raises CheckpointError if the file holds other formats than `weights` says, or int8 without fitting scales.
     """
     state, file = load_file(path / f"{name}.safetensors"), path / f"{name}.scales.safetensors"
-    found = {value.dtype for value in state.values()} & {torch.bfloat16, torch.int8}
-    if not found <= {_DTYPES[weights]} or file.is_file() != (weights == "int8"):
+    found = {_NAMES[value.dtype] for value in state.values() if value.dtype in _NAMES}
+    if not found <= {weights} or file.is_file() != (weights == "int8"):
         beside = "with" if file.is_file() else "without"
         raise CheckpointError(
             f"{path} says that its weights are in {weights}, but {name}.safetensors holds "
-            f"{', '.join(sorted(str(dtype).removeprefix('torch.') for dtype in found)) or 'fp32'} {beside} scales; make the export again"
+            f"{', '.join(sorted(found)) or 'fp32'} {beside} scales; make the export again"
         )
     scales = load_file(file) if weights == "int8" else {}
     if wrong := [key for key in {*state, *scales} if not _fits(state.get(key), scales.get(key))]:
@@ -74,7 +74,7 @@ def from_int8(steps: Int8[Tensor, "row column"], scale: Float[Tensor, "#row #col
     return steps.float() * scale
 
 
-_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "int8": torch.int8}
+_NAMES = {torch.bfloat16: "bf16", torch.int8: "int8"}
 
 
 def _channels(module: nn.Module) -> dict[str, int]:

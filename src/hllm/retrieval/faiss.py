@@ -25,6 +25,8 @@ class IndexConfig(Config):
     kind: Kind = "exact"
     """"exact" scores every item. "hnsw" walks a graph over a copy of the vectors; "ivf-pq" reads codes of a few bytes
     from the nearest lists; "flat" is FAISS's own exact search. All but "exact" need the extra `faiss`."""
+    dim: int | None = Field(default=None, ge=1)
+    """Keep and score only the first numbers of each vector, for models trained with loss.matryoshka; None: all."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """In which the vectors are kept and scored; bf16 halves the memory, and rounds scores at the third digit."""
     exact_below: int = Field(default=10_000, ge=0)

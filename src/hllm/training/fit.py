@@ -14,6 +14,7 @@ from hllm.data.split import split_dataset
 from hllm.data.tables import Table
 from hllm.data.tokens import TokenCache, token_cache
 from hllm.errors import ConfigError, DataError, TrainingError
+from hllm.losses import check_prefixes
 from hllm.models.backbone import load_tokenizer
 from hllm.models.build import build_model
 from hllm.models.item.text import TextItemConfig
@@ -68,6 +69,8 @@ def _train(run: Run, dataset: Dataset, recipe: Recipe, position: Position, base:
     split = split_dataset(dataset, recipe.split)
     torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
     model = build_model(recipe.model, num_items=dataset.num_items, num_actions=len(dataset.action_names), base=base)
+    for stage in recipe.stages:
+        check_prefixes(stage.loss, model.user_encoder.dim)
     if model.reads_times:
         seconds = dataset.seconds  # a DataError if the times only order
         if model.fusion is not None:
