@@ -5,6 +5,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from hllm import artifacts
+from hllm.data.batch import text_batch
 from hllm.errors import CheckpointError
 from hllm.models.build import ModelConfig, build_model
 from hllm.models.checkpoint import compact_checkpoint, load_checkpoint, save_checkpoint
@@ -125,3 +126,25 @@ def test_weights_in_another_format_than_the_manifest_says_are_refused(small, cla
     reseal(small, weights=claimed)
     with pytest.raises(CheckpointError, match=rf"says that its weights are in {claimed}, but item_encoder.* int8 with"):
         load_checkpoint(small)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_one_model_for_both_tiers_is_kept_once_and_lora_becomes_part_of_it(tmp_path, tiny_llama, lora):
+    if lora:
+        pytest.importorskip("peft")
+    tier = {"kind": "llm", "backbone": str(tiny_llama)} | ({"lora": {"rank": 2}} if lora else {})
+    config = ModelConfig.from_dict({"item": tier, "user": tier, "share_backbone": True}, where="test")
+    model = build_model(config, num_items=3, num_actions=0, base=tmp_path).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    save_checkpoint(tmp_path / "c", model, config, num_items=3, num_actions=0, tokenizer=tiny_llama, details={})
+    compact_checkpoint(tmp_path / "c", tmp_path / "int8", "int8")
+    again, kept, manifest = load_checkpoint(tmp_path / "int8")
+    assert (kept.item.lora, kept.user.lora, manifest.details["weights"]) == (None, None, "int8")
+    assert again.item_encoder.backbone is again.user_encoder.backbone
+    assert not load_file(tmp_path / "int8" / "user_encoder.scales.safetensors")
+    items = text_batch([[6, 7], [8, 9, 10]])
+    with torch.no_grad():
+        cosine = nn.functional.cosine_similarity(again.item_encoder(items), model.item_encoder(items))
+    assert cosine.min() > 0.995

@@ -33,7 +33,7 @@ class IndexConfig(Config):
     """Items; a search with no more items left by its filter scores them all, whatever the kind."""
     neighbours: int = Field(default=32, ge=2)
     """hnsw: links of each item; more find more, and take 8 bytes each."""
-    ef_construction: int = Field(default=100, ge=1)
+    ef_construction: int = Field(default=64, ge=1)
     """hnsw: items looked at when an item is linked; more find more, and build slower."""
     ef_search: int = Field(default=128, ge=1)
     """hnsw: items looked at in a search, at the least."""

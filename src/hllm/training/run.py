@@ -169,6 +169,10 @@ class Run:
             )
         return Position(), None
 
+    def position(self) -> Position:
+        """Return how far training had come; in an export, which has no checkpoints to resume from, at the best one."""
+        return self.resume_point()[0] if self.checkpoints() or not self.best.exists() else _position(self.best)
+
     def best_is_good(self) -> bool:
         """Tell whether the best checkpoint is there; warn of a damaged one."""
         artifacts.recover(self.best)
