@@ -27,6 +27,7 @@ def test_an_export_is_a_complete_run(exported, trained_folder, weights, tmp_path
     shutil.copytree(exported[weights][0], path)
     export, trained = Recommender.load(path), Recommender.load(trained_folder)
     assert export.recommend(["u3"], k=5).height == 5
+    assert 0 < export.run.position().step <= trained.run.position().step
     assert export.evaluate(part="test").protocol == trained.evaluate(part="test").protocol
     assert embed_run_items(Run(path), tmp_path / "items").num_rows == 30
     assert embed_run_items(Run(path), tmp_path / "items").num_encoded == 0

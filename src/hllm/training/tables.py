@@ -142,7 +142,14 @@ class _Encoder:
             return self._run(len(rows), tokens, advance)
 
         ids = items[dataset.item_col]
-        return ItemWork(ids, np.concatenate(keys), np.concatenate(lengths), compute, **self.named)
+        return ItemWork(
+            ids,
+            np.concatenate(keys),
+            np.concatenate(lengths),
+            compute,
+            self.named["checkpoint"],
+            self.named["precision"],
+        )
 
     def indices(self, ids: pl.Series, index: Int[np.ndarray, " item"]) -> ItemWork:
         """Return the work of looking up items that are known by their number only."""
@@ -155,7 +162,9 @@ class _Encoder:
             advance(len(rows))
             return vectors
 
-        return ItemWork(ids, keys, np.zeros(len(ids), dtype=np.int64), compute, **self.named)
+        return ItemWork(
+            ids, keys, np.zeros(len(ids), dtype=np.int64), compute, self.named["checkpoint"], self.named["precision"]
+        )
 
     def _run(self, count: int, tokens: TokenCache, advance: Progress) -> torch.Tensor:
         return encode_in_batches(
