@@ -1,5 +1,6 @@
 """The public face: Recommender, from tables to recommendations, with the caller's own ids throughout."""
 
+import copy
 import shutil
 import tempfile
 import weakref
@@ -53,6 +54,7 @@ class Recommender:
         self.recipe: Recipe = run.read_recipe()
         self.dataset = dataset
         self.model = model
+        self.dim: int | None = None
         self.device = choose_device()
         self._use_vectors(table.vectors)
 
@@ -109,17 +111,27 @@ class Recommender:
 
     @cached_property
     def index(self) -> Index | None:
-        """The index that `hllm index` has made for this run; None if there is none.
+        """The index that `hllm index` has made for this run; None if there is none, or not of the size asked of `at`.
 
         CheckpointError if it is damaged, or over other item vectors than the run's.
         """
         path = self.run.index
-        return open_index(path, self.run.table, self.dataset) if path.exists() else None
+        found = open_index(path, self.run.table, self.dataset) if path.exists() else None
+        return None if found is None or self.dim not in (None, found.config.dim) else found
 
     @property
     def finder(self) -> Retriever:
         """What recommendations come from: the run's index if it has one, else exact search."""
-        return self.retriever if self.index is None else IndexRetriever(self.scorer, self.index)
+        index = self.index
+        return self.retriever if index is None else IndexRetriever(self.scorer.first(index.config.dim), index)
+
+    def at(self, dim: int | None) -> "Recommender":
+        """Return a recommender like this that scores by the first `dim` numbers of the vectors; the model is shared."""
+        other = copy.copy(self)
+        other.dim = dim
+        other.__dict__.pop("index", None)
+        other._use_vectors(self.scorer.table)
+        return other
 
     @property
     def split(self) -> Split:
@@ -185,7 +197,7 @@ class Recommender:
             rows = self.dataset.item_rows(items)
             queries, ids = self._unit[torch.from_numpy(rows)], self.dataset.item_ids[rows]
         else:
-            queries = F.normalize(self._reader().read(texts or []), dim=-1, eps=1e-6)
+            queries = F.normalize(self._reader().read(texts or [])[:, : self.dim], dim=-1, eps=1e-6)
             rows, ids = None, pl.Series(range(len(queries)), dtype=pl.Int64)
         scores = (queries @ self._unit.T).cpu().numpy()
         if rows is not None:
@@ -231,7 +243,7 @@ class Recommender:
         self.dataset = extended
         self._use_vectors(torch.cat([self.scorer.table, vectors]))
         if index is not None:
-            index.add(extended.item_ids[known:], self.scorer.keys[known:])
+            index.add(extended.item_ids[known:], self.scorer.first(index.config.dim).comparable(vectors))
 
     def encode(self, texts: Sequence[ItemText]) -> Float[np.ndarray, "text dim"]:
         """Return the item embeddings of texts, in fp32, not normalised."""
@@ -290,16 +302,13 @@ class Recommender:
     def _use_vectors(self, vectors: torch.Tensor) -> None:
         self.scorer = self._scorer_over(vectors)
         self.retriever = ExactRetriever(self.scorer)
-        self._unit = F.normalize(self.scorer.table.float(), dim=-1, eps=1e-6)
+        self._unit = F.normalize(self.scorer.table.float()[:, : self.dim], dim=-1, eps=1e-6)
 
     def _scorer_over(self, vectors: torch.Tensor) -> ModelScorer:
         return ModelScorer(
-            self.model.to(self.device).eval(),
-            vectors,
-            max_history=self.recipe.model.max_history,
-            device=self.device,
-            precision=self.recipe.precision,
-        )
+            self.model.to(self.device).eval(), vectors, dim=self.dim,
+            max_history=self.recipe.model.max_history, device=self.device, precision=self.recipe.precision,
+        )  # fmt: skip
 
     def _histories(
         self,

@@ -5,7 +5,7 @@ pass it makes the gradients too, which are as large as the inputs, and keeps onl
 """
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hllm.chunked import Pairing, chunked_sums
 from hllm.config import Config
+from hllm.errors import ConfigError
 
 Kind = Literal["info-nce", "bce", "gbce"]
 Mask = Literal["id", "cosine"]
@@ -37,6 +38,20 @@ class LossConfig(Config):
     softmax over the catalogue. For kind = "info-nce"."""
     calibration: float = Field(default=0.75, ge=0, le=1)
     """t of kind = "gbce": 0 is BCE, 1 makes the scores those of a model trained with every negative."""
+    matryoshka: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Sizes, such as [64, 128]: the loss is also taken of the first so many numbers of the vectors, and is the mean
+    over these and the whole. Then the first numbers alone can score (hllm evaluate --dims). (): the whole only."""
+
+    @model_validator(mode="after")
+    def _prefixes_are_distinct(self) -> "LossConfig":
+        if list(self.matryoshka) != sorted(set(self.matryoshka)):
+            raise ValueError(f"matryoshka is {list(self.matryoshka)}; expected sizes that rise, each once")
+        if self.matryoshka and self.mask == "cosine":
+            raise ValueError(
+                'matryoshka needs mask = "id": a few numbers of two items are often as close as mask = "cosine" takes '
+                "for the same item"
+            )
+        return self
 
     @model_validator(mode="after")
     def _log_q_belongs_to_a_softmax(self) -> "LossConfig":
@@ -126,9 +141,14 @@ def contrast(
     `log_q` is used if `config` says so. `num_items`, the size of the catalogue, is needed by "gbce".
     Raises ValueError if `config` needs one of them and it is None.
 
+    With `matryoshka` the loss is the mean over the prefixes and the whole vectors, with one scale for all of them; each
+    is walked over in chunks, one after another. `masked` and `top1` are those of the whole. Raises ConfigError for a
+    prefix that is not shorter than the vectors.
+
     Source: SASRec, arXiv:1808.09781, section III-E, for "bce"; the mean over k negatives, and "gbce", as in gSASRec,
-    arXiv:2308.07192.
+    arXiv:2308.07192; matryoshka as in arXiv:2205.13147, equation 1, with equal weights that add up to 1.
     """
+    check_prefixes(config, user.shape[1])
     if config.log_q and log_q is None:
         raise ValueError("loss.log_q = true, but log_q is None: pass the log of each item's expected count")
     log_q = log_q if config.log_q else None
@@ -139,11 +159,28 @@ def contrast(
         log_q = None if log_q is None else log_q[negatives]
     else:
         ids, rows = torch.arange(len(items), device=items.device), negatives
-    return _contrast(
-        user, positive, items, scale, similarity, positive_ids=positive_ids, negative_ids=ids, rows=rows, log_q=log_q,
-        threshold=config.cosine_threshold if config.mask == "cosine" else None, exponent=exponent, count=count,
-        chunk_size=chunk_size,
-    )  # fmt: skip
+
+    def of_first(size: int) -> Contrast:
+        return _contrast(
+            user[:, :size], positive[:, :size], items[:, :size], scale, similarity, positive_ids=positive_ids,
+            negative_ids=ids, rows=rows, log_q=log_q, exponent=exponent, count=count, chunk_size=chunk_size,
+            threshold=config.cosine_threshold if config.mask == "cosine" else None,
+        )  # fmt: skip
+
+    whole = of_first(user.shape[1])
+    if not config.matryoshka:
+        return whole
+    losses = torch.stack([*(of_first(size).loss for size in config.matryoshka), whole.loss])
+    return whole._replace(loss=losses.mean())
+
+
+def check_prefixes(config: LossConfig, dim: int) -> None:
+    """Raise ConfigError unless all of `config.matryoshka` are shorter than vectors of `dim` numbers."""
+    if config.matryoshka and config.matryoshka[-1] >= dim:
+        raise ConfigError(
+            f"loss.matryoshka is {list(config.matryoshka)}, but the model's vectors have {dim} numbers; expected sizes "
+            f"below {dim}, and the whole is always trained"
+        )
 
 
 def gbce_exponent(num_negatives: int, num_items: int, calibration: float) -> float:

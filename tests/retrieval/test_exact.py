@@ -132,12 +132,16 @@ def test_tiles_of_items_give_the_recommendations_of_the_whole_catalogue(vectors,
 
 
 @pytest.mark.parametrize("num_items", [257, 1000, 2049])
-@pytest.mark.parametrize("num_users", [1, 3])
-def test_equal_items_tie_exactly_in_whatever_tile_they_are(num_items, num_users, rng, monkeypatch):
+@pytest.mark.parametrize("num_users", [1, 3, 40])
+@pytest.mark.parametrize("dim", [128, 129])
+@pytest.mark.parametrize("items_per_tile", [64, 512])
+def test_equal_items_tie_exactly_in_whatever_tile_they_are(
+    num_items, num_users, dim, items_per_tile, rng, monkeypatch
+):  # fmt: skip
     """With a ragged last tile, and for a single user, products of equal vectors once differed in the last digit."""
-    monkeypatch.setattr(tiles, "ITEMS_PER_TILE", 512)
-    key = torch.from_numpy(rng.normal(size=(1, 129)).astype(np.float32))
-    users = torch.from_numpy(rng.normal(size=(num_users, 129)).astype(np.float32))
+    monkeypatch.setattr(tiles, "ITEMS_PER_TILE", items_per_tile)
+    key = torch.from_numpy(rng.normal(size=(1, dim)).astype(np.float32))
+    users = torch.from_numpy(rng.normal(size=(num_users, dim)).astype(np.float32))
     histories = [np.array([row]) for row in range(num_users)]
     targets = rng.integers(0, num_items, num_users)
     retriever = ExactRetriever(Vectors(users, key.repeat(num_items, 1)))
@@ -145,6 +149,26 @@ def test_equal_items_tie_exactly_in_whatever_tile_they_are(num_items, num_users,
     assert found.better.tolist() == [0] * num_users
     assert found.tied.tolist() == [num_items - 1] * num_users
     assert retriever.recommend(histories, 3).items.tolist() == [[0, 1, 2]] * num_users
+
+
+@pytest.mark.parametrize("num_users", [1, 40])
+def test_a_last_tile_that_overlaps_counts_no_item_twice(num_users, rng, monkeypatch):
+    """Vectors of 16 numbers are read where they are: the last tile of 900 items in tiles of 256 starts at item 644."""
+    monkeypatch.setattr(tiles, "ITEMS_PER_TILE", 256)
+    monkeypatch.setattr(tiles, "_LARGER_FOR_FEW", 1)
+    users, keys = (torch.from_numpy(rng.integers(-2, 3, size=(n, 16)).astype(np.float32)) for n in (num_users, 900))
+    products = tiles.Products(users, keys)
+    assert products.overlaps, "the premise"
+    assert [first for first, _ in products] == [0, 256, 512, 768]
+    assert torch.equal(torch.cat([scores.clone() for _, scores in products], dim=1), users @ keys.T)
+    histories, targets = [np.array([row]) for row in range(num_users)], rng.integers(0, 900, num_users)
+    exclude = [np.arange(700, 720)] * num_users
+    ours, theirs = (ExactRetriever(one) for one in (Vectors(users, keys), Given((users @ keys.T).numpy())))
+    assert (
+        ours.rank(histories, targets, exclude).better.tolist()
+        == theirs.rank(histories, targets, exclude).better.tolist()
+    )
+    assert ours.recommend(histories, 900).items.tolist() == theirs.recommend(histories, 900).items.tolist()
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 3e38])

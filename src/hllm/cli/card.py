@@ -40,7 +40,7 @@ def _facts(run: Path, recommender: "Recommender") -> "CardFacts":
     own = next((result for result in results if result.name == label(run)), None)
     if own is None or own.protocol.dataset != recommender.dataset.fingerprint:
         raise ConfigError(f"{run / RESULTS} is not of this run; make it again with hllm evaluate --run {run}")
-    position, recipe, model = recommender.run.resume_point()[0], recommender.recipe, recommender.model
+    position, recipe, model = recommender.run.position(), recommender.recipe, recommender.model
     return CardFacts(
         name=label(run),
         recipe=recipe.model_dump(mode="json"),

@@ -31,6 +31,7 @@ def embed(
         None, "--items", help="A table of items with the columns of the training data; default: the run's own items."
     ),
     dtype: str = DTYPE,
+    dim: int | None = typer.Option(None, "--dim", min=1, help="Keep only the first numbers of each vector."),
     shard: str = SHARD,
     as_json: bool = JSON,
 ) -> None:
@@ -44,7 +45,8 @@ def embed(
     from hllm.training.tables import embed_run_items
 
     share, kind = Share.parse(shard), one_of("--dtype", dtype, DTYPES)
-    _report(embed_run_items(Run(run), out, items=items, dtype=kind, share=share), out, share.of, "items", as_json)
+    found = embed_run_items(Run(run), out, items=items, dtype=kind, share=share, dim=dim)
+    _report(found, out, share.of, "items", as_json)
 
 
 def embed_users(

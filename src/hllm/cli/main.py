@@ -13,6 +13,7 @@ from hllm.cli import (
     compare,
     describe,
     embed,
+    export_model,
     fetch,
     fine_tune,
     import_checkpoint,
@@ -66,6 +67,7 @@ app.command("similar", short_help="Items like an item or a text.")(recommend.sim
 app.command("embed", short_help="The items' vectors, kept up to date.")(embed.embed)
 app.command("embed-users", short_help="The users' vectors.")(embed.embed_users)
 app.command("export-vectors", short_help="Vectors as Parquet, npy or safetensors.")(embed.export_vectors)
+app.command("export-model", short_help="A smaller copy in bf16 or int8, its loss measured.")(export_model.export_model)
 app.command("import-checkpoint", short_help="A checkpoint from the published HLLM weights.")(
     import_checkpoint.import_checkpoint
 )

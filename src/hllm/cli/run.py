@@ -72,9 +72,14 @@ def evaluate(
     against: list[Path] = AGAINST,
     baselines: str = BASELINES,
     part: str = typer.Option("test", "--part", help='"test" or "validation".'),
+    dims: str = typer.Option(
+        "", "--dims", "--dim", help="Score by the first numbers of the vectors too: 32,64; named RUN@32, RUN@64."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
 ) -> None:
     """Rank the full catalogue for every test user; print metrics with 95 % intervals and the protocol.
+
+    With --dims the table is the curve of what shorter vectors lose; hllm compare RUN RUN:RUN@64 tests the difference.
 
     The numbers are also kept in evaluation.json (evaluation-validation.json) of the run's directory, and where each
     target stands in ranks-test.parquet (ranks-validation.parquet), for hllm compare.
@@ -85,7 +90,9 @@ def evaluate(
     from hllm.side_by_side import evaluate_all_with_ranks
     from hllm.training.evaluations import ranks_file
 
-    runs, chosen = open_runs([run, *against]), part_of(part)
+    sizes, chosen = _sizes(dims), part_of(part)
+    runs = open_runs([run, *against])
+    runs = {f"{label(run)}@{dim}": runs[label(run)].at(dim) for dim in sizes} | runs
     evaluated = evaluate_all_with_ranks(runs, _names(baselines), part=chosen)
     results = [each.result for each in evaluated]
     write_ranks(ranks_file(run, chosen), label(run), evaluated)
@@ -144,6 +151,15 @@ def open_runs(paths: list[Path]) -> dict[str, "Recommender"]:
             )
         runs[label(path)] = Recommender.load(path)
     return runs
+
+
+def _sizes(dims: str) -> list[int]:
+    """Read "32,64,full"; the whole vectors are always among those evaluated."""
+    asked = [each.strip() for each in dims.split(",") if each.strip()]
+    wrong = [each for each in asked if each != "full" and not (each.isdecimal() and int(each))]
+    if wrong:
+        raise ConfigError(f'--dims has {wrong[0]!r}; expected sizes such as 32,64,128, and "full"')
+    return sorted({int(each) for each in asked if each != "full"})
 
 
 def label(path: Path) -> str:

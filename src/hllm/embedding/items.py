@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 from jaxtyping import Int, Shaped
 
 from hllm import artifacts
-from hllm.embedding.rows import Dtype, encode_rows
+from hllm.embedding.rows import Dtype, Rows, encode_rows
 from hllm.embedding.shards import Compute, Embedded, Shards, Share, clear_shards
 from hllm.embedding.table import ITEMS, ItemEmbeddingTable, require_room, writing_table
 from hllm.errors import CheckpointError, HllmWarning
+from hllm.progress import Progress
 
 _KEY_BYTES = 32
 
@@ -32,6 +34,8 @@ class ItemWork:
     checkpoint: str
     precision: str
     """What the products of matrices are computed in: "fp32" or "bf16"."""
+    dim: int | None = None
+    """Keep only the first numbers of each vector; None: all."""
 
 
 def content_keys(texts: Iterable[str], *, checkpoint: str, precision: str) -> Shaped[np.ndarray, " item"]:
@@ -60,19 +64,24 @@ def embed_items(work: ItemWork, path: Path, *, dtype: Dtype, share: Share, reuse
     known = _known(work, [table for table in (there, *others) if table is not None], dtype, first)
     wanted = np.setdiff1d(first, np.concatenate([np.zeros(0, dtype=np.int64), *(rows for _, rows, _ in known)]))
     order = wanted[np.argsort(work.lengths[wanted], kind="stable")]
+    cut = [] if work.dim is None else [work.dim]
     job = artifacts.fingerprint(
-        [work.checkpoint, work.precision, hashlib.sha256(work.keys[order].tobytes()).hexdigest()]
+        [work.checkpoint, work.precision, hashlib.sha256(work.keys[order].tobytes()).hexdigest(), *cut]
     )
+
+    def compute(rows: Int[np.ndarray, " row"], advance: Progress) -> torch.Tensor:
+        return work.compute(rows, advance)[:, : work.dim]
+
     shards = Shards.beside(path, order, job=job)
-    shards.fill(work.compute, share, label="encode items")
+    shards.fill(compute, share, label="encode items")
     report = Embedded(len(work.ids), len(order), shards.missing())
     if share.of > 1:
         return report
-    dim = known[0][0].rows.values.shape[1] if known else next(iter(shards))[1].shape[1]
-    details = {"checkpoint": work.checkpoint, "precision": work.precision}
+    dim = known[0][0].values.shape[1] if known else next(iter(shards))[1].shape[1]
+    details = {"checkpoint": work.checkpoint, "precision": work.precision, **({"cut": True} if cut else {})}
     with writing_table(path, ITEMS, work.ids, dim, dtype, details=details, keys=work.keys) as writer:
-        for table, rows, origin in known:
-            writer.copy(rows, table.rows, origin)
+        for stored, rows, origin in known:
+            writer.copy(rows, stored, origin)
         for rows, vectors in shards:
             writer.put(rows, encode_rows(vectors, "fp32"))
         again = np.setdiff1d(np.arange(len(work.ids)), first)
@@ -92,8 +101,8 @@ def open_if_good(path: Path) -> ItemEmbeddingTable | None:
         return None
 
 
-_Known = tuple[ItemEmbeddingTable, Int[np.ndarray, " _"], Int[np.ndarray, " _"]]
-"""A table, rows of the new table, and where they stand in it."""
+_Known = tuple[Rows, Int[np.ndarray, " _"], Int[np.ndarray, " _"]]
+"""What a table holds, rows of the new table, and where they stand in it."""
 
 
 def _first_of_equals(
@@ -107,7 +116,9 @@ def _first_of_equals(
 def _is_current(table: ItemEmbeddingTable, work: ItemWork, dtype: Dtype) -> bool:
     """Tell whether a table holds these items, in this order and type, by this model."""
     same_keys = table.keys is not None and np.array_equal(table.keys, work.keys)
-    return same_keys and table.dtype == dtype and table.ids.equals(work.ids)
+    width, cut = table.rows.values.shape[1], bool(table.details.get("cut"))
+    same_width = not cut if work.dim is None else width == work.dim
+    return same_keys and same_width and table.dtype == dtype and table.ids.equals(work.ids)
 
 
 def _known(
@@ -116,13 +127,27 @@ def _known(
     """Find rows in `tables` whose vectors can be had in `dtype`; each is taken from the first."""
     found: list[_Known] = []
     for table in tables:
-        if table.keys is None or table.dtype not in ("fp32", dtype):
+        stored = _usable(table, work.dim, dtype)
+        if table.keys is None or stored is None:
             continue
         order = np.argsort(table.keys, kind="stable")
         place = np.searchsorted(table.keys, work.keys[rows], sorter=order).clip(max=len(order) - 1)
         origin = order[place]
         here = table.keys[origin] == work.keys[rows]
         if here.any():
-            found.append((table, rows[here], origin[here]))
+            found.append((stored, rows[here], origin[here]))
             rows = rows[~here]
     return found
+
+
+def _usable(table: ItemEmbeddingTable, dim: int | None, dtype: Dtype) -> Rows | None:
+    """Return a table's rows as the new one would have them; None if they cannot be had from it.
+
+    What has lost digits already is never made into another type, nor its numbers cut: its scales and errors are of all.
+    """
+    width, cut = table.rows.values.shape[1], bool(table.details.get("cut"))
+    if table.dtype not in ("fp32", dtype):
+        return None
+    if dim == width or (dim is None and not cut):
+        return table.rows
+    return table.rows.first(dim) if dim is not None and dim < width and table.dtype == "fp32" else None

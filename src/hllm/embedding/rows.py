@@ -35,6 +35,11 @@ class Rows:
         scales, errors = (None if column is None else column[rows] for column in (self.scales, self.errors))
         return Rows(self.dtype, self.values[rows], scales, errors)
 
+    def first(self, dim: int) -> "Rows":
+        """Return the first numbers of fp32 rows."""
+        assert self.dtype == "fp32", self.dtype
+        return Rows("fp32", self.values[:, :dim], None, None)
+
     def vectors(self) -> Float[torch.Tensor, "row dim"]:
         """Return all rows in fp32; of fp32 rows no copy is made."""
         values = torch.from_numpy(self.values)

@@ -12,6 +12,7 @@ from hllm import artifacts
 from hllm.errors import CheckpointError, ConfigError
 from hllm.models.backbone import copy_tokenizer, save_backbone_config
 from hllm.models.build import ModelConfig, rebuild_model
+from hllm.models.compact import Weights, load_part, save_part
 from hllm.models.item.text import TextItemConfig, TextItemEncoder
 from hllm.models.lora import merge_lora
 from hllm.models.recommender import SequentialRecommender
@@ -33,20 +34,21 @@ def save_checkpoint(
     tokenizer: Path | None,
     details: dict[str, Any],
     extra_files: Callable[[Path], None] | None = None,
+    weights: Weights = "fp32",
 ) -> None:
     """Write the model as a directory; it appears whole or not at all.
 
     `tokenizer` is the directory to copy the tokenizer from; `details` is kept in the manifest;
-    `extra_files(folder)` may add files, such as the optimizer's state.
+    `extra_files(folder)` may add files, such as the optimizer's state; `weights` is what they are kept in.
     """
     kept = {"model": config.model_dump(mode="json"), "num_items": num_items, "num_actions": num_actions, **details}
+    kept |= {} if weights == "fp32" else {"weights": weights}
     with artifacts.writing(path, KIND, kept) as folder:
         repeated = _repeated(model)
         for part in _PARTS:
             if (module := getattr(model, part)) is not None:
-                own = {k: v for k, v in module.state_dict().items() if f"{part}.{k}" not in repeated}
-                state = {k: v.detach().contiguous().cpu() for k, v in own.items()}
-                save_file(state, folder / f"{part}.safetensors")
+                again = {name.removeprefix(f"{part}.") for name in repeated if name.startswith(f"{part}.")}
+                save_part(module, folder, part, weights, leave_out=again)
         save_file({"log_scale": model.log_scale.detach().reshape(1).cpu()}, folder / "scale.safetensors")
         if isinstance(model.item_encoder, TextItemEncoder):
             save_backbone_config(model.item_encoder.backbone, folder / ITEM_BACKBONE)
@@ -59,12 +61,15 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> tuple[SequentialRecommender, ModelConfig, artifacts.Manifest]:
-    """Check every byte, then rebuild the model in evaluation mode; CheckpointError names what is wrong."""
+    """Check every byte, then rebuild the model in evaluation mode; CheckpointError names what is wrong.
+
+    Weights that are kept in bf16 or int8 come back in fp32, and take its memory.
+    """
     manifest = artifacts.verify(path, KIND)
     config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
     sizes = {name: manifest.details[name] for name in ("num_items", "num_actions")}
     model = rebuild_model(config, **sizes, checkpoint=path)
-    load_weights(model, path)
+    _fill(model, path, weights_of(manifest))
     return model.eval(), config, manifest
 
 
@@ -74,56 +79,99 @@ def merge_checkpoint(path: Path, destination: Path) -> None:
     Optimizer states are left out. Raises ConfigError if the checkpoint has no additions.
     """
     model, config, manifest = load_checkpoint(path)
-    tiers = {
-        name: tier for name in ("item", "user") if getattr(tier := getattr(config, name), "lora", None) is not None
-    }
-    if not tiers:
+    if not _tiers_with_lora(config):
         raise ConfigError(f"{path} was trained without lora: there is nothing to merge")
-    own = ("model", "num_items", "num_actions")
-    save_checkpoint(
-        destination,
-        merge_lora(model),
-        config.model_copy(update={name: tier.model_copy(update={"lora": None}) for name, tier in tiers.items()}),
-        num_items=manifest.details["num_items"],
-        num_actions=manifest.details["num_actions"],
-        tokenizer=path / ITEM_BACKBONE,
-        details={name: value for name, value in manifest.details.items() if name not in own},
-    )
+    _copy(path, destination, model, config, manifest, "fp32")
+
+
+def compact_checkpoint(path: Path, destination: Path, weights: Weights) -> None:
+    """Copy a checkpoint with the weights of both tiers in bf16 or int8, and LoRA additions made part of them.
+
+    Optimizer states are left out. Raises ConfigError if it is such a copy already: it has lost digits once.
+    """
+    model, config, manifest = load_checkpoint(path)
+    _require_fp32(path, manifest, ConfigError)
+    _copy(path, destination, model, config, manifest, weights)
+
+
+def weights_of(manifest: artifacts.Manifest) -> Weights:
+    """Return what a checkpoint's weights are kept in, by its manifest."""
+    weights: Weights = manifest.details.get("weights", "fp32")
+    return weights
 
 
 def load_grown(path: Path, *, num_items: int, num_actions: int) -> SequentialRecommender:
     """Rebuild a checkpoint's model, to be trained on, for a catalogue that has grown behind the items it knows.
 
     Rows of new items (of a table of ids) and of new actions are fresh, drawn as before training. What learns is what
-    learnt. Raises CheckpointError as `load_checkpoint` does.
+    learnt. Raises CheckpointError as `load_checkpoint` and `load_weights` do.
     """
     manifest = artifacts.verify(path, KIND)
+    _require_fp32(path, manifest, CheckpointError)
     config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
     model = rebuild_model(config, num_items=num_items, num_actions=num_actions, checkpoint=path)
-    load_weights(model, path, grown=True)
+    _fill(model, path, "fp32", grown=True)
     if isinstance(config.item, TextItemConfig) and isinstance(model.item_encoder, TextItemEncoder):
         words = model.item_encoder.backbone.network.get_input_embeddings().weight
         words.requires_grad_(config.item.train_word_embeddings or not config.item.pretrained)
     return model
 
 
-def load_weights(model: SequentialRecommender, path: Path, *, grown: bool = False) -> None:
-    """Fill `model` with a checkpoint's weights; CheckpointError if names or shapes differ.
+def load_weights(model: SequentialRecommender, path: Path) -> None:
+    """Fill `model` with a checkpoint's weights to train on; CheckpointError if names or shapes differ.
 
-    With `grown`, rows that the model has and the checkpoint lacks, behind those that it has, stay as they are.
+    So too for weights that were exported to bf16 or int8, which have lost the digits that small steps change.
     """
+    _require_fp32(path, artifacts.read_manifest(path, KIND), CheckpointError)
+    _fill(model, path, "fp32")
+
+
+def _fill(model: SequentialRecommender, path: Path, weights: Weights, *, grown: bool = False) -> None:
+    """Load what is kept; with `grown`, rows that the model has behind those that are kept stay as they are."""
     try:
         repeated = _repeated(model)
         for part in _PARTS:
             if (module := getattr(model, part)) is not None:
                 here = module.state_dict()
-                kept = load_file(path / f"{part}.safetensors")
+                kept = load_part(path, part, weights)
                 if grown:
                     kept = {k: torch.cat([v, here[k][len(v) :]]) if v.dim() else v for k, v in kept.items()}
                 module.load_state_dict({k: v for k, v in here.items() if f"{part}.{k}" in repeated} | kept)
         model.log_scale.data.copy_(load_file(path / "scale.safetensors")["log_scale"][0])
     except (RuntimeError, SafetensorError, FileNotFoundError, KeyError) as error:
         raise CheckpointError(f"the weights in {path} do not fit the model: {str(error).splitlines()[0]}") from None
+
+
+def _copy(
+    path: Path, destination: Path, model: SequentialRecommender, config: ModelConfig, manifest: artifacts.Manifest,
+    weights: Weights,
+) -> None:  # fmt: skip
+    """Save a loaded checkpoint again, without LoRA."""
+    tiers = _tiers_with_lora(config)
+    own = ("model", "num_items", "num_actions")
+    save_checkpoint(
+        destination,
+        merge_lora(model) if tiers else model,
+        config.model_copy(update={name: tier.model_copy(update={"lora": None}) for name, tier in tiers.items()}),
+        num_items=manifest.details["num_items"],
+        num_actions=manifest.details["num_actions"],
+        tokenizer=path / ITEM_BACKBONE,
+        details={name: value for name, value in manifest.details.items() if name not in own},
+        weights=weights,
+    )
+
+
+def _tiers_with_lora(config: ModelConfig) -> dict[str, Any]:
+    tiers = {"item": config.item, "user": config.user}
+    return {name: tier for name, tier in tiers.items() if getattr(tier, "lora", None) is not None}
+
+
+def _require_fp32(path: Path, manifest: artifacts.Manifest, error: type[ConfigError] | type[CheckpointError]) -> None:
+    if (weights := weights_of(manifest)) != "fp32":
+        raise error(
+            f"{path} holds weights in {weights}, made by hllm export-model for use, not for training or another "
+            "export: they have lost digits; take the run that it was exported from"
+        )
 
 
 def _repeated(model: SequentialRecommender) -> set[str]:

@@ -36,6 +36,8 @@ class UserEncoder(nn.Module, ABC):
     """Whether a position reads only itself and those before it; else it is trained by the masked-item objective."""
     reads_times: bool
     """Whether `History.times` matters."""
+    dim: int
+    """Size of item and user embeddings."""
 
     @abstractmethod
     def forward(self, history: History) -> Float[Tensor, "batch position dim"]:

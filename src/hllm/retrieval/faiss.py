@@ -25,13 +25,15 @@ class IndexConfig(Config):
     kind: Kind = "exact"
     """"exact" scores every item. "hnsw" walks a graph over a copy of the vectors; "ivf-pq" reads codes of a few bytes
     from the nearest lists; "flat" is FAISS's own exact search. All but "exact" need the extra `faiss`."""
+    dim: int | None = Field(default=None, ge=1)
+    """Keep and score only the first numbers of each vector, for models trained with loss.matryoshka; None: all."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """In which the vectors are kept and scored; bf16 halves the memory, and rounds scores at the third digit."""
     exact_below: int = Field(default=10_000, ge=0)
     """Items; a search with no more items left by its filter scores them all, whatever the kind."""
     neighbours: int = Field(default=32, ge=2)
     """hnsw: links of each item; more find more, and take 8 bytes each."""
-    ef_construction: int = Field(default=100, ge=1)
+    ef_construction: int = Field(default=64, ge=1)
     """hnsw: items looked at when an item is linked; more find more, and build slower."""
     ef_search: int = Field(default=128, ge=1)
     """hnsw: items looked at in a search, at the least."""

@@ -14,6 +14,7 @@ from hllm.metrics import TargetRanks
 from hllm.retrieval.exact import USERS_PER_TILE, ExactRetriever
 from hllm.retrieval.faiss import IndexConfig
 from hllm.retrieval.index import Index
+from hllm.retrieval.model import ModelScorer
 from hllm.retrieval.retriever import Histories, Recommendations, VectorScorer, histories_of
 
 MAX_SAMPLED_USERS = 500
@@ -59,7 +60,7 @@ class IndexRetriever:
 
 
 def build_index(
-    scorer: VectorScorer,
+    scorer: ModelScorer,
     dataset: Dataset,
     config: IndexConfig | None = None,
     *,
@@ -69,9 +70,12 @@ def build_index(
 ) -> Index:
     """Build an index over a scorer's items, certified with the whole histories of at most 500 users, evenly chosen.
 
-    `source` is what `source_of` the item vectors gives. Raises ConfigError if recall@k is below `min_recall`, and what
-    `Index.build` raises.
+    `source` is what `source_of` the item vectors gives. With `config.dim`, recall is that of exact search by so many
+    numbers. Raises ConfigError if recall@k is below `min_recall`, and what `Index.build` and `ModelScorer.first` raise.
     """
+    config = config or IndexConfig()
+    scorer = scorer.first(config.dim)
+    config = config.model_copy(update={"dim": scorer.dim})
     index = Index.build(scorer.keys, dataset.item_ids, config, source=source)
     number = min(MAX_SAMPLED_USERS, dataset.num_users)
     users = np.linspace(0, dataset.num_users - 1, number).astype(np.int64)

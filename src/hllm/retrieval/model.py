@@ -1,5 +1,6 @@
 """A trained recommender as a Scorer: histories become user vectors, scores are their similarity to the item table."""
 
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hllm.data.batch import pad
-from hllm.errors import DataError
+from hllm.errors import ConfigError, DataError
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.tiers import History
 from hllm.precision import Precision, autocast, resolve_precision
@@ -30,13 +31,25 @@ class ModelScorer:
         max_history: int,
         device: torch.device,
         precision: Precision,
+        dim: int | None = None,
     ) -> None:
+        """Score with the first `dim` numbers of user and item vectors; None: with all. Histories are read in full.
+
+        Raises ConfigError if the vectors have fewer.
+        """
+        if dim is not None and not 1 <= dim <= table.shape[1]:
+            raise ConfigError(f"the vectors have {table.shape[1]} numbers; dim is {dim}, expected 1 to as many")
         self.model = model
+        self.dim = dim
         self.table = table.to(device)
-        self.keys = self.comparable(self.table.float())
         self.max_history = max_history
         self.device = device
         self.precision = resolve_precision(precision, device)
+
+    @cached_property
+    def keys(self) -> Float[Tensor, "item cut"]:
+        """Return the items' vectors as they are compared."""
+        return self.comparable(self.table.float())
 
     @property
     def num_items(self) -> int:
@@ -48,7 +61,7 @@ class ModelScorer:
         scores: Float[np.ndarray, "user item"] = (self.queries(histories) @ self.keys.T).cpu().numpy()
         return scores
 
-    def queries(self, histories: Histories) -> Float[Tensor, "user dim"]:
+    def queries(self, histories: Histories) -> Float[Tensor, "user cut"]:
         """Return the vectors whose products with `keys` are the scores."""
         return self.comparable(self.users(histories))
 
@@ -95,6 +108,16 @@ class ModelScorer:
         padded, mask = pad([sequences[int(user)][-self.max_history :] for user in users])
         return torch.from_numpy(padded).to(self.device), torch.from_numpy(mask).to(self.device)
 
-    def comparable(self, vectors: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
+    def first(self, dim: int | None) -> "ModelScorer":
+        """Return a scorer over the same table that scores with the first `dim` numbers; None: with as many as this."""
+        if dim in (None, self.dim):
+            return self
+        return ModelScorer(
+            self.model, self.table,
+            max_history=self.max_history, device=self.device, precision=self.precision, dim=dim,
+        )  # fmt: skip
+
+    def comparable(self, vectors: Float[Tensor, "row dim"]) -> Float[Tensor, "row cut"]:
         """Return vectors whose dot product is the similarity."""
-        return F.normalize(vectors, dim=-1, eps=1e-6) if self.model.similarity == "cosine" else vectors
+        vectors = vectors[:, : self.dim]
+        return F.normalize(vectors, dim=-1, eps=1e-6) if self.model.similarity == "cosine" else vectors.contiguous()

@@ -15,7 +15,7 @@ from hllm.retrieval.snapshot import Rows, Snapshot
 from hllm.retrieval.tiles import Products, masked
 
 _QUERIES_PER_TILE = 32  # that share one product with all that was nominated for any of them
-_GATHERED = 0.5  # share of the rows; reading fewer one by one is faster than scoring all
+_GATHERED = {torch.float32: 0.15, torch.bfloat16: 0.4}  # share of the rows; reading fewer one by one is faster than all
 
 
 def exact_search(
@@ -27,7 +27,7 @@ def exact_search(
 ) -> Recommendations:
     """Return the k best allowed rows of each query; memory is one tile of queries times one tile of rows."""
     number = np.count_nonzero(allowed)
-    rows = np.flatnonzero(allowed) if number < _GATHERED * len(allowed) else None
+    rows = np.flatnonzero(allowed) if number < _GATHERED[snapshot.base.dtype] * len(allowed) else None
     candidates = None if rows is not None or number == len(allowed) else allowed
     items = np.full((len(queries), k), -1, dtype=np.int64)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)

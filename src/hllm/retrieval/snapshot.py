@@ -68,6 +68,8 @@ class Snapshot:
 
     def vectors(self, rows: Int[np.ndarray, " item"]) -> Float[Tensor, "item dim"]:
         """Return the vectors of some rows in the base's dtype; zeros for a deleted row that was added."""
+        if not len(self.changed) and (not len(rows) or rows.max() < len(self.base)):
+            return self.base[torch.from_numpy(rows)]
         found = self.base.new_zeros(len(rows), self.base.shape[1])
         old = torch.from_numpy(np.flatnonzero(rows < len(self.base)))
         found[old] = self.base[torch.from_numpy(rows)[old]]

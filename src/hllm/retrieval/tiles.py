@@ -1,6 +1,7 @@
 """The scores of some users for the whole catalogue, a tile of items at a time."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -12,7 +13,10 @@ from hllm.retrieval.retriever import Histories
 
 ITEMS_PER_TILE = 4096
 _LARGER_ON_ACCELERATOR = 16
+_LARGER_FOR_FEW = 8
+_FEW = 32  # users: the work around a product is then dearer than the product
 _LANES = 256
+_ALIGNED = 16  # numbers in 64 bytes
 
 
 @runtime_checkable
@@ -62,18 +66,22 @@ class Products:
 
     A product may differ in its last digit between matrices of different shape, and at a ragged edge even from column
     to column of one matrix: then equal items would not tie. So every matrix of one user tile has the same shape, a
-    multiple of the hardware's lanes wide, filled up with zeros.
+    multiple of the hardware's lanes wide: the last one starts earlier and overlaps the one before, or is filled up with
+    zeros where its rows would lie otherwise in memory than those of the others.
     """
 
     def __init__(self, queries: Float[Tensor, "user dim"], keys: Keys) -> None:
         self.queries = queries
         self.keys = keys
+        as_they_are = keys[:0].dtype == queries.dtype and keys[:0].device == queries.device
         largest = ITEMS_PER_TILE * (1 if queries.device.type == "cpu" else _LARGER_ON_ACCELERATOR)
+        if queries.device.type == "cpu" and len(queries) <= _FEW and as_they_are:
+            largest *= _LARGER_FOR_FEW
         num_tiles = max(1, -(-len(keys) // largest))
         needed = max(len(queries), -(-len(keys) // num_tiles))
         self.width = -(-needed // _LANES) * _LANES
         self.tile = queries.new_empty(len(queries), self.width)
-        self.filled = queries.new_zeros(self.width, keys.shape[1])
+        self.overlaps = as_they_are and len(keys) >= self.width and keys.shape[1] % _ALIGNED == 0
 
     @torch.no_grad()
     def of(self, items: Int[np.ndarray, " user"]) -> Float[Tensor, " user"]:
@@ -84,14 +92,18 @@ class Products:
     def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "user item"]]]:
         """Multiply and yield one tile after the other, each in the memory of the one before."""
         for start in range(0, len(self.keys), self.width):
-            yield start, self._products(self.keys[start : start + self.width])
+            first = min(start, len(self.keys) - self.width) if self.overlaps else start
+            yield start, self._products(self.keys[first : first + self.width])[:, start - first :]
+
+    @cached_property
+    def _filled(self) -> Float[Tensor, "item dim"]:
+        return self.queries.new_zeros(self.width, self.keys.shape[1])
 
     def _products(self, keys: Float[Tensor, "item dim"]) -> Float[Tensor, "user item"]:
-        keys = keys.to(self.queries)  # its dtype and device; nothing is copied where they are the same
         number = len(keys)
-        if number < self.width:
-            self.filled[:number] = keys
-            keys = self.filled
+        if number < self.width or keys.dtype != self.queries.dtype or keys.device != self.queries.device:
+            self._filled[:number] = keys
+            keys = self._filled
         return torch.mm(self.queries, keys.T, out=self.tile)[:, :number]
 
 
@@ -105,7 +117,8 @@ def masked(
     for start, scores in tiles:
         stop = start + scores.shape[1]
         inside = slice(*np.searchsorted(items, [start, stop]))
-        scores[torch.from_numpy(users[inside]), torch.from_numpy(items[inside] - start)] = -torch.inf
+        if inside.start < inside.stop:
+            scores[torch.from_numpy(users[inside]), torch.from_numpy(items[inside] - start)] = -torch.inf
         if candidates is not None:
             scores[:, torch.from_numpy(~candidates[start:stop])] = -torch.inf
         yield start, scores

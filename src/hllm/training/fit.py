@@ -15,6 +15,7 @@ from hllm.data.tables import Table
 from hllm.data.tokens import TokenCache, token_cache
 from hllm.distributed import Group, joined
 from hllm.errors import ConfigError, DataError, TrainingError
+from hllm.losses import check_prefixes
 from hllm.models.backbone import load_tokenizer
 from hllm.models.build import build_model
 from hllm.models.checkpoint import ITEM_BACKBONE, load_grown
@@ -94,6 +95,8 @@ def _train(
     torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
     sizes = {"num_items": dataset.num_items, "num_actions": len(dataset.action_names)}
     model = build_model(recipe.model, **sizes, base=base) if start is None else load_grown(start, **sizes)
+    for stage in recipe.stages:
+        check_prefixes(stage.loss, model.user_encoder.dim)
     if model.reads_times:
         seconds = dataset.seconds  # a DataError if the times only order
         if model.fusion is not None:

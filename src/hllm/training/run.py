@@ -11,6 +11,7 @@ from typing import Any
 from hllm import artifacts
 from hllm.config import Config
 from hllm.errors import CheckpointError, ConfigError, HllmWarning, StorageError
+from hllm.models.checkpoint import weights_of
 from hllm.training.recipe import Recipe
 
 
@@ -114,10 +115,15 @@ class Run:
         return self.folder / "recipe.json"
 
     def require_room_for(self, recipe: Recipe) -> None:
-        """Raise ConfigError if the directory holds something else, or training of another recipe.
+        """Raise ConfigError if the directory holds something else, an export, or training of another recipe.
 
         A run without a checkpoint has nothing to lose: its recipe may be replaced.
         """
+        if self.best.exists() and (weights := weights_of(artifacts.read_manifest(self.best, "checkpoint"))) != "fp32":
+            raise ConfigError(
+                f"{self.folder} is an export with its weights in {weights}, which cannot be trained further: train in "
+                "the run that it was exported from, or give another --out"
+            )
         if self.recipe.is_file():
             stored = self.read_recipe()
             if stored.fingerprint != recipe.fingerprint and self.checkpoints():
@@ -162,6 +168,10 @@ class Run:
                 "that directory to train again"
             )
         return Position(), None
+
+    def position(self) -> Position:
+        """Return how far training had come; in an export, which has no checkpoints to resume from, at the best one."""
+        return self.resume_point()[0] if self.checkpoints() or not self.best.exists() else _position(self.best)
 
     def best_is_good(self) -> bool:
         """Tell whether the best checkpoint is there; warn of a damaged one."""

@@ -1,6 +1,6 @@
 """The tables of a finished run: vectors of its items, or of other items, and of its users."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from hllm.embedding.items import ItemWork, content_keys, embed_items, open_if_go
 from hllm.embedding.rows import Dtype
 from hllm.embedding.shards import Embedded, Share
 from hllm.embedding.table import ItemEmbeddingTable
-from hllm.errors import CheckpointError, DataError
+from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.models.backbone import load_tokenizer
 from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
 from hllm.models.item.text import TextItemConfig
@@ -39,17 +39,21 @@ _ROWS_AT_ONCE = 65_536
 
 
 def embed_run_items(
-    run: Run, path: Path, *, items: Table | None = None, dtype: Dtype = "fp32", share: Share | None = None
-) -> Embedded:
+    run: Run, path: Path, *, items: Table | None = None, dtype: Dtype = "fp32", share: Share | None = None,
+    dim: int | None = None,
+) -> Embedded:  # fmt: skip
     """Write the vectors of the run's items, or of the table `items`, by its best checkpoint to `path`.
 
+    `dim` keeps only the first numbers of each, for scoring elsewhere: the user tier reads whole vectors.
     `items` needs the item id column, and for an Item LLM the text columns, of the training data. What stands at `path`
     or in the run is not encoded again where text and model are the same; see `embedding.items.embed_items`. Raises
-    DataError for items that have no id or no text or stand twice, and for ones that a model of ids does not know.
+    DataError for items that have no id or no text or stand twice, and for ones that a model of ids does not know, and
+    ConfigError for a `dim` beyond the vectors, or in the run's own table.
     """
     recipe = run.read_recipe()
     require_trained(run)
     model, config, manifest = load_checkpoint(run.best)
+    _check_dim(dim, model.user_encoder.dim, own=path.resolve() == run.table.resolve())
     dataset = Dataset.load(run.dataset)
     device = choose_device()
     encoder = _Encoder(model.to(device), recipe.precision, device, manifest.fingerprint)
@@ -59,7 +63,7 @@ def embed_run_items(
     else:
         known = dataset.item_ids if items is None else _items_of(items, dataset, ())[dataset.item_col]
         work = encoder.indices(known, dataset.item_rows(known))
-    return embed_items(work, path, dtype=dtype, share=share or Share(), reuse=(run.table,))
+    return embed_items(replace(work, dim=dim), path, dtype=dtype, share=share or Share(), reuse=(run.table,))
 
 
 def embed_run_users(
@@ -144,6 +148,13 @@ def open_run(run: Run) -> OpenedRun:
     return OpenedRun(run, recipe, dataset, model, table, manifest)
 
 
+def _check_dim(dim: int | None, whole: int, *, own: bool) -> None:
+    if dim is not None and not 1 <= dim <= whole:
+        raise ConfigError(f"dim is {dim}, the model's vectors have {whole} numbers; expected 1 to {whole}")
+    if dim is not None and own:
+        raise ConfigError("the run's own table is read by its user tier, whole vectors; give another --out for a dim")
+
+
 class _Encoder:
     """The Item tier of a checkpoint, as the work of embedding sees it."""
 
@@ -169,7 +180,14 @@ class _Encoder:
             return self._run(len(rows), tokens, advance)
 
         ids = items[dataset.item_col]
-        return ItemWork(ids, np.concatenate(keys), np.concatenate(lengths), compute, **self.named)
+        return ItemWork(
+            ids,
+            np.concatenate(keys),
+            np.concatenate(lengths),
+            compute,
+            self.named["checkpoint"],
+            self.named["precision"],
+        )
 
     def indices(self, ids: pl.Series, index: Int[np.ndarray, " item"]) -> ItemWork:
         """Return the work of looking up items that are known by their number only."""
@@ -182,7 +200,9 @@ class _Encoder:
             advance(len(rows))
             return vectors
 
-        return ItemWork(ids, keys, np.zeros(len(ids), dtype=np.int64), compute, **self.named)
+        return ItemWork(
+            ids, keys, np.zeros(len(ids), dtype=np.int64), compute, self.named["checkpoint"], self.named["precision"]
+        )
 
     def _run(self, count: int, tokens: TokenCache, advance: Progress) -> torch.Tensor:
         return encode_in_batches(

@@ -68,6 +68,7 @@ class BERT4Rec(UserEncoder):
         input_norm: bool = True,
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.mask_vector = nn.Parameter(torch.randn(dim) * 0.02)
         self.positions = LearntPositions(max_history + 1, dim, count_from=positions)
         self.input_norm = nn.LayerNorm(dim) if input_norm else nn.Identity()

@@ -43,6 +43,7 @@ class DIN(SuffixEncoder):
 
     def __init__(self, *, dim: int, attention_units: int, hidden: int, dropout: float) -> None:
         super().__init__()
+        self.dim = dim
         # The unit's first layer over [item, candidate, item × candidate], taken apart: no tensor of pairs times dim.
         self.of_item = nn.Linear(dim, attention_units)
         self.of_candidate = nn.Linear(dim, attention_units, bias=False)

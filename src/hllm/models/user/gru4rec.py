@@ -38,6 +38,7 @@ class GRU4Rec(UserEncoder):
 
     def __init__(self, *, dim: int, hidden: int, num_layers: int, dropout: float) -> None:
         super().__init__()
+        self.dim = dim
         self.dropout = Dropout(dropout)
         between = dropout if num_layers > 1 else 0.0  # torch warns about dropout with nothing to drop
         self.gru = nn.GRU(dim, hidden, num_layers, batch_first=True, dropout=between)

@@ -72,6 +72,7 @@ class HSTU(UserEncoder):
         time_bias: bool = False,
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.reads_times = time_bias
         self.positions = None if positions == "none" else LearntPositions(max_history, dim, count_from=positions)
         self.layers = nn.ModuleList(

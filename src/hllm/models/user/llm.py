@@ -55,6 +55,7 @@ class UserLLM(SuffixEncoder):
         if not shared:
             backbone.drop_word_embeddings()
         self.backbone = backbone
+        self.dim = backbone.width
 
     @override
     def forward(self, history: History) -> Float[Tensor, "batch position dim"]:

@@ -89,6 +89,7 @@ class SASRec(SuffixEncoder):
         final_norm: bool = True,
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.positions = (
             LearntPositions(max_history, dim, count_from=positions)
             if positions == "start" or positions == "end"

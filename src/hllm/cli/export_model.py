@@ -1,0 +1,33 @@
+"""`hllm export-model`."""
+
+from pathlib import Path
+
+import typer
+
+from hllm.cli.embed import JSON, one_of
+from hllm.cli.run import part_of
+
+
+def export_model(
+    run: Path = typer.Argument(help="The directory that `hllm train --out` made."),
+    out: Path = typer.Option(..., "--out", help="A new directory: a run that every verb but train can use."),
+    dtype: str = typer.Option("int8", "--dtype", help='What the weights are kept in: "bf16" or "int8".'),
+    max_loss: float | None = typer.Option(
+        None, "--max-loss", min=0, max=1, help="Refuse an export that loses more than this share of select_by: .01."
+    ),
+    part: str = typer.Option("validation", "--part", help='Measure on "validation" or "test".'),
+    as_json: bool = JSON,
+) -> None:
+    """Write a smaller copy of a run, its weights in bf16 (a half) or int8 (a quarter), and measure what is lost.
+
+    Both are ranked on the same targets; the table, with intervals and a paired test, is printed and kept in the
+    copy's manifest.json. The weights come back to fp32 when they are loaded: the copy saves disk, not memory.
+
+    Example: hllm export-model demo --dtype int8 --max-loss 0.01 --out demo-int8
+    """
+    from hllm.export_model import export_model
+    from hllm.models.compact import WEIGHTS
+
+    chosen = one_of("--dtype", dtype, WEIGHTS[1:])
+    report = export_model(run, out, chosen, part=part_of(part), max_loss=max_loss)
+    typer.echo(report.model_dump_json(indent=1) if as_json else f"{report}\n{out}: a run in {chosen}")
