@@ -95,7 +95,9 @@ class TrainingLoader:
         self.tokens = tokens
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size or batch_size
-        self.sampler = NegativeSampler(negatives, split.train_counts(dataset), self.micro_batch_size)
+        self.sampler = NegativeSampler(
+            negatives, split.train_counts(dataset), self.micro_batch_size, withheld=split.withheld(dataset)
+        )
         self.seed = seed
         self.stage = stage
 

@@ -283,7 +283,8 @@ class Trainer:
     def _fit_whitening(self) -> None:
         encoder = self.model.item_encoder
         if isinstance(encoder, TextItemEncoder) and encoder.projector is not None and encoder.projector.whiten:
-            encoder.projector.fit_whitening(self._pooled(encoder))
+            known = torch.from_numpy(~self.split.withheld(self.dataset)).to(self.device)
+            encoder.projector.fit_whitening(self._pooled(encoder)[known])
 
     def _frozen_items(self) -> SequentialRecommender:
         """Return the same model with its language model replaced by the vectors it gives now."""
