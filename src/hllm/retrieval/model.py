@@ -12,9 +12,10 @@ from hllm.data.batch import pad
 from hllm.errors import DataError
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import Precision, autocast, resolve_precision
-from hllm.retrieval.retriever import Histories, LoggedHistories
+from hllm.retrieval.retriever import Histories, HistoriesWithTexts, LoggedHistories
 
 POSITIONS_PER_BATCH = 16_384
+_SENTENCE = -1  # in place of an item index
 
 
 @final
@@ -53,7 +54,12 @@ class ModelScorer:
 
     @torch.no_grad()
     def users(self, histories: Histories) -> Float[Tensor, "user dim"]:
-        """Return the user embedding after the latest `max_history` items; zero for a user without history."""
+        """Return the user embedding after the latest `max_history` items; zero for a user without history.
+
+        A sentence is the last of these items, and has no vector of an id.
+        """
+        texts = histories if isinstance(histories, HistoriesWithTexts) else None
+        sequences = histories if texts is None else _ending_in_texts(texts)
         logged = histories if isinstance(histories, LoggedHistories) else None
         if logged is None and self.model.reads_log:
             reads_actions = self.model.fusion is not None and self.model.fusion.actions is not None
@@ -65,16 +71,20 @@ class ModelScorer:
                 "users, or give the histories' times"
             )
         vectors = torch.zeros(len(histories), self.table.shape[1], device=self.device)
-        lengths = np.array([min(len(h), self.max_history) for h in histories])
+        lengths = np.array([min(len(sequence), self.max_history) for sequence in sequences])
         known = np.flatnonzero(lengths)
         known = known[np.argsort(lengths[known], kind="stable")]  # neighbours of like length, little padding
         per_batch = max(1, POSITIONS_PER_BATCH // self.max_history)
         for start in range(0, len(known), per_batch):
             chosen = known[start : start + per_batch]
-            items, mask = self._padded(histories, chosen)
+            items, mask = self._padded(sequences, chosen)
             times = self._padded(logged.times, chosen)[0] if logged is not None else torch.zeros_like(items)
             actions = self._padded(logged.actions, chosen)[0] if logged is not None else torch.zeros_like(items)
-            history = self.model.history(self.table[items], mask, items=items, times=times, actions=actions)
+            read = self.table[items]
+            if texts is not None:
+                said = texts.vectors[chosen].to(read)[:, None]
+                read = torch.where((items == _SENTENCE)[..., None], said, read)
+            history = self.model.history(read, mask, items=items, times=times, actions=actions)
             with autocast(self.precision, self.device):
                 encoded = self.model.user_encoder.after(history)
             vectors[torch.from_numpy(chosen)] = encoded.float()
@@ -89,3 +99,7 @@ class ModelScorer:
     def comparable(self, vectors: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
         """Return vectors whose dot product is the similarity."""
         return F.normalize(vectors, dim=-1, eps=1e-6) if self.model.similarity == "cosine" else vectors
+
+
+def _ending_in_texts(texts: HistoriesWithTexts) -> list[Int[np.ndarray, " _"]]:
+    return [np.append(own, _SENTENCE) if given else own for own, given in zip(texts.items, texts.given, strict=True)]
