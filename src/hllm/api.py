@@ -17,7 +17,6 @@ from jaxtyping import Float
 from hllm import artifacts
 from hllm.data.dataset import Dataset
 from hllm.data.prompt import render
-from hllm.data.requests import Unknown
 from hllm.data.sources.catalog import locate
 from hllm.data.split import Split, split_dataset
 from hllm.data.tables import Table
@@ -154,7 +153,7 @@ class Recommender:
         k: int = 10,
         exclude_seen: bool = True,
         items: Sequence[Any] | pl.Series | None = None,
-        unknown: Unknown = "error",
+        unknown: str = "error",
     ) -> pl.DataFrame:
         """Return the k best items of each user as a frame user_id, item_id, score, rank (from 1), source.
 

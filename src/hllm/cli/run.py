@@ -82,8 +82,8 @@ def evaluate(
     from hllm.side_by_side import evaluate_all_with_ranks
     from hllm.training.evaluations import ranks_file
 
-    runs, chosen = _open([run, *against]), part_of(part)
-    evaluated = evaluate_all_with_ranks(runs, _names(baselines), part=chosen)
+    runs, chosen = open_runs([run, *against]), part_of(part)
+    evaluated = evaluate_all_with_ranks(runs, names_of(baselines), part=chosen)
     results = [each.result for each in evaluated]
     write_ranks(ranks_file(run, chosen), label(run), evaluated)
     content = json.dumps([result.model_dump(mode="json") for result in results], indent=1)
@@ -109,8 +109,8 @@ def report(
     from hllm.evaluation.report import html_report
     from hllm.side_by_side import evaluate_all_with_ranks
 
-    runs = _open([run, *against])
-    evaluated = evaluate_all_with_ranks(runs, _names(baselines))
+    runs = open_runs([run, *against])
+    evaluated = evaluate_all_with_ranks(runs, names_of(baselines))
     results = [each.result for each in evaluated]
     trained = [(path, result) for path in [run, *against] for result in results if result.name == label(path)]
     ablations = [ablations_of(path, result) for path, result in trained]
@@ -129,7 +129,8 @@ def report(
     typer.echo(str(target))
 
 
-def _open(paths: list[Path]) -> dict[str, "Recommender"]:
+def open_runs(paths: list[Path]) -> dict[str, "Recommender"]:
+    """Open runs by their labels; ConfigError if two have the same one."""
     from hllm.api import Recommender
 
     runs: dict[str, Recommender] = {}
@@ -147,8 +148,9 @@ def label(path: Path) -> str:
     return path.resolve().name
 
 
-def _names(baselines: str) -> list[str]:
-    return [name.strip() for name in baselines.split(",") if name.strip()]
+def names_of(listed: str) -> list[str]:
+    """Return what stands between commas."""
+    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 def part_of(part: str) -> Literal["validation", "test"]:

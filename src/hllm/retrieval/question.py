@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 
 from hllm.data.dataset import Dataset, rows_of
-from hllm.data.requests import UNKNOWN, Unknown
+from hllm.data.requests import UNKNOWN
 from hllm.embedding.texts import ItemReader, ItemText
 from hllm.errors import ConfigError, DataError
 from hllm.models.recommender import SequentialRecommender
@@ -44,7 +44,7 @@ def question_of(
     histories: Named | None = None,
     times: Sequence[Sequence[int]] | None = None,
     texts: Sequence[ItemText | None] | None = None,
-    unknown: Unknown = "error",
+    unknown: str = "error",
 ) -> Question:
     """Return who is asked for: `users`, or `histories`, or a user without one for each of `texts`, or all users.
 
@@ -111,7 +111,7 @@ def some_of(histories: Histories, rows: Int[np.ndarray, " user"]) -> Histories:
     return items
 
 
-def _of_users(dataset: Dataset, users: Sequence[Any] | pl.Series | None, unknown: Unknown) -> Question:
+def _of_users(dataset: Dataset, users: Sequence[Any] | pl.Series | None, unknown: str) -> Question:
     if users is None:
         rows = np.arange(dataset.num_users)
     elif unknown == "error":
@@ -131,7 +131,7 @@ def _of_histories(
     model: SequentialRecommender,
     histories: Named,
     times: Sequence[Sequence[int]] | None,
-    unknown: Unknown,
+    unknown: str,
 ) -> Question:
     named = histories if isinstance(histories, Mapping) else dict(enumerate(histories))
     if not named:
@@ -155,7 +155,7 @@ def _of_histories(
 
 
 def _rows(
-    dataset: Dataset, history: Sequence[Any], unknown: Unknown
+    dataset: Dataset, history: Sequence[Any], unknown: str
 ) -> tuple[Int[np.ndarray, " _"], Bool[np.ndarray, " _"]]:
     """Return the item indices of a history's known items, and which are known."""
     if not len(history):
