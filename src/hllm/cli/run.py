@@ -130,7 +130,7 @@ def report(
 
 
 def open_runs(paths: list[Path]) -> dict[str, "Recommender"]:
-    """Open runs by their labels; ConfigError if two have the same one."""
+    """Open finished runs, by the names of their directories; ConfigError if two are alike."""
     from hllm.api import Recommender
 
     runs: dict[str, Recommender] = {}

@@ -18,7 +18,7 @@ from hllm.errors import DataError, first_few
 Unknown = Literal["error", "skip", "popularity"]
 UNKNOWN: tuple[Unknown, ...] = ("error", "skip", "popularity")
 _NAME = "users to recommend to"
-_ROWS_AT_ONCE = 65_536
+_ROWS_AT_ONCE = 8192
 _SHOWN = 3
 
 
@@ -72,7 +72,7 @@ def prepare_requests(
     copy = target.with_name(f".{target.name}.input")
     try:
         with explained(source, name=_NAME):
-            _select(source, user_col, history_col, text_col).sink_parquet(copy)
+            _select(source, user_col, history_col, text_col).sink_parquet(copy, row_group_size=_ROWS_AT_ONCE)
         if not pl.scan_parquet(copy).select(pl.len()).collect().item():
             raise DataError(f"{source} is empty: {_NAME} need at least one row")
         with artifacts.replacing(target) as partial:

@@ -11,6 +11,7 @@ from torch import Tensor
 from hllm.data.batch import pad
 from hllm.errors import DataError
 from hllm.models.recommender import SequentialRecommender
+from hllm.models.tiers import History
 from hllm.precision import Precision, autocast, resolve_precision
 from hllm.retrieval.retriever import Histories, HistoriesWithTexts, LoggedHistories
 
@@ -58,10 +59,23 @@ class ModelScorer:
 
         A sentence is the last of these items, and has no vector of an id.
         """
-        texts = histories if isinstance(histories, HistoriesWithTexts) else None
-        sequences = histories if texts is None else _ending_in_texts(texts)
-        logged = histories if isinstance(histories, LoggedHistories) else None
-        if logged is None and self.model.reads_log:
+        self.require_log(histories)
+        vectors = torch.zeros(len(histories), self.table.shape[1], device=self.device)
+        lengths = np.array([min(len(_elements(histories, n)), self.max_history) for n in range(len(histories))])
+        known = np.flatnonzero(lengths)
+        known = known[np.argsort(lengths[known], kind="stable")]  # neighbours of like length, little padding
+        per_batch = max(1, POSITIONS_PER_BATCH // self.max_history)
+        for start in range(0, len(known), per_batch):
+            chosen = known[start : start + per_batch]
+            history = self.read(histories, chosen)
+            with autocast(self.precision, self.device):
+                encoded = self.model.user_encoder.after(history)
+            vectors[torch.from_numpy(chosen)] = encoded.float()
+        return vectors
+
+    def require_log(self, histories: Histories) -> None:
+        """Raise DataError if the model reads times or actions and the histories do not say them."""
+        if not isinstance(histories, LoggedHistories) and self.model.reads_log:
             reads_actions = self.model.fusion is not None and self.model.fusion.actions is not None
             raise DataError(
                 "this model reads what was done with each item, which a bare list of items does not say; ask for known "
@@ -70,30 +84,23 @@ class ModelScorer:
                 else "this model reads when things happened, which a bare list of items does not say; ask for known "
                 "users, or give the histories' times"
             )
-        vectors = torch.zeros(len(histories), self.table.shape[1], device=self.device)
-        lengths = np.array([min(len(sequence), self.max_history) for sequence in sequences])
-        known = np.flatnonzero(lengths)
-        known = known[np.argsort(lengths[known], kind="stable")]  # neighbours of like length, little padding
-        per_batch = max(1, POSITIONS_PER_BATCH // self.max_history)
-        for start in range(0, len(known), per_batch):
-            chosen = known[start : start + per_batch]
-            items, mask = self._padded(sequences, chosen)
-            times = self._padded(logged.times, chosen)[0] if logged is not None else torch.zeros_like(items)
-            actions = self._padded(logged.actions, chosen)[0] if logged is not None else torch.zeros_like(items)
-            read = self.table[items]
-            if texts is not None:
-                said = texts.vectors[chosen].to(read)[:, None]
-                read = torch.where((items == _SENTENCE)[..., None], said, read)
-            history = self.model.history(read, mask, items=items, times=times, actions=actions)
-            with autocast(self.precision, self.device):
-                encoded = self.model.user_encoder.after(history)
-            vectors[torch.from_numpy(chosen)] = encoded.float()
-        return vectors
+
+    def read(self, histories: Histories, users: Int[np.ndarray, " user"]) -> History:
+        """Put together the latest `max_history` items of some of the histories, as the user tier reads them."""
+        logged = histories if isinstance(histories, LoggedHistories) else None
+        items, mask = self._padded(histories, users)
+        times = self._padded(logged.times, users)[0] if logged is not None else torch.zeros_like(items)
+        actions = self._padded(logged.actions, users)[0] if logged is not None else torch.zeros_like(items)
+        vectors = self.table[items]
+        if isinstance(histories, HistoriesWithTexts):
+            said = histories.vectors[torch.from_numpy(users)].to(vectors)[:, None]
+            vectors = torch.where((items == _SENTENCE)[..., None], said, vectors)
+        return self.model.history(vectors, mask, items=items, times=times, actions=actions)
 
     def _padded(
         self, sequences: Histories, users: Int[np.ndarray, " user"]
     ) -> tuple[Int[Tensor, "user position"], Bool[Tensor, "user position"]]:
-        padded, mask = pad([sequences[int(user)][-self.max_history :] for user in users])
+        padded, mask = pad([_elements(sequences, int(user))[-self.max_history :] for user in users])
         return torch.from_numpy(padded).to(self.device), torch.from_numpy(mask).to(self.device)
 
     def comparable(self, vectors: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
@@ -101,5 +108,8 @@ class ModelScorer:
         return F.normalize(vectors, dim=-1, eps=1e-6) if self.model.similarity == "cosine" else vectors
 
 
-def _ending_in_texts(texts: HistoriesWithTexts) -> list[Int[np.ndarray, " _"]]:
-    return [np.append(own, _SENTENCE) if given else own for own, given in zip(texts.items, texts.given, strict=True)]
+def _elements(histories: Histories, user: int) -> Int[np.ndarray, " _"]:
+    """Return one user's items, and what stands for a sentence after them."""
+    if isinstance(histories, HistoriesWithTexts) and histories.given[user]:
+        return np.append(histories[user], _SENTENCE)
+    return histories[user]
