@@ -47,6 +47,8 @@ from hllm.training.run import Run
 class Recommender:
     """A trained recommender with its catalogue and its users' histories."""
 
+    _popular: Retriever | None = None  # made when asked for, for the catalogue as it then is
+
     def __init__(self, run: Run, dataset: Dataset, model: SequentialRecommender, table: ItemEmbeddingTable) -> None:
         self.run = run
         self.recipe: Recipe = run.read_recipe()
@@ -135,7 +137,8 @@ class Recommender:
 
     def popular(self) -> Retriever:
         """Return what recommends the items with the most training interactions to everyone."""
-        self._popular = self._popular or ExactRetriever(Popularity(self.dataset, self.split))
+        if self._popular is None:
+            self._popular = ExactRetriever(Popularity(self.dataset, self.split))
         return self._popular
 
     @property
@@ -310,7 +313,7 @@ class Recommender:
         self.scorer = self._scorer_over(vectors)
         self.retriever = ExactRetriever(self.scorer)
         self._unit = F.normalize(self.scorer.table.float(), dim=-1, eps=1e-6)
-        self._popular: ExactRetriever | None = None  # made when asked for
+        self._popular = None
 
     def _scorer_over(self, vectors: torch.Tensor) -> ModelScorer:
         return ModelScorer(
