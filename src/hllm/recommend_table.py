@@ -74,7 +74,7 @@ def recommend_table(
     fallback, whose score is the number of training interactions. For `source` see `data.requests.prepare_requests`.
     Parts are kept in the directory `output`.parts until all are there; a call with the same inputs goes on, and one
     with others raises ConfigError, as one does if `output` exists. Raises DataError for unknown users and items
-    unless `options.unknown` says what to do. Memory: a batch of users times k, and the dataset.
+    unless `options.unknown` says what to do. Memory: a batch of users times k, row groups of `source`, the dataset.
     """
     options = options or TableOptions()
     if options.k < 1:
