@@ -21,7 +21,8 @@ NEW = pl.DataFrame({"item_id": ["new"], "title": ["summer hat"], "kind": ["hat"]
 
 def test_recommendations_carry_the_callers_ids(trained):
     frame = trained.recommend(users=["u3", "u0"], k=4)
-    assert frame.columns == ["user_id", "item_id", "score", "rank"]
+    assert frame.columns == ["user_id", "item_id", "score", "rank", "source"]
+    assert frame["source"].unique().to_list() == ["model"]
     assert frame["user_id"].to_list() == ["u3"] * 4 + ["u0"] * 4
     assert frame["rank"].to_list() == [1, 2, 3, 4] * 2
     assert set(frame["item_id"]) <= set(trained.dataset.item_ids)
@@ -233,6 +234,10 @@ def test_other_protocols_do_not_stand_in_one_table(trained, tmp_path, interactio
         (lambda r: r.recommend(users=["u1"], histories=[[]]), ConfigError, "give users or histories, not both"),
         (lambda r: r.recommend(histories=[]), DataError, "histories is empty"),
         (lambda r: r.recommend(k=0), ConfigError, "k is 0; it must be at least 1"),
+        (lambda r: r.recommend(users=["u1"], unknown="ignore"), ConfigError, "unknown is 'ignore'; expected one of 'error', 'skip', 'popularity'"),
+        (lambda r: r.recommend(["u1", "u2"], texts=["red hat"]), ConfigError, "1 texts for 2 users; give one for each, None for a user without one"),
+        (lambda r: r.recommend(texts="red hat"), ConfigError, "texts must be a list with at least one text"),
+        (lambda r: r.recommend(texts=[" "]), DataError, "a new item needs text"),
         (lambda r: r.similar(), ConfigError, "give either items or texts"),
         (lambda r: r.encode([]), ConfigError, "texts must be a list with at least one text"),
         (lambda r: r.encode("red shoe"), ConfigError, "texts must be a list"),

@@ -8,6 +8,7 @@ import pytest
 from hllm import recommend_table as module
 from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.recommend_table import TableOptions, recommend_table
+from hllm.retrieval import question
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,36 @@ def test_only_candidates_are_recommended(trained, users, tmp_path):
     recommend_table(trained, users, tmp_path / "recs.parquet", TableOptions(k=5, candidates=tmp_path / "sale.csv"))
     ids = trained.dataset.users.reverse()
     assert same(pl.read_parquet(tmp_path / "recs.parquet"), trained.recommend(ids, k=5, items=["i20", "i28", "i2"]))
+
+
+def test_a_column_of_sentences_is_read_after_the_histories(trained, tmp_path, monkeypatch):
+    """One row each: a sentence alone, after a logged and after a given history, none, and an unknown user's."""
+    monkeypatch.setattr(question, "_TEXTS_AT_ONCE", 1)
+    rows = [
+        {"user_id": "a", "history": [], "text": "old hat"},
+        {"user_id": "u3", "history": None, "text": "red coat"},
+        {"user_id": "b", "history": ["i20"], "text": " "},
+        {"user_id": "c", "history": ["i7", "i1"], "text": "blue shoe"},
+        {"user_id": "nobody", "history": None, "text": "small"},
+    ]
+    table = tmp_path / "users.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = recommend_table(trained, table, tmp_path / "recs.parquet", TableOptions(k=3))
+    assert (report.counts.texts, report.counts.without_history, report.rows) == (4, 0, 15)
+    found = pl.read_parquet(tmp_path / "recs.parquet")
+    expected = pl.concat(
+        [
+            trained.recommend(histories={"a": []}, texts=["old hat"], k=3),
+            trained.recommend(["u3"], texts=["red coat"], k=3),
+            trained.recommend(histories={"b": ["i20"], "c": ["i7", "i1"]}, texts=[None, "blue shoe"], k=3),
+            trained.recommend(histories={"nobody": []}, texts=["small"], k=3),
+        ]
+    )
+    assert same(found, expected)
+    assert found["source"].unique().to_list() == ["model"]
+    pl.DataFrame({"wish": ["old hat"]}).write_csv(tmp_path / "wishes.csv")
+    recommend_table(trained, tmp_path / "wishes.csv", tmp_path / "b.parquet", TableOptions(k=3, text_col="wish"))
+    assert same(pl.read_parquet(tmp_path / "b.parquet").with_columns(user_id=pl.lit("a")), expected[:3])
 
 
 @pytest.fixture
@@ -172,7 +203,11 @@ def test_integer_ids_are_found_in_any_form_and_come_back_as_they_are(tmp_path, i
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        ("name\nu1\n", DataError, "has neither a column 'user_id' of user ids nor a column 'history' of item ids"),
+        (
+            "name\nu1\n",
+            DataError,
+            "has neither a column 'user_id' of user ids nor a column 'history' of item ids nor a column 'text'",
+        ),
         ("user_id\n", DataError, "is empty: users to recommend to need at least one row"),
     ],
 )
@@ -200,6 +235,12 @@ def test_wrong_calls_are_explained(trained, users, tmp_path, monkeypatch):
     pl.DataFrame({"history": [["i1"]]}).write_parquet(tmp_path / "histories.parquet")
     with pytest.raises(DataError, match="1 of 1 rows bring a history, but this model reads when things happened"):
         recommend_table(trained, tmp_path / "histories.parquet", output)
+    pl.DataFrame({"text": ["old hat"]}).write_parquet(tmp_path / "texts.parquet")
+    with pytest.raises(DataError, match="reads when things happened or what was done, which a sentence does not say"):
+        recommend_table(trained, tmp_path / "texts.parquet", output)
+    pl.DataFrame({"text": [5]}).write_parquet(tmp_path / "numbers.parquet")
+    with pytest.raises(DataError, match="the column 'text' is of type Int64; expected sentences"):
+        recommend_table(trained, tmp_path / "numbers.parquet", output)
     parts = tmp_path / "recs.parquet.parts"
     parts.mkdir()
     (parts / "mine.txt").write_text("mine")

@@ -4,7 +4,7 @@ import copy
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from hllm import artifacts
 from hllm.data.dataset import Dataset
@@ -23,9 +23,9 @@ from hllm.data.split import Split, split_dataset
 from hllm.data.tables import Table
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.embedding.texts import ItemReader, ItemText
-from hllm.errors import ConfigError, DataError, Stopped
+from hllm.errors import ConfigError, Stopped
 from hllm.evaluation.ablations import Ablations, TextReader, ablate, check_switches
-from hllm.evaluation.baselines import build_baseline
+from hllm.evaluation.baselines import Popularity, build_baseline
 from hllm.evaluation.evaluate import Evaluated, Part, Result, evaluate_with_ranks
 from hllm.evaluation.facts import RunFacts
 from hllm.models.checkpoint import ITEM_BACKBONE
@@ -35,10 +35,12 @@ from hllm.precision import choose_device
 from hllm.ranking.frame import CandidateIds, rank_frame
 from hllm.ranking.ranker import ModelRanker
 from hllm.retrieval.exact import ExactRetriever
+from hllm.retrieval.fallback import frame_of, is_known, recommend_or_fall_back, recommended
 from hllm.retrieval.index import Index
 from hllm.retrieval.indexed import IndexRetriever, open_index
 from hllm.retrieval.model import ModelScorer
-from hllm.retrieval.retriever import Histories, LoggedHistories, Retriever, histories_of
+from hllm.retrieval.question import Named, question_of, with_texts
+from hllm.retrieval.retriever import Recommendations, Retriever
 from hllm.training.evaluations import data_policy, log_evaluation, machine, run_facts
 from hllm.training.fit import Resume, fit, recipe_from
 from hllm.training.recipe import Recipe, default_recipe
@@ -48,6 +50,8 @@ from hllm.training.tables import open_run
 
 class Recommender:
     """A trained recommender with its catalogue and its users' histories."""
+
+    _popular: Retriever | None = None  # made when asked for, for the catalogue as it then is
 
     def __init__(self, run: Run, dataset: Dataset, model: SequentialRecommender, table: ItemEmbeddingTable) -> None:
         self.run = run
@@ -133,6 +137,12 @@ class Recommender:
         other._use_vectors(self.scorer.table)
         return other
 
+    def popular(self) -> Retriever:
+        """Return what recommends the items with the most training interactions to everyone."""
+        if self._popular is None:
+            self._popular = ExactRetriever(Popularity(self.dataset, self.split))
+        return self._popular
+
     @property
     def split(self) -> Split:
         """Return how the data was split for training."""
@@ -142,42 +152,51 @@ class Recommender:
         self,
         users: Sequence[Any] | pl.Series | None = None,
         *,
-        histories: Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]] | None = None,
+        histories: Named | None = None,
         times: Sequence[Sequence[int]] | None = None,
+        texts: Sequence[ItemText | None] | None = None,
         k: int = 10,
         exclude_seen: bool = True,
         items: Sequence[Any] | pl.Series | None = None,
+        unknown: str = "error",
     ) -> pl.DataFrame:
-        """Return the k best items of each user as a frame user_id, item_id, score, rank (from 1).
+        """Return the k best items of each user as a frame user_id, item_id, score, rank (from 1), source.
 
-        The score is the model's similarity: a cosine, unless the recipe says otherwise.
+        The source is "model", and the score its similarity: a cosine, unless the recipe says otherwise. A user with
+        neither a history nor a text gets what is popular: source "popularity", the score training interactions.
 
         Ask for known `users` (None: all), or give `histories` of item ids, oldest first: a mapping from any id,
         or a list, whose positions then serve as user_id. `times` are their seconds since 1970, in the same order, for
-        a model that reads times. `items` limits what may be recommended. A user gets
-        fewer than k rows when fewer items are left.
+        a model that reads times. `texts` are sentences, one for each user (or None), read as one more item after the
+        history; given alone, their positions serve as user_id. `items` limits what may be recommended. A user gets
+        fewer than k rows when fewer items are left. `unknown` says what to do with unknown users, and with unknown
+        items in histories: "error"; "skip" leaves them out, and users of whom nothing is known; "popularity" gives
+        these what is popular.
         """
         _require_k(k)
-        if users is not None and histories is not None:
-            raise ConfigError("give users or histories, not both")
-        if times is not None and histories is None:
-            raise ConfigError("times belong to histories; the times of known users are in the log")
-        ids, sequences = self._histories(users, histories)
-        if times is not None:
-            sequences = self._at_times(sequences, times)
+        asked = question_of(
+            self.dataset, self.model, users, histories=histories, times=times, texts=texts, unknown=unknown
+        )
+        if texts is not None:
+            asked = with_texts(asked, texts, self.reader())
+        if unknown == "skip":
+            asked = asked.only(is_known(asked.histories))
         candidates = None
         if items is not None:
             candidates = np.zeros(self.dataset.num_items, dtype=bool)
             candidates[self.dataset.item_rows(items)] = True
-        found = self.finder.recommend(sequences, k, exclude=sequences if exclude_seen else None, candidates=candidates)
-        return self._frame("user_id", ids, found.items, found.scores)
+        seen = asked.histories if exclude_seen else None
+        found, sources = recommend_or_fall_back(
+            self.finder, self.popular, asked.histories, k, exclude=seen, candidates=candidates
+        )
+        return recommended(self.dataset, asked.ids, found, sources)
 
     def rank(
         self, candidates: CandidateIds, users: Any = None, *, histories: Any = None, target: str | None = None
     ) -> pl.DataFrame:
         """Score candidates for users or histories, which are as in `recommend`; see `ranking.frame.rank_frame`."""
-        ranker, (ids, sequences) = ModelRanker(self.scorer), self._histories(users, histories)
-        return rank_frame(ranker, self.dataset, ids, sequences, candidates, target=target)
+        asked = question_of(self.dataset, self.model, users, histories=histories)
+        return rank_frame(ModelRanker(self.scorer), self.dataset, asked.ids, asked.histories, candidates, target=target)
 
     def similar(
         self,
@@ -197,13 +216,13 @@ class Recommender:
             rows = self.dataset.item_rows(items)
             queries, ids = self._unit[torch.from_numpy(rows)], self.dataset.item_ids[rows]
         else:
-            queries = F.normalize(self._reader().read(texts or [])[:, : self.dim], dim=-1, eps=1e-6)
+            queries = F.normalize(self.reader().read(texts or [])[:, : self.dim], dim=-1, eps=1e-6)
             rows, ids = None, pl.Series(range(len(queries)), dtype=pl.Int64)
         scores = (queries @ self._unit.T).cpu().numpy()
         if rows is not None:
             scores[np.arange(len(rows)), rows] = -np.inf
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return self._frame("query", ids, best, np.take_along_axis(scores, best, axis=1))
+        return frame_of(self.dataset, {"query": ids}, Recommendations(best, np.take_along_axis(scores, best, axis=1)))
 
     def audience(self, text: ItemText, *, k: int = 10) -> pl.DataFrame:
         """Return the k users to whom a brand-new item, known only by its text, would be offered first.
@@ -212,9 +231,9 @@ class Recommender:
         unseen items, behind those that score the same up to rounding. Users are ordered by that place, then by score.
         """
         _require_k(k)
-        _, histories = self._histories(None, None)
+        histories = question_of(self.dataset, self.model).histories
         users = self.scorer.queries(histories)
-        table = torch.cat([self.scorer.keys, self.scorer.comparable(self._reader().read([text]))])
+        table = torch.cat([self.scorer.keys, self.scorer.comparable(self.reader().read([text]))])
         score, above = np.empty(len(histories)), np.empty(len(histories), dtype=np.int64)
         for user, history in enumerate(histories):
             scores = (table @ users[user]).cpu().numpy()
@@ -236,7 +255,7 @@ class Recommender:
         The table needs the item id column and the text columns that the model was trained with. Raises DataError
         for ids that are known already and items without text; the catalogue is then unchanged.
         """
-        reader = self._reader()
+        reader = self.reader()
         extended = self.dataset.extended(items)
         known, index = self.dataset.num_items, self.index
         vectors = reader.read_rendered(render(extended.items[known:], extended.text_cols, reader.prompt))
@@ -247,7 +266,7 @@ class Recommender:
 
     def encode(self, texts: Sequence[ItemText]) -> Float[np.ndarray, "text dim"]:
         """Return the item embeddings of texts, in fp32, not normalised."""
-        vectors: Float[np.ndarray, "text dim"] = self._reader().read(texts).cpu().numpy()
+        vectors: Float[np.ndarray, "text dim"] = self.reader().read(texts).cpu().numpy()
         return vectors
 
     def title_of(self, item_ids: Sequence[Any] | pl.Series) -> list[str]:
@@ -303,6 +322,7 @@ class Recommender:
         self.scorer = self._scorer_over(vectors)
         self.retriever = ExactRetriever(self.scorer)
         self._unit = F.normalize(self.scorer.table.float()[:, : self.dim], dim=-1, eps=1e-6)
+        self._popular = None
 
     def _scorer_over(self, vectors: torch.Tensor) -> ModelScorer:
         return ModelScorer(
@@ -310,51 +330,8 @@ class Recommender:
             max_history=self.recipe.model.max_history, device=self.device, precision=self.recipe.precision,
         )  # fmt: skip
 
-    def _histories(
-        self,
-        users: Sequence[Any] | pl.Series | None,
-        histories: Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]] | None,
-    ) -> tuple[pl.Series, Histories]:
-        if histories is not None:
-            named = histories if isinstance(histories, Mapping) else dict(enumerate(histories))
-            if not named:
-                raise DataError("histories is empty; give at least one")
-            return pl.Series(list(named)), [
-                self.dataset.item_rows(list(h)) if len(h) else _NOTHING for h in named.values()
-            ]
-        rows = np.arange(self.dataset.num_users) if users is None else self.dataset.user_rows(users)
-        return self.dataset.users[rows], histories_of(self.dataset, rows, self.dataset.offsets[rows + 1])
-
-    def _at_times(self, histories: Histories, times: Sequence[Sequence[int]]) -> LoggedHistories:
-        if [len(h) for h in histories] != [len(t) for t in times]:
-            raise DataError("times must have one number for each item of each history")
-        if self.model.fusion is not None and self.model.fusion.actions is not None:
-            raise DataError("this model reads what was done, which histories and times do not say; ask for known users")
-        given = [np.asarray(t, dtype=np.int64) for t in times]
-        if self.model.fusion is not None:
-            self.model.fusion.require_known_years(np.concatenate([_NOTHING, *given]))
-        zeros = [np.zeros(len(h), dtype=np.int64) for h in histories]
-        return LoggedHistories(histories, given, zeros)
-
-    def _frame(
-        self,
-        query: str,
-        ids: pl.Series,
-        items: Int[np.ndarray, "query k"],
-        scores: Float[np.ndarray, "query k"],
-    ) -> pl.DataFrame:
-        kept = np.isfinite(scores)
-        rank = np.broadcast_to(np.arange(1, items.shape[1] + 1), items.shape)[kept]
-        return pl.DataFrame(
-            {
-                query: ids[np.nonzero(kept)[0]],
-                "item_id": self.dataset.item_ids[items[kept]],
-                "score": scores[kept].astype(np.float64),
-                "rank": rank,
-            }
-        )
-
-    def _reader(self) -> ItemReader:
+    def reader(self) -> ItemReader:
+        """Return what reads texts as the model read the catalogue's; ConfigError if it knows items by id only."""
         config = self.recipe.model.item
         if not isinstance(config, TextItemConfig):
             raise ConfigError("this model knows items by id only and cannot read text; train one with an Item LLM")
@@ -363,7 +340,7 @@ class Recommender:
 
     def _with_texts(self, texts: Sequence[str]) -> ExactRetriever:
         """Return this recommender with other texts, one for each item; only texts that no item had are encoded."""
-        reader = self._reader()
+        reader = self.reader()
         had = render(self.dataset.items, self.dataset.text_cols, reader.prompt)
         vectors = dict(zip(had, self.scorer.table, strict=True))
         new = sorted(set(texts) - set(had))
@@ -379,7 +356,6 @@ def fit_recipe(recipe: Path, out: Path, overrides: Sequence[str] = (), *, resume
     return Recommender.load(fit(interactions, items, chosen, out, base=base, resume=resume).folder)
 
 
-_NOTHING = np.zeros(0, dtype=np.int64)
 _ROUNDING = 1e-6  # of fp32: the same text encoded alone and among others, or a product of another shape
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 
 from hllm import artifacts
 from hllm.api import Recommender
@@ -20,10 +20,10 @@ from hllm.data.growing import GrowingParquet
 from hllm.data.requests import RequestCounts, Unknown, prepare_requests
 from hllm.data.tables import read_table, require_columns
 from hllm.errors import CheckpointError, ConfigError, DataError
-from hllm.evaluation.baselines import Popularity
 from hllm.progress import progress
-from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.retriever import Histories, Recommendations, histories_of
+from hllm.retrieval.fallback import is_known, recommend_or_fall_back, recommended
+from hllm.retrieval.question import Question, require_sentences, with_texts
+from hllm.retrieval.retriever import Histories, histories_of
 
 USERS_PER_BATCH = 1024
 BATCHES_PER_PART = 16
@@ -38,11 +38,12 @@ class TableOptions:
     k: int = 100
     exclude_seen: bool = True
     unknown: Unknown = "error"
-    """Users without any known history: "error" refuses them, "skip" leaves them out, "popularity" gives them the most
-    popular items. Unknown items in a history are refused, or left out of it."""
+    """Users without any known history or sentence: "error" refuses them, "skip" leaves them out, "popularity" gives
+    them the most popular items. Unknown items in a history are refused, or left out of it."""
     candidates: Path | None = None
     """A table whose item id column says what may be recommended. None: the catalogue."""
     history_col: str = "history"
+    text_col: str = "text"
     separator: str = ","
 
 
@@ -73,7 +74,7 @@ def recommend_table(
     fallback, whose score is the number of training interactions. For `source` see `data.requests.prepare_requests`.
     Parts are kept in the directory `output`.parts until all are there; a call with the same inputs goes on, and one
     with others raises ConfigError, as one does if `output` exists. Raises DataError for unknown users and items
-    unless `options.unknown` says what to do. Memory: a batch of users times k, and the dataset.
+    unless `options.unknown` says what to do. Memory: a batch of users times k, row groups of `source`, the dataset.
     """
     options = options or TableOptions()
     if options.k < 1:
@@ -84,7 +85,7 @@ def recommend_table(
     if output.exists() and not folder.exists():
         raise ConfigError(f"{output} exists already; give another name, or remove it")
     job, candidates = _begin(recommender, source, folder, options)
-    worker = _Worker(recommender, options, candidates, fallback=job.counts.without_history > 0)
+    worker = _Worker(recommender, options, candidates)
     parts = []
     with progress("recommend", job.counts.rows) as advance:
         for start in range(0, job.counts.rows, worker.rows_per_part):
@@ -110,12 +111,7 @@ class _Worker:
     """A recommender with the options of one job."""
 
     def __init__(
-        self,
-        recommender: Recommender,
-        options: TableOptions,
-        candidates: Bool[np.ndarray, " item"] | None,
-        *,
-        fallback: bool,
+        self, recommender: Recommender, options: TableOptions, candidates: Bool[np.ndarray, " item"] | None
     ) -> None:
         self.recommender = recommender
         self.dataset = recommender.dataset
@@ -124,60 +120,36 @@ class _Worker:
         self.k = min(options.k, self.dataset.num_items)
         self.rows_per_batch = max(1, min(USERS_PER_BATCH, _CELLS_PER_BATCH // self.k))
         self.rows_per_part = self.rows_per_batch * BATCHES_PER_PART
-        self.popular: Recommendations | None = None
-        if fallback and options.unknown == "popularity":
-            popularity = ExactRetriever(Popularity(self.dataset, recommender.split))
-            self.popular = popularity.recommend([np.zeros(0, dtype=np.int64)], self.k, candidates=candidates)
 
     def recommend(self, requests: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of the output for some requests, in their order."""
-        given = (requests["items"].list.len().fill_null(0) > 0).to_numpy()
-        logged = requests["user_index"].is_not_null().to_numpy()
-        frames = []
-        if given.any():
-            histories = [items.to_numpy() for items in requests["items"].filter(given)]
-            frames.append(self._of_histories(requests, np.flatnonzero(given), histories))
-        if logged.any():
-            users = requests["user_index"].filter(logged).to_numpy()
-            histories_of_users = histories_of(self.dataset, users, self.dataset.offsets[users + 1])
-            frames.append(self._of_histories(requests, np.flatnonzero(logged), histories_of_users))
-        others = np.flatnonzero(~given & ~logged)
-        if self.popular is not None and len(others):
-            items, scores = (np.repeat(a, len(others), axis=0) for a in (self.popular.items, self.popular.scores))
-            frames.append(self._frame(requests, others, items, scores, "popularity"))
-        if not frames:
-            nothing = np.zeros((0, self.k), dtype=np.int64)
-            frames.append(self._frame(requests, others[:0], nothing, nothing.astype(np.float32), "model"))
-        return pl.concat(frames).sort("request", maintain_order=True).drop("request")
-
-    def _of_histories(
-        self, requests: pl.DataFrame, rows: Int[np.ndarray, " request"], histories: Histories
-    ) -> pl.DataFrame:
-        found = self.recommender.finder.recommend(
-            histories, self.k, exclude=histories if self.options.exclude_seen else None, candidates=self.candidates
+        asked = Question(requests["user_id"], self._histories(requests))
+        if requests["text"].null_count() < len(requests):
+            asked = with_texts(asked, requests["text"].to_list(), self.recommender.reader())
+        if self.options.unknown == "skip":
+            asked = asked.only(is_known(asked.histories))
+        found, sources = recommend_or_fall_back(
+            self.recommender.finder,
+            self.recommender.popular,
+            asked.histories,
+            self.k,
+            exclude=asked.histories if self.options.exclude_seen else None,
+            candidates=self.candidates,
         )
-        return self._frame(requests, rows, found.items, found.scores, "model")
+        return recommended(self.dataset, asked.ids, found, sources)
 
-    def _frame(
-        self,
-        requests: pl.DataFrame,
-        rows: Int[np.ndarray, " request"],
-        items: Int[np.ndarray, "request k"],
-        scores: Float[np.ndarray, "request k"],
-        source: str,
-    ) -> pl.DataFrame:
-        kept = np.isfinite(scores)
-        request = rows[np.nonzero(kept)[0]]
-        rank = np.broadcast_to(np.arange(1, items.shape[1] + 1), items.shape)[kept]
-        columns = {
-            "request": request,
-            "user_id": requests["user_id"][request],
-            "item_id": self.dataset.item_ids[items[kept]],
-            "score": scores[kept].astype(np.float64),
-            "rank": rank,
-            "source": pl.repeat(source, len(request), dtype=pl.String, eager=True),
-        }
-        return pl.DataFrame(columns)
+    def _histories(self, requests: pl.DataFrame) -> Histories:
+        """Return the history that a request brings, or else the logged one; empty where there is neither."""
+        users = requests["user_index"].fill_null(0).to_numpy()
+        logged = requests["user_index"].is_not_null().to_numpy()
+        histories = histories_of(self.dataset, users, self.dataset.offsets[np.where(logged, users + 1, users)])
+        given = np.flatnonzero((requests["items"].list.len().fill_null(0) > 0).to_numpy())
+        if not len(given):
+            return histories
+        items = list(histories.items)
+        for row in given.tolist():
+            items[row] = requests["items"][row].to_numpy()
+        return items  # without times: a model that reads them has been refused
 
 
 def _begin(
@@ -203,6 +175,7 @@ def _begin(
             folder / _REQUESTS,
             user_col=recommender.recipe.data.user_col,
             history_col=options.history_col,
+            text_col=options.text_col,
             separator=options.separator,
         )
         _check(recommender, counts, options)
@@ -229,6 +202,7 @@ def _inputs(recommender: Recommender, source: Path, options: TableOptions) -> di
         "unknown": options.unknown,
         "candidates": None if options.candidates is None else hashes(options.candidates, "candidates"),
         "history_col": options.history_col,
+        "text_col": options.text_col,
         "separator": options.separator,
     }
 
@@ -246,6 +220,8 @@ def _check(recommender: Recommender, counts: RequestCounts, options: TableOption
             f"{counts.histories:,} of {counts.rows:,} rows bring a history, but this model reads when things "
             "happened or what was done, which a list of items does not say; give user ids alone"
         )
+    if counts.texts:
+        require_sentences(recommender.reader().model)
     if options.unknown == "error":
         counts.require_known()
 

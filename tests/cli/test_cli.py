@@ -28,6 +28,25 @@ def test_recommend_for_a_history_and_as_json(hllm, trained_folder, trained):
     assert [row["title"] for row in rows] == trained.title_of(expected["item_id"])
 
 
+def test_recommend_from_a_sentence_alone_and_after_a_history(hllm, trained_folder, trained):
+    for who, asked in (([], {}), (["--user", "u3"], {"users": ["u3"]}), (["--history", "i1"], {"histories": [["i1"]]})):
+        code, out, _ = hllm("recommend", "--run", trained_folder, *who, "--text", "old hat", "-k", "3", "--json")
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert code == 0
+        expected = trained.recommend(**asked, texts=["old hat"], k=3)
+        assert [row["item_id"] for row in rows] == expected["item_id"].to_list()
+        assert {row["source"] for row in rows} == {"model"}
+
+
+def test_where_nothing_is_known_what_is_popular_is_shown_and_called_so(hllm, trained_folder):
+    for who in (["--history", ""], ["--user", "nobody", "--unknown", "popularity"]):
+        code, out, _ = hllm("recommend", "--run", trained_folder, *who, "-k", "2")
+        assert code == 0
+        assert "nothing is known, so what is popular (score: training interactions)" in out
+        code, out, _ = hllm("recommend", "--run", trained_folder, *who, "-k", "2", "--json")
+        assert [json.loads(line)["source"] for line in out.splitlines()] == ["popularity"] * 2
+
+
 def test_a_new_item_finds_its_users(hllm, trained_folder, trained):
     code, out, _ = hllm("recommend", "--run", trained_folder, "--new-item", "title: summer hat", "-k", "3", "--json")
     assert code == 0
@@ -55,7 +74,9 @@ def test_similar(hllm, trained_folder, question):
             "DataError: 1 of 2 items asked for are not in the catalogue; first: 'zz'",
         ),
         (["recommend", "--new-item", " "], "DataError: a new item needs text"),
-        (["recommend"], "ConfigError: give one of --user ID, --history ID,ID,… or --new-item TEXT"),
+        (["recommend"], "ConfigError: give one of --user ID, --history ID,ID,…, --text SENTENCE or --new-item TEXT"),
+        (["recommend", "--text", "hat", "--new-item", "hat"], "--text may also come with --user or --history"),
+        (["recommend", "--user", "u1", "--unknown", "ignore"], "--unknown is 'ignore'; expected one of error, skip"),
         (["similar", "--item", "zz"], "DataError: 1 of 1 items asked for"),
         (["similar"], "ConfigError: give one of --item ID or --text TEXT"),
         (["evaluate", "--part", "train"], "ConfigError: --part is 'train'"),

@@ -39,7 +39,24 @@ def test_an_approximate_index_as_json_replaces_the_one_before(hllm, run):
 def test_a_wrong_kind_or_setting_is_refused_before_the_run_is_opened(hllm, tmp_path):
     code, _, err = hllm("index", "--run", tmp_path, "--kind", "hsnw")
     assert code == 2
-    assert "hllm: ConfigError: hllm index: 'kind': Input should be 'exact', 'flat', 'hnsw' or 'ivf-pq'" in err
+    assert "hllm: ConfigError: hllm index: 'kind': Input should be 'exact', 'flat', 'hnsw', 'ivf-pq' or 'qdrant'" in err
     code, _, err = hllm("index", "--run", tmp_path, "--set", "ef_serch=3")
     assert code == 2
     assert "unknown key 'ef_serch' (did you mean 'ef_search'?)" in err
+    code, _, err = hllm("index", "--run", tmp_path, "--kind", "qdrant")
+    assert code == 2
+    assert 'kind = "qdrant" needs url, such as url=http://localhost:6333' in err
+
+
+def test_a_run_recommends_by_way_of_a_qdrant_collection(hllm, run, tmp_path):
+    pytest.importorskip("qdrant_client")
+    before = hllm("recommend", "--run", run, "--user", "u3", "--json")[1]
+    settings = ["--set", f"url={tmp_path / 'qdrant'}", "--set", "exact_below=0"]
+    code, out, _ = hllm("index", "--run", run, "--kind", "qdrant", *settings, "--json")
+    printed = json.loads(out)
+    assert code == 0
+    assert (printed["config"]["kind"], printed["certificate"]["recall"]) == ("qdrant", 1.0)
+    after = hllm("recommend", "--run", run, "--user", "u3", "--json")[1]
+    assert [json.loads(line)["item_id"] for line in after.splitlines()] == [
+        json.loads(line)["item_id"] for line in before.splitlines()
+    ]

@@ -283,3 +283,47 @@ def test_items_known_only_by_text_have_no_index():
     assert torch.equal(batch.index, torch.tensor([-1, -1]))
     assert batch.tokens.tolist() == [5, 6, 7]
     assert batch.lengths.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "negatives",
+    [
+        {"kind": "catalogue"},
+        {"kind": "sampled", "num_sampled": 99},
+        {"kind": "sampled", "num_sampled": 40, "per_position": True},
+        {"kind": "mixed", "num_sampled": 99},
+        {"kind": "mixed", "num_sampled": 20, "popularity_power": 0.5},
+        {"kind": "pooled", "num_sampled": 60},
+    ],
+    ids=lambda values: "-".join(map(str, values.values())),
+)
+def test_a_held_out_item_is_in_no_batch_not_even_as_a_negative(dataset, negatives):
+    """Items that nobody has used are no secret: they stay among the negatives."""
+    split = split_dataset(dataset, SplitConfig(kind="items", validation_share=0.2, test_share=0.2))
+    used = set(dataset.item_index.tolist())
+    hidden = used - set(dataset.item_index[split.training].tolist())
+    assert len(hidden) == 10, "0.4 of 25 items"
+    batches = TrainingLoader(
+        dataset, split, None, windows=WindowConfig(max_history=4), batch_size=5,
+        negatives=NegativesConfig(**negatives), seed=1, stage=0,
+    )  # fmt: skip
+    found = {int(item) for step in batches.steps(0) for batch in step for item in batch.items.index}
+    assert not found & hidden
+    if negatives["kind"] == "catalogue":
+        assert found == set(range(30)) - hidden
+
+
+def test_expected_counts_without_withheld_items_are_how_often_items_are_drawn(rng):
+    withheld = np.arange(10) % 3 == 0
+    for config in (
+        NegativesConfig(kind="sampled", num_sampled=4),
+        NegativesConfig(kind="sampled", num_sampled=4, popularity_power=0.5),
+        NegativesConfig(kind="pooled", num_sampled=6, exclude_own=False),
+    ):
+        seen = np.zeros(10)
+        sampler = NegativeSampler(config, np.arange(1, 11), 2, withheld=withheld)
+        for _ in range(2000):
+            drawn = sampler.draw([np.array([1]), np.array([2])], rng)
+            seen += np.bincount(drawn.shared, minlength=10)
+        assert not seen[withheld].any()
+        assert np.abs(seen / 2000 - drawn.counts).max() < 0.1

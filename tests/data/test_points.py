@@ -60,3 +60,10 @@ def test_random_points_are_all_places_in_time(rng):
 def test_the_same_stream_gives_the_same_points(which):
     one, two = (sampler(points=2, which=which).draw(WINDOWS, np.random.default_rng(3)) for _ in range(2))
     assert all(np.array_equal(getattr(one, name), getattr(two, name)) for name in vars(one))
+
+
+def test_withheld_items_are_never_drawn(rng):
+    sampler = PointSampler(PointsConfig(num_negatives=50), ITEMS, LENGTHS, None, 20, withheld=np.arange(10, 19))
+    drawn = sampler.draw(np.array([[0, int(LENGTHS[0])]]), rng)
+    negatives = set(drawn.candidates[drawn.labels[..., 0] == 0].tolist())
+    assert negatives == set(range(20)) - set(range(10, 19)) - set(ITEMS[: LENGTHS[0]].tolist())

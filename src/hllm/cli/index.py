@@ -12,7 +12,10 @@ from hllm.cli.run import RUN
 def index(
     run: Path = RUN,
     kind: str = typer.Option(
-        "exact", "--kind", help='"exact"; or "hnsw", "ivf-pq" or "flat", which need the extra faiss.'
+        "exact",
+        "--kind",
+        help='"exact"; "hnsw", "ivf-pq" or "flat", which need the extra faiss; "qdrant" with --set url=…, which needs '
+        "the extra qdrant.",
     ),
     min_recall: float = typer.Option(
         0.95, "--min-recall", min=0, max=1, help="Refuse an index that finds less of the exact 10 best than this."

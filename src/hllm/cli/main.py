@@ -10,6 +10,7 @@ from hllm.cli import (
     ablate,
     card,
     check,
+    cold_start,
     compare,
     describe,
     embed,
@@ -56,6 +57,7 @@ app.command("fine-tune", short_help="Train a run on with new data; report the dr
 app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)
 app.command("evaluate", short_help="Metrics with intervals, next to baselines.")(run.evaluate)
 app.command("evaluate-ranking", short_help="AUC and calibration of a run that ranks.")(rank.evaluate_ranking)
+app.command("cold-start", short_help="New items, and users with few interactions.")(cold_start.cold_start)
 app.command("ablate", short_help="What is lost without order, text or training.")(ablate.ablate)
 app.command("compare", short_help="Evaluated runs side by side, with paired tests.")(compare.compare)
 app.command("report", short_help="One HTML page: metrics, curves, examples.")(run.report)

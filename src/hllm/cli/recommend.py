@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from hllm.cli.embed import one_of
 from hllm.cli.recommend_table import (
     CANDIDATES,
     HISTORY_COL,
     INPUT,
     OUTPUT,
     SEPARATOR,
+    TEXT_COL,
     UNKNOWN,
     write_table,
 )
@@ -36,6 +38,12 @@ def recommend(
         "--times",
         help="When the items of --history were met, in seconds since 1970, for a model that reads times.",
     ),
+    text: str | None = typer.Option(
+        None,
+        "--text",
+        help='What the user looks for, in a sentence: "quiet science fiction about first contact". Alone, or after the '
+        "history of --user or --history.",
+    ),
     new_item: str | None = typer.Option(
         None,
         "--new-item",
@@ -52,23 +60,36 @@ def recommend(
     candidates: Path | None = CANDIDATES,
     unknown: str = UNKNOWN,
     history_col: str = HISTORY_COL,
+    text_col: str = TEXT_COL,
     separator: str = SEPARATOR,
     as_json: bool = JSON,
 ) -> None:
-    """Show the best items for a user or a history, or the users for a brand-new item known only by its text.
+    """Show the best items for a user, a history or a sentence, or the users for a new item known only by its text.
+
+    Where nothing is known of a user, the most popular items are shown, and it is said so.
 
     With --input, write them for a whole table of users or histories to --output; a call that was stopped goes on.
     """
     if source is not None or output is not None:
-        if source is None or output is None or any(option is not None for option in (user, history, times, new_item)):
-            raise ConfigError("--input and --output belong together, without --user, --history, --times and --new-item")
+        if (
+            source is None
+            or output is None
+            or any(option is not None for option in (user, history, times, text, new_item))
+        ):
+            raise ConfigError(
+                "--input and --output belong together, without --user, --history, --times, --text and --new-item"
+            )
         options = {"exclude_seen": not include_seen, "unknown": unknown, "candidates": candidates}
-        options |= {"k": k or 100, "history_col": history_col, "separator": separator}
+        options |= {"k": k or 100, "history_col": history_col, "text_col": text_col, "separator": separator}
         write_table(run, source, output, options, as_json=as_json)
         return
     k = k or 10
-    if sum(option is not None for option in (user, history, new_item)) != 1:
-        raise ConfigError("give one of --user ID, --history ID,ID,… or --new-item TEXT")
+    whom = sum(option is not None for option in (user, history, new_item))
+    if whom > 1 or (whom == 0 and text is None) or (new_item is not None and text is not None):
+        raise ConfigError(
+            "give one of --user ID, --history ID,ID,…, --text SENTENCE or --new-item TEXT; --text may also come with "
+            "--user or --history"
+        )
     if times is not None and history is None:
         raise ConfigError("--times belongs to --history")
     from hllm.api import Recommender
@@ -78,15 +99,21 @@ def recommend(
         frame = recommender.audience(new_item, k=k)
         _show(frame, f"users to offer {new_item!r} to (rank: its place in the user's own list)", as_json)
         return
-    if user is not None:
-        frame = recommender.recommend(users=[user], k=k, exclude_seen=not include_seen)
-        title = f"for user {user}"
-    elif history is not None:
-        ids = _parts(history)
-        frame = recommender.recommend(
-            histories=[ids], times=[_seconds(times)] if times else None, k=k, exclude_seen=not include_seen
-        )
-        title = f"after {', '.join(recommender.title_of(ids))}"
+    from hllm.data.requests import UNKNOWN as POLICIES
+
+    ids = None if history is None else _parts(history)
+    frame = recommender.recommend(
+        users=None if user is None else [user],
+        histories=None if ids is None else [ids],
+        times=[_seconds(times)] if times else None,
+        texts=None if text is None else [text],
+        k=k,
+        exclude_seen=not include_seen,
+        unknown=one_of("--unknown", unknown, POLICIES),
+    )
+    title = _title(user, ids, text, recommender)
+    if "popularity" in frame["source"]:
+        title = f"{title}: nothing is known, so what is popular (score: training interactions)"
     _show(_with_titles(frame, recommender), title, as_json)
 
 
@@ -108,6 +135,15 @@ def similar(
     else:
         frame, title = recommender.similar([item], k=k), f"like {recommender.title_of([item])[0]}"
     _show(_with_titles(frame, recommender), title, as_json)
+
+
+def _title(user: str | None, history: list[str] | None, text: str | None, recommender: "Recommender") -> str:
+    catalogue = set(recommender.dataset.item_ids.cast(str)) if history else set()
+    known = [item for item in history or () if item in catalogue]
+    parts = [f"for user {user}"] if user is not None else []
+    parts += [f"after {', '.join(recommender.title_of(known))}"] if known else []
+    parts += [f"for {text!r}"] if text is not None else []
+    return ", ".join(parts) or "without a history"
 
 
 def _with_titles(frame: "pl.DataFrame", recommender: "Recommender") -> "pl.DataFrame":

@@ -10,15 +10,19 @@ import typer
 from hllm.cli.embed import one_of
 
 INPUT = typer.Option(
-    None, "--input", help="A table with a column of user ids, or of histories, or both. Writes --output instead."
+    None, "--input", help="A table of user ids, histories or sentences, or several of these. Writes --output instead."
 )
 OUTPUT = typer.Option(None, "--output", help="The Parquet file to write for --input.")
 CANDIDATES = typer.Option(
     None, "--candidates", help="For --input: a table whose item ids are all that may be recommended."
 )
 UNKNOWN = typer.Option(
-    "error", "--unknown", help='For --input, what to do with unknown users and items: "error", "skip", "popularity".'
+    "error",
+    "--unknown",
+    help='What to do with unknown users, and unknown items in histories: "error"; "skip" leaves them out; "popularity" '
+    "gives users of whom nothing is known the most popular items.",
 )
+TEXT_COL = typer.Option("text", "--text-col", help="For --input: the column of sentences.")
 HISTORY_COL = typer.Option("history", "--history-col", help="For --input: the column of histories.")
 SEPARATOR = typer.Option(",", "--separator", help="For --input: what stands between the ids of a history.")
 
@@ -30,8 +34,8 @@ def write_table(run: Path, source: Path, output: Path, options: dict[str, Any], 
     from hllm.errors import first_few
     from hllm.recommend_table import TableOptions, recommend_table
 
-    policy = one_of("--unknown", options.pop("unknown"), POLICIES)
-    report = recommend_table(Recommender.load(run), source, output, TableOptions(**options, unknown=policy))
+    options["unknown"] = one_of("--unknown", options["unknown"], POLICIES)
+    report = recommend_table(Recommender.load(run), source, output, TableOptions(**options))
     counts = report.counts
     if as_json:
         found = {"counts": counts.model_dump(mode="json")}
@@ -39,7 +43,7 @@ def write_table(run: Path, source: Path, output: Path, options: dict[str, Any], 
         return
     typer.echo(f"{output}: {report.rows:,} rows for {counts.rows:,} users")
     if counts.without_history:
-        done = "were left out" if policy == "skip" else 'got popular items (source "popularity")'
+        done = "were left out" if options["unknown"] == "skip" else 'got popular items (source "popularity")'
         typer.echo(
             f"{counts.without_history:,} without a history {done}; first: {first_few(counts.first_without_history)}"
         )

@@ -93,7 +93,7 @@ def evaluate(
     sizes, chosen = _sizes(dims), part_of(part)
     runs = open_runs([run, *against])
     runs = {f"{label(run)}@{dim}": runs[label(run)].at(dim) for dim in sizes} | runs
-    evaluated = evaluate_all_with_ranks(runs, _names(baselines), part=chosen)
+    evaluated = evaluate_all_with_ranks(runs, names_of(baselines), part=chosen)
     results = [each.result for each in evaluated]
     write_ranks(ranks_file(run, chosen), label(run), evaluated)
     content = json.dumps([result.model_dump(mode="json") for result in results], indent=1)
@@ -120,7 +120,7 @@ def report(
     from hllm.side_by_side import evaluate_all_with_ranks
 
     runs = open_runs([run, *against])
-    evaluated = evaluate_all_with_ranks(runs, _names(baselines))
+    evaluated = evaluate_all_with_ranks(runs, names_of(baselines))
     results = [each.result for each in evaluated]
     trained = [(path, result) for path in [run, *against] for result in results if result.name == label(path)]
     ablations = [ablations_of(path, result) for path, result in trained]
@@ -167,8 +167,9 @@ def label(path: Path) -> str:
     return path.resolve().name
 
 
-def _names(baselines: str) -> list[str]:
-    return [name.strip() for name in baselines.split(",") if name.strip()]
+def names_of(listed: str) -> list[str]:
+    """Return what stands between commas."""
+    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 def part_of(part: str) -> Literal["validation", "test"]:

@@ -112,6 +112,16 @@ class Dataset:
             values += [artifacts.digest_of_integers(self.labels), self.label_names]
         return artifacts.fingerprint(values)
 
+    def label_columns(self, targets: tuple[str, ...]) -> list[int]:
+        """Return where the labels of these targets stand among `label_names`; DataError if there are none."""
+        missing = [name for name in targets if name not in self.label_names]
+        if missing:
+            raise DataError(
+                f"the data have no label {missing[0]!r}, which model.ranking.targets names; they have: "
+                f"{', '.join(self.label_names) or 'none'}. Add a [[data.targets]] table"
+            )
+        return [self.label_names.index(name) for name in targets]
+
     def item_rows(self, item_ids: Sequence[Any] | pl.Series) -> Int[np.ndarray, " item"]:
         """Return the item_index of each id; DataError counts the unknown ones and shows the first."""
         return _lookup(self.item_ids, item_ids, noun="items", where="the catalogue")

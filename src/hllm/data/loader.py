@@ -99,7 +99,9 @@ class TrainingLoader:
         self.tokens = tokens
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size or batch_size
-        self.sampler = NegativeSampler(negatives, split.train_counts(dataset), self.micro_batch_size)
+        self.sampler = NegativeSampler(
+            negatives, split.train_counts(dataset), self.micro_batch_size, withheld=split.withheld(dataset)
+        )
         self.points = points
         self.needs_negatives = points is None or points.config.generative_weight > 0
         self.seed = seed

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 
 from hllm.config import Config
@@ -56,11 +56,21 @@ def no_negatives(num_items: int) -> Negatives:
 class NegativeSampler:
     """Draws the negatives of batches, from random streams that the caller gives."""
 
-    def __init__(self, config: NegativesConfig, train_counts: Int[np.ndarray, " num_items"], batch_size: int) -> None:
+    def __init__(
+        self,
+        config: NegativesConfig,
+        train_counts: Int[np.ndarray, " num_items"],
+        batch_size: int,
+        *,
+        withheld: Bool[np.ndarray, " num_items"] | None = None,
+    ) -> None:
+        """Take how often each item occurs in training; items that are `withheld` are no negatives."""
         self.config = config
         self.num_items = len(train_counts)
+        self.offered = np.ones(self.num_items, dtype=bool) if withheld is None else ~withheld
+        self.pool = np.flatnonzero(self.offered)
         self.train_share = train_counts / max(1, train_counts.sum())
-        weight = train_counts.astype(np.float64) ** config.popularity_power
+        weight = self.offered * train_counts.astype(np.float64) ** config.popularity_power
         self.share = weight / weight.sum()
         self.cumulative = np.cumsum(self.share) / self.share.sum()
         self.per_window = -(-config.num_sampled // batch_size)
@@ -69,7 +79,7 @@ class NegativeSampler:
         """Return the negatives of a batch. A position's own target may be among them; the loss masks it by id."""
         config = self.config
         if config.kind == "catalogue":
-            return Negatives(np.arange(self.num_items), None, np.ones(self.num_items))
+            return Negatives(self.pool, None, self.offered.astype(np.float64))
         if config.kind == "pooled":
             return self._pooled(windows, rng)
         if config.per_position:
@@ -89,18 +99,17 @@ class NegativeSampler:
             missed *= absent
         return Negatives(np.unique(np.concatenate(chosen)), None, 1 - missed)
 
-    def _distinct(
-        self, rng: np.random.Generator
-    ) -> tuple[Int[np.ndarray, " drawn"], Float[np.ndarray, " num_items"] | float]:
+    def _distinct(self, rng: np.random.Generator) -> tuple[Int[np.ndarray, " drawn"], Float[np.ndarray, " num_items"]]:
         """Draw a set of items; return it and the probability of each item to be absent."""
-        size = min(self.config.num_sampled, self.num_items)
+        size = min(self.config.num_sampled, len(self.pool))
         if self.config.popularity_power == 0:
-            return rng.choice(self.num_items, size=size, replace=False), 1 - size / self.num_items
+            drawn = rng.choice(len(self.pool), size=size, replace=False)
+            return self.pool[drawn], 1 - self.offered * (size / len(self.pool))
         return self._with_replacement((size,), rng), (1 - self.share) ** size
 
     def _with_replacement(self, shape: tuple[int, ...], rng: np.random.Generator) -> Int[np.ndarray, "..."]:
         if self.config.popularity_power == 0:
-            return rng.integers(self.num_items, size=shape)
+            return self.pool[rng.integers(len(self.pool), size=shape)]
         return np.searchsorted(self.cumulative, rng.random(shape), side="right").astype(np.int64)
 
     def _pooled(self, windows: Sequence[Int[np.ndarray, " _"]], rng: np.random.Generator) -> Negatives:
@@ -110,10 +119,10 @@ class NegativeSampler:
         """
         drawn = []
         for window in windows:
-            items = rng.integers(self.num_items, size=self.per_window)
-            if self.config.exclude_own and len(np.unique(window)) < self.num_items:
+            items = self.pool[rng.integers(len(self.pool), size=self.per_window)]
+            if self.config.exclude_own and len(np.unique(window)) < len(self.pool):
                 while (own := np.isin(items, window)).any():
-                    items[own] = rng.integers(self.num_items, size=int(own.sum()))
+                    items[own] = self.pool[rng.integers(len(self.pool), size=int(own.sum()))]
             drawn.append(items)
-        pool = np.concatenate(drawn)
-        return Negatives(pool, None, np.full(self.num_items, len(pool) / self.num_items))
+        shared = np.concatenate(drawn)
+        return Negatives(shared, None, self.offered * (len(shared) / len(self.pool)))

@@ -8,7 +8,9 @@ from jaxtyping import Int
 from pydantic import Field
 
 from hllm.config import Config
+from hllm.data.dataset import Dataset
 from hllm.data.labels import UNKNOWN
+from hllm.data.split import Split
 
 
 class PointsConfig(Config):
@@ -47,13 +49,19 @@ class PointSampler:
         lengths: Int[np.ndarray, " user"],
         labels: Int[np.ndarray, "interaction target"] | None,
         num_items: int,
+        *,
+        withheld: Int[np.ndarray, " withheld"] | None = None,
     ) -> None:
-        """Take the training interactions: items, how many each user has in turn, and labels (None: draw negatives)."""
+        """Take the training interactions: items, how many each user has in turn, and labels (None: draw negatives).
+
+        Items that are `withheld` from training are never drawn.
+        """
         self.config = config
         self.item_index = item_index
         self.ends = np.cumsum(lengths)
         self.labels = labels
         self.num_items = num_items
+        self.withheld = np.zeros(0, dtype=np.int64) if withheld is None else withheld
 
     def draw(self, windows: Int[np.ndarray, "window 2"], rng: np.random.Generator) -> Points:
         """Return the points of windows, which are where each starts and ends among the training interactions."""
@@ -73,7 +81,7 @@ class PointSampler:
                 labels[row, own, 0] = self.labels[chosen]
                 continue
             labels[row, own, 0] = 1
-            met = self._items_of_user(start)
+            met = self._not_to_draw(start)
             if len(met) < self.num_items:  # else there is nothing to tell the next item from
                 shape = (len(chosen), self.config.num_negatives)
                 candidates[row, own, 1:] = draw_others(met, self.num_items, shape, rng)
@@ -91,10 +99,23 @@ class PointSampler:
             return eligible[-self.config.points :]
         return np.sort(rng.choice(eligible, size=self.config.points, replace=False))
 
-    def _items_of_user(self, place: int) -> Int[np.ndarray, " item"]:
+    def _not_to_draw(self, place: int) -> Int[np.ndarray, " item"]:
         user = int(np.searchsorted(self.ends, place, side="right"))
         first = int(self.ends[user - 1]) if user else 0
-        return np.unique(self.item_index[first : int(self.ends[user])])
+        return np.union1d(self.item_index[first : int(self.ends[user])], self.withheld)
+
+
+def points_of(config: PointsConfig, dataset: Dataset, split: Split, targets: tuple[str, ...]) -> PointSampler:
+    """Return what draws the points of a ranking stage; `targets` are names of the dataset's labels, if it has any."""
+    labels = None
+    if targets:
+        columns = dataset.label_columns(targets)
+        assert dataset.labels is not None, "there are columns"
+        labels = dataset.labels[split.training][:, columns]
+    return PointSampler(
+        config, dataset.item_index[split.training], split.training_lengths(dataset), labels, dataset.num_items,
+        withheld=np.flatnonzero(split.withheld(dataset)),
+    )  # fmt: skip
 
 
 def draw_others(

@@ -42,7 +42,8 @@ class SplitConfig(Config):
     "temporal": interactions before one moment are for training, the same moment for all users.
     "ratio": the latest shares of each user's interactions are held out.
     "users": shares of the users are held out, with all they did; each one's last item is the target.
-    "items": shares of the items are held out, with all that was done with them: cold items.
+    "items": shares of the items are held out, with all that was done with them: cold items. They are no negatives
+    either.
     "column": the parts are read from a column of the interactions, data.split_col."""
     targets: Targets | None = None
     """Which of a user's held-out interactions are targets: the "last", the "first", "all", or one at "random". For
@@ -164,6 +165,14 @@ class Split:
     def train_counts(self, dataset: Dataset) -> Int[np.ndarray, " item"]:
         """Return how often each item occurs in the training interactions."""
         return np.bincount(self.training_log(dataset)[1], minlength=dataset.num_items)
+
+    def withheld(self, dataset: Dataset) -> Bool[np.ndarray, " item"]:
+        """Return the items that training must not see at all: those that the kind "items" holds out."""
+        if self.kind != "items":
+            return np.zeros(dataset.num_items, dtype=bool)
+        used = np.bincount(dataset.item_index, minlength=dataset.num_items) > 0
+        withheld: Bool[np.ndarray, " item"] = used & (self.train_counts(dataset) == 0)
+        return withheld
 
     def training_lengths(self, dataset: Dataset) -> Int[np.ndarray, " user"]:
         """Return how many training interactions each user has."""

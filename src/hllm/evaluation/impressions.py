@@ -101,7 +101,7 @@ def impressions(
             "no interaction, label 0"
         )
         return Impressions(asked.users, asked.histories, drawn, labels, how)
-    columns = label_columns(dataset, targets)
+    columns = dataset.label_columns(targets)
     assert dataset.labels is not None, "there are columns"
     return Impressions(
         asked.users,
@@ -110,17 +110,6 @@ def impressions(
         list(dataset.labels[asked.interactions][:, None, columns].astype(np.int64)),
         "each target by itself, with its labels in the data; unknown labels are left out",
     )
-
-
-def label_columns(dataset: Dataset, targets: tuple[str, ...]) -> list[int]:
-    """Return where the labels of these targets stand in the data; DataError if there are none."""
-    missing = [name for name in targets if name not in dataset.label_names]
-    if missing:
-        raise DataError(
-            f"the data have no label {missing[0]!r}, which model.ranking.targets names; they have: "
-            f"{', '.join(dataset.label_names) or 'none'}. Add a [[data.targets]] table"
-        )
-    return [dataset.label_names.index(name) for name in targets]
 
 
 def evaluate_ranker(

@@ -5,14 +5,14 @@ from typing import Any, Literal, Protocol, final, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from hllm.config import Config
 from hllm.errors import ConfigError
 from hllm.extras import require
 
-Kind = Literal["exact", "flat", "hnsw", "ivf-pq"]
+Kind = Literal["exact", "flat", "hnsw", "ivf-pq", "qdrant"]
 
 _ROWS_AT_ONCE = 65_536
 _CENTROIDS = 256  # of a code of 8 bits
@@ -20,11 +20,12 @@ _TRAINING_ROWS_PER_LIST = 64
 
 
 class IndexConfig(Config):
-    """How an index searches. The scores are exact in every kind: FAISS only nominates the items to be scored."""
+    """How an index searches. The scores are exact in every kind: FAISS or Qdrant only nominates items to be scored."""
 
     kind: Kind = "exact"
     """"exact" scores every item. "hnsw" walks a graph over a copy of the vectors; "ivf-pq" reads codes of a few bytes
-    from the nearest lists; "flat" is FAISS's own exact search. All but "exact" need the extra `faiss`."""
+    from the nearest lists; "flat" is FAISS's own exact search: these need the extra `faiss`. "qdrant" asks a collection
+    on a Qdrant server, and needs the extra `qdrant`."""
     dim: int | None = Field(default=None, ge=1)
     """Keep and score only the first numbers of each vector, for models trained with loss.matryoshka; None: all."""
     dtype: Literal["fp32", "bf16"] = "fp32"
@@ -32,11 +33,11 @@ class IndexConfig(Config):
     exact_below: int = Field(default=10_000, ge=0)
     """Items; a search with no more items left by its filter scores them all, whatever the kind."""
     neighbours: int = Field(default=32, ge=2)
-    """hnsw: links of each item; more find more, and take 8 bytes each."""
+    """hnsw, qdrant: links of each item; more find more, and take 8 bytes each."""
     ef_construction: int = Field(default=64, ge=1)
-    """hnsw: items looked at when an item is linked; more find more, and build slower."""
+    """hnsw, qdrant: items looked at when an item is linked; more find more, and build slower."""
     ef_search: int = Field(default=128, ge=1)
-    """hnsw: items looked at in a search, at the least."""
+    """hnsw, qdrant: items looked at in a search, at the least."""
     num_lists: int | None = Field(default=None, ge=1)
     """ivf-pq: lists that the items are divided into; by default 4·√items."""
     num_probes: int = Field(default=32, ge=1)
@@ -47,6 +48,21 @@ class IndexConfig(Config):
     """ivf-pq: items scored exactly for each one wanted, since the order of the codes is coarse."""
     seed: int = Field(default=0, ge=0)
     """Of the clustering of ivf-pq."""
+    url: str | None = None
+    """qdrant: where it is, such as http://localhost:6333, with the API key, if any, in the environment variable
+    QDRANT_API_KEY; or a directory, in which the client keeps a small collection by itself, to try it out."""
+    collection: str | None = None
+    """qdrant: its name; by default hllm- and the beginning of the fingerprint of the item vectors."""
+
+    @model_validator(mode="after")
+    def _url_of_qdrant(self) -> "IndexConfig":
+        if (self.kind == "qdrant") != (self.url is not None):
+            raise ValueError(
+                'kind = "qdrant" needs url, such as url=http://localhost:6333'
+                if self.url is None
+                else f'url has no effect on kind = "{self.kind}"; it is for "qdrant"'
+            )
+        return self
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""The Index: items found by their vectors, exactly or by way of FAISS, while items come, change and go."""
+"""The Index: items found by their vectors, exactly or by way of FAISS or Qdrant, while items come, change and go."""
 
 import os
 import shutil
@@ -18,12 +18,13 @@ from hllm import artifacts
 from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.retrieval.certificate import Certificate, latency_of, machine, recall_of
 from hllm.retrieval.faiss import FaissNominator, IndexConfig, Nominator
+from hllm.retrieval.qdrant import QdrantNominator
 from hllm.retrieval.retriever import Histories, Recommendations
 from hllm.retrieval.search import checked, exact_search, nominated_search
 from hllm.retrieval.snapshot import Snapshot
 
 KIND = "index"
-_VECTORS, _NOMINATOR, _IDS = "vectors.npy", "nominator.faiss", "item_ids.parquet"
+_VECTORS, _IDS = "vectors.npy", "item_ids.parquet"
 _SELECTIVE = 0.05  # share of the items; below it a walk through the graph finds too few that are allowed
 
 
@@ -66,7 +67,7 @@ class Index:
         """
         config = config or IndexConfig()
         snapshot = Snapshot.of(vectors.detach().cpu().to(_DTYPES[config.dtype]), item_ids)
-        return cls(snapshot, _nominator(snapshot, config), config, source)
+        return cls(snapshot, _nominator(snapshot, config, source), config, source)
 
     @classmethod
     def open(cls, path: Path, *, source: str) -> "Index":
@@ -88,7 +89,7 @@ class Index:
             delta,
             details["longest"],
         )
-        nominator = None if config.kind == "exact" else FaissNominator.open(path / _NOMINATOR, config)
+        nominator = _open_nominator(path, config, source)
         certificate = details["certificate"] and Certificate.from_dict(details["certificate"], where=str(path))
         index = cls(snapshot, nominator, config, source, certificate or None)
         index._stored = path, manifest.files
@@ -113,8 +114,8 @@ class Index:
             with artifacts.writing(path, KIND, details) as folder:
                 if not self._link(_VECTORS, folder):
                     _save_vectors(folder / _VECTORS, snapshot.base)
-                if nominator is not None and not self._link(_NOMINATOR, folder):
-                    nominator.save(folder / _NOMINATOR)
+                if nominator is not None and not self._link(_file_of(self.config), folder):
+                    nominator.save(folder / _file_of(self.config))
                 snapshot.item_ids.to_frame().write_parquet(folder / _IDS)
                 _save_vectors(folder / "delta.npy", snapshot.delta)
                 np.save(folder / "changed.npy", snapshot.changed)
@@ -202,7 +203,7 @@ class Index:
         """Build the index anew from the items in it. The rows change, and the certificate is gone: certify again."""
         with self._changing:
             snapshot = self._state.snapshot.compacted()
-            self._state = _State(snapshot, _nominator(snapshot, self.config))
+            self._state = _State(snapshot, _nominator(snapshot, self.config, self.source))
             self.certificate = self._stored = None
 
     def certify(
@@ -261,12 +262,25 @@ _REMEDIES = {
     "exact": "this is a fault of hllm",
     "flat": "this is a fault of hllm",
     "hnsw": 'raise ef_search, neighbours or ef_construction, or use kind = "exact"',
+    "qdrant": 'raise ef_search, neighbours or ef_construction, or use kind = "exact"',
     "ivf-pq": 'raise num_probes, refine or code_bytes, or use kind = "exact"',
 }
 
 
-def _nominator(snapshot: Snapshot, config: IndexConfig) -> Nominator | None:
+def _nominator(snapshot: Snapshot, config: IndexConfig, source: str) -> Nominator | None:
+    if config.kind == "qdrant":
+        return QdrantNominator.build(snapshot.base, snapshot.item_ids, config, source=source)
     return None if config.kind == "exact" else FaissNominator.build(snapshot.base, config)
+
+
+def _open_nominator(path: Path, config: IndexConfig, source: str) -> Nominator | None:
+    if config.kind == "qdrant":
+        return QdrantNominator.open(path / _file_of(config), config, source=source)
+    return None if config.kind == "exact" else FaissNominator.open(path / _file_of(config), config)
+
+
+def _file_of(config: IndexConfig) -> str:
+    return "collection.json" if config.kind == "qdrant" else "nominator.faiss"
 
 
 def _save_vectors(path: Path, vectors: Float[Tensor, "row dim"]) -> None:

@@ -14,9 +14,10 @@ from hllm.errors import ConfigError, DataError
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.tiers import History
 from hllm.precision import Precision, autocast, resolve_precision
-from hllm.retrieval.retriever import Histories, LoggedHistories
+from hllm.retrieval.retriever import Histories, HistoriesWithTexts, LoggedHistories
 
 POSITIONS_PER_BATCH = 16_384
+_SENTENCE = -1  # in place of an item index
 
 
 @final
@@ -67,10 +68,13 @@ class ModelScorer:
 
     @torch.no_grad()
     def users(self, histories: Histories) -> Float[Tensor, "user dim"]:
-        """Return the user embedding after the latest `max_history` items; zero for a user without history."""
+        """Return the user embedding after the latest `max_history` items; zero for a user without history.
+
+        A sentence is the last of these items, and has no vector of an id.
+        """
         self.require_log(histories)
         vectors = torch.zeros(len(histories), self.table.shape[1], device=self.device)
-        lengths = np.array([min(len(h), self.max_history) for h in histories])
+        lengths = np.array([min(len(_elements(histories, n)), self.max_history) for n in range(len(histories))])
         known = np.flatnonzero(lengths)
         known = known[np.argsort(lengths[known], kind="stable")]  # neighbours of like length, little padding
         per_batch = max(1, POSITIONS_PER_BATCH // self.max_history)
@@ -100,12 +104,16 @@ class ModelScorer:
         items, mask = self._padded(histories, users)
         times = self._padded(logged.times, users)[0] if logged is not None else torch.zeros_like(items)
         actions = self._padded(logged.actions, users)[0] if logged is not None else torch.zeros_like(items)
-        return self.model.history(self.table[items], mask, items=items, times=times, actions=actions)
+        vectors = self.table[items]
+        if isinstance(histories, HistoriesWithTexts):
+            said = histories.vectors[torch.from_numpy(users)].to(vectors)[:, None]
+            vectors = torch.where((items == _SENTENCE)[..., None], said, vectors)
+        return self.model.history(vectors, mask, items=items, times=times, actions=actions)
 
     def _padded(
         self, sequences: Histories, users: Int[np.ndarray, " user"]
     ) -> tuple[Int[Tensor, "user position"], Bool[Tensor, "user position"]]:
-        padded, mask = pad([sequences[int(user)][-self.max_history :] for user in users])
+        padded, mask = pad([_elements(sequences, int(user))[-self.max_history :] for user in users])
         return torch.from_numpy(padded).to(self.device), torch.from_numpy(mask).to(self.device)
 
     def first(self, dim: int | None) -> "ModelScorer":
@@ -121,3 +129,10 @@ class ModelScorer:
         """Return vectors whose dot product is the similarity."""
         vectors = vectors[:, : self.dim]
         return F.normalize(vectors, dim=-1, eps=1e-6) if self.model.similarity == "cosine" else vectors.contiguous()
+
+
+def _elements(histories: Histories, user: int) -> Int[np.ndarray, " _"]:
+    """Return one user's items, and what stands for a sentence after them."""
+    if isinstance(histories, HistoriesWithTexts) and histories.given[user]:
+        return np.append(histories[user], _SENTENCE)
+    return histories[user]

@@ -43,6 +43,37 @@ class LoggedHistories(Sequence[Int[np.ndarray, " _"]]):
         return self.items[user]
 
 
+class HistoriesWithTexts(Sequence[Int[np.ndarray, " _"]]):
+    """Histories that may each be followed by one more element: a sentence, known only by its vector.
+
+    As a sequence they are the histories alone; a slice of them keeps the sentences.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Int[np.ndarray, " _"]],
+        vectors: Float[Tensor, "user dim"],
+        given: Bool[np.ndarray, " user"],
+    ) -> None:
+        """Take, for each user, item indices, a vector as the Item LLM gives it, and whether it counts."""
+        self.items = items
+        self.vectors = vectors
+        self.given = given
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, user: int) -> Int[np.ndarray, " _"]: ...
+    @overload
+    def __getitem__(self, user: slice) -> "HistoriesWithTexts": ...
+    def __getitem__(self, user: int | slice) -> "Int[np.ndarray, ' _'] | HistoriesWithTexts":
+        """Return one user's items, or the histories of some users."""
+        if isinstance(user, slice):
+            return HistoriesWithTexts(self.items[user], self.vectors[user], self.given[user])
+        return self.items[user]
+
+
 def histories_of(dataset: Dataset, users: Int[np.ndarray, " user"], ends: Int[np.ndarray, " user"]) -> LoggedHistories:
     """Return what each of `users` did before the interaction at position `ends` of the dataset."""
     slices = [slice(int(dataset.offsets[user]), int(end)) for user, end in zip(users, ends, strict=True)]

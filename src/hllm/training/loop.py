@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from hllm.data.batch import SequenceBatch
 from hllm.data.dataset import Dataset
 from hllm.data.loader import TrainingLoader
-from hllm.data.points import PointSampler
+from hllm.data.points import PointSampler, points_of
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.distributed import Group
 from hllm.embedding.encode import encode_catalogue
 from hllm.errors import Stopped, TrainingError
 from hllm.evaluation.evaluate import mean_metrics
-from hllm.evaluation.impressions import label_columns, mean_ranker_metrics
+from hllm.evaluation.impressions import mean_ranker_metrics
 from hllm.models.checkpoint import load_weights, save_checkpoint
 from hllm.models.item.cached import CachedItemEncoder
 from hllm.models.item.text import TextItemEncoder
@@ -321,13 +321,7 @@ class Trainer:
         if config.objective != "ranking":
             return None
         assert self.recipe.model.ranking is not None, "the recipe has seen to it"
-        training, targets, labels = self.split.training, self.recipe.model.ranking.targets, None
-        if targets:
-            columns = label_columns(self.dataset, targets)
-            assert self.dataset.labels is not None, "there are columns"
-            labels = self.dataset.labels[training][:, columns]
-        lengths = self.split.training_lengths(self.dataset)
-        return PointSampler(config.ranking, self.dataset.item_index[training], lengths, labels, self.dataset.num_items)
+        return points_of(config.ranking, self.dataset, self.split, self.recipe.model.ranking.targets)
 
     def _pooled(self, encoder: TextItemEncoder) -> Tensor:
         encoder.eval()
@@ -339,7 +333,8 @@ class Trainer:
     def _fit_whitening(self) -> None:
         encoder = self.model.item_encoder
         if isinstance(encoder, TextItemEncoder) and encoder.projector is not None and encoder.projector.whiten:
-            encoder.projector.fit_whitening(self._pooled(encoder))
+            known = torch.from_numpy(~self.split.withheld(self.dataset)).to(self.device)
+            encoder.projector.fit_whitening(self._pooled(encoder)[known])
 
     def _frozen_items(self) -> SequentialRecommender:
         """Return the same model with its language model replaced by the vectors it gives now."""

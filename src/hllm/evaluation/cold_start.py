@@ -1,0 +1,224 @@
+"""How recommenders do where little is known: items that nobody has in training, and users with few interactions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hllm.config import Config
+from hllm.data.dataset import Dataset
+from hllm.data.split import Split
+from hllm.errors import ConfigError, DataError
+from hllm.evaluation.baselines import Popularity
+from hllm.evaluation.evaluate import Evaluated, Queries, metrics_of
+from hllm.evaluation.protocol import Protocol
+from hllm.evaluation.statistics import Estimate, bootstrap_means
+from hllm.evaluation.targets import Targets
+from hllm.metrics import TargetRanks
+from hllm.retrieval.exact import ExactRetriever
+from hllm.retrieval.retriever import Histories, LoggedHistories, Scorer, VectorScorer
+
+LENGTHS = (0, 1, 2, 5)
+
+Metrics = dict[str, Estimate]
+
+
+class ColdItems(Config):
+    """The targets that are cold, found among everything and among cold items alone."""
+
+    protocol: Protocol
+    """Of the ranking among cold items alone; the other one differs in what is ranked only."""
+    num_items: int
+    """Items of the catalogue that are cold."""
+    full_catalogue: dict[str, Metrics]
+    """By recommender: each target ranked among all items."""
+    among_cold: dict[str, Metrics]
+    """By recommender: each target ranked among the cold items."""
+    by_id: tuple[str, ...]
+    """Recommenders that know items by id only: what they say of an item without training interactions is chance."""
+
+
+class ShortHistories(Config):
+    """The same targets, asked for with only the latest items of each history."""
+
+    protocol: Protocol
+    lengths: tuple[int | None, ...]
+    """Items read, at most; None: all of them, as in any other evaluation."""
+    curves: dict[str, tuple[Metrics, ...]]
+    """By recommender: the metrics for each of the lengths."""
+    num_left_out: int
+    """Targets with shorter histories than the longest of the lengths."""
+
+
+class ColdStart(Config):
+    """What `hllm cold-start` says."""
+
+    cold_items: ColdItems | None
+    """None: no target is cold."""
+    short_histories: ShortHistories
+
+
+@final
+@dataclass(frozen=True)
+class Contender:
+    """A recommender that was evaluated, with what scored the items."""
+
+    scorer: Scorer
+    evaluated: Evaluated
+    by_id: bool
+    """Whether it knows items by id only."""
+
+    @property
+    def name(self) -> str:
+        """Return what it is called in tables."""
+        return self.evaluated.result.name
+
+
+def cold_items(contenders: Sequence[Contender], dataset: Dataset, split: Split, asked: Queries) -> ColdItems | None:
+    """Return how the cold targets are found; `asked` is what the contenders were evaluated with.
+
+    An item is cold with at most `evaluation.cold_at_most` training interactions. What a user has seen is removed from
+    both rankings. None if no target is cold.
+    """
+    first = contenders[0].evaluated
+    config = first.result.protocol.evaluation
+    cold = split.train_counts(dataset) <= config.cold_at_most
+    rows = np.flatnonzero(cold[asked.targets])
+    if not len(rows):
+        return None
+    histories = _of(asked.histories, rows)
+    items = np.flatnonzero(cold)
+    full, among = {}, {}
+    for each in contenders:
+        ranks = each.evaluated.ranks
+        chosen = TargetRanks(ranks.better[rows], ranks.tied[rows])
+        full[each.name] = _means(each.evaluated, rows, chosen)
+        among[each.name] = _means(each.evaluated, rows, rank_among(each.scorer, items, histories, asked.targets[rows]))
+    protocol = _with(
+        first.result.protocol,
+        first.targets,
+        rows,
+        ranked=f"the {len(items):,} items with at most {config.cold_at_most} training interactions",
+    )
+    by_id = tuple(each.name for each in contenders if each.by_id)
+    return ColdItems(protocol=protocol, num_items=len(items), full_catalogue=full, among_cold=among, by_id=by_id)
+
+
+def rank_among(
+    scorer: Scorer, items: Int[np.ndarray, " some"], histories: Histories, targets: Int[np.ndarray, " user"]
+) -> TargetRanks:
+    """Return where each target stands among `items`, which hold it, less those of the user's history."""
+    place = np.full(scorer.num_items, -1, dtype=np.int64)
+    place[items] = np.arange(len(items))
+    few = _SomeVectors(scorer, items) if isinstance(scorer, VectorScorer) else _SomeScores(scorer, items)
+    seen = [found[found >= 0] for found in (place[own] for own in histories)]
+    return ExactRetriever(few).rank(histories, place[targets], seen)
+
+
+def short_histories(
+    contenders: Sequence[Contender], dataset: Dataset, split: Split, asked: Queries, lengths: Sequence[int] = LENGTHS
+) -> ShortHistories:
+    """Return how the targets are found when only the latest items of each history are read.
+
+    The targets are those with a history of at least the longest of the lengths, so that each length is what it says.
+    The whole history stays removed from what is ranked: at every length the same items compete. With no item to read
+    everyone gets what is popular. Raises ConfigError for lengths that are missing, negative or not ascending,
+    DataError if no history is long enough.
+    """
+    if not lengths or lengths[0] < 0 or list(lengths) != sorted(set(lengths)):
+        raise ConfigError(
+            f"the lengths of histories are {list(lengths)}; expected ascending numbers from 0, as 0,1,2,5"
+        )
+    first = contenders[0].evaluated
+    longest = max(len(own) for own in asked.histories)
+    rows = np.flatnonzero(first.targets.history_length >= lengths[-1])
+    if not len(rows):
+        raise DataError(f"no target has a history of {lengths[-1]} items, the longest has {longest}; ask for less")
+    histories, targets = _of(asked.histories, rows), asked.targets[rows]
+    popular = ExactRetriever(Popularity(dataset, split))
+    curves: dict[str, tuple[Metrics, ...]] = {}
+    for each in contenders:
+        points = []
+        for length in lengths:
+            retriever = ExactRetriever(each.scorer) if length else popular
+            ranks = retriever.rank(_latest(histories, length), targets, exclude=histories)
+            points.append(_means(each.evaluated, rows, ranks))
+        ranks = each.evaluated.ranks
+        points.append(_means(each.evaluated, rows, TargetRanks(ranks.better[rows], ranks.tied[rows])))
+        curves[each.name] = tuple(points)
+    read = ", ".join(map(str, lengths))
+    protocol = _with(
+        first.result.protocol,
+        first.targets,
+        rows,
+        history=f"the latest {read} items before the target, of histories with at least {lengths[-1]}; 0: what is "
+        "popular, for every recommender; all: a trained model reads the latest model.max_history",
+    )
+    return ShortHistories(
+        protocol=protocol,
+        lengths=(*lengths, None),
+        curves=curves,
+        num_left_out=len(asked.targets) - len(rows),
+    )
+
+
+class _SomeScores:
+    """A Scorer of some of the items."""
+
+    def __init__(self, scorer: Scorer, items: Int[np.ndarray, " some"]) -> None:
+        self.scorer = scorer
+        self.items = items
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)
+
+    def score(self, histories: Histories) -> Float[np.ndarray, "user some"]:
+        return self.scorer.score(histories)[:, self.items]
+
+
+class _SomeVectors:
+    """A VectorScorer of some of the items."""
+
+    def __init__(self, scorer: VectorScorer, items: Int[np.ndarray, " some"]) -> None:
+        self.scorer = scorer
+        self.keys = scorer.keys[items]
+
+    @property
+    def num_items(self) -> int:
+        return len(self.keys)
+
+    def queries(self, histories: Histories) -> Float[Tensor, "user dim"]:
+        return self.scorer.queries(histories)
+
+    def score(self, histories: Histories) -> Float[np.ndarray, "user some"]:
+        scores: Float[np.ndarray, "user some"] = (self.queries(histories) @ self.keys.T).cpu().numpy()
+        return scores
+
+
+def _means(evaluated: Evaluated, rows: Int[np.ndarray, " chosen"], ranks: TargetRanks) -> Metrics:
+    """Return means with intervals over some targets, whose ranks these are; sampled metrics belong elsewhere."""
+    config = evaluated.result.protocol.evaluation.model_copy(update={"sampled_candidates": None})
+    metrics = metrics_of(evaluated.targets, ranks, config)
+    users = evaluated.targets.users[rows]
+    return bootstrap_means(metrics, users=users, samples=config.bootstrap_samples, seed=config.seed)
+
+
+def _with(protocol: Protocol, targets: Targets, rows: Int[np.ndarray, " chosen"], **said: str) -> Protocol:
+    """Return the protocol of some targets, with what else is said of them."""
+    counts = {"num_targets": len(rows), "num_users_with_target": len(np.unique(targets.users[rows]))}
+    return protocol.model_copy(update=said | counts)
+
+
+def _of(histories: Histories, rows: Int[np.ndarray, " chosen"]) -> LoggedHistories:
+    assert isinstance(histories, LoggedHistories), "queries come from the log"
+    columns = (histories.items, histories.times, histories.actions)
+    return LoggedHistories(*([column[int(row)] for row in rows] for column in columns))
+
+
+def _latest(histories: LoggedHistories, length: int) -> LoggedHistories:
+    columns = (histories.items, histories.times, histories.actions)
+    return LoggedHistories(*([own[len(own) - length :] for own in column] for column in columns))

@@ -1,0 +1,55 @@
+"""What `hllm cold-start` prints."""
+
+from collections.abc import Mapping, Sequence
+
+from hllm.evaluation.cold_start import ColdItems, ColdStart, ShortHistories
+from hllm.evaluation.statistics import Estimate
+
+_METRICS = ("recall@10", "ndcg@10", "recall@50")
+
+
+def cold_start_table(report: ColdStart) -> str:
+    """Return both parts with their protocols: a line for each recommender, means with 95 % intervals."""
+    lines = ["no target is a cold item", ""] if report.cold_items is None else _cold_items(report.cold_items)
+    return "\n".join([*lines, *_short_histories(report.short_histories)])
+
+
+def _cold_items(found: ColdItems) -> list[str]:
+    protocol = found.protocol
+    cold = f"at most {protocol.evaluation.cold_at_most} training interactions"
+    lines = [f"COLD ITEMS: {protocol.num_targets:,} targets with {cold}", *protocol.lines(), ""]
+    for heading, rows in (
+        ("among the full catalogue", found.full_catalogue),
+        (f"among the {found.num_items:,} cold items alone", found.among_cold),
+    ):
+        lines += [heading, *_table(_shown(rows), [("", values) for values in rows.values()], list(rows)), ""]
+    if found.by_id:
+        lines += [f"{', '.join(found.by_id)}: items by id only; without training interactions that is chance", ""]
+    return lines
+
+
+def _short_histories(found: ShortHistories) -> list[str]:
+    protocol = found.protocol
+    lines = [f"SHORT HISTORIES: {protocol.num_targets:,} targets, {found.num_left_out:,} left out", *protocol.lines()]
+    for name, points in found.curves.items():
+        read = ["all" if length is None else f"{length:,}" for length in found.lengths]
+        rows = [("popular" if length == "0" else "", values) for length, values in zip(read, points, strict=True)]
+        lines += ["", f"{name}, by the number of items read", *_table(_shown({name: points[0]}), rows, read)]
+    return lines
+
+
+def _shown(rows: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
+    first = next(iter(rows.values()))
+    return [metric for metric in _METRICS if metric in first] or list(first)[:3]
+
+
+def _table(
+    metrics: Sequence[str], rows: Sequence[tuple[str, Mapping[str, Estimate]]], names: Sequence[str]
+) -> list[str]:
+    width = max(len(name) for name in names)
+    lines = ["  " + " " * width + "".join(f"  {metric:>23}" for metric in metrics)]
+    for name, (note, values) in zip(names, rows, strict=True):
+        cells = (values[metric] for metric in metrics)
+        shown = "".join(f"  {f'{c.mean:.4f} [{c.low:.4f} {c.high:.4f}]':>23}" for c in cells)
+        lines.append(f"  {name:<{width}}{shown}" + (f"  {note}" if note else ""))
+    return lines
