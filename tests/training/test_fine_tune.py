@@ -69,7 +69,7 @@ def test_a_fine_tuned_run_is_an_ordinary_run_that_knows_its_parent(parent, strai
     manifests = [json.loads((each.best / "manifest.json").read_text())["details"] for each in (run, parent)]
     assert recommender.recipe.parent.checkpoint == open_run(parent).checkpoint.fingerprint == report.parent
     assert recommender.recipe.parent.dataset == manifests[1]["dataset"] == before.dataset.fingerprint
-    assert recommender.recipe.parent.recipe == manifests[1]["recipe"] == before.recipe.fingerprint
+    assert recommender.recipe.parent.recipe == manifests[1]["recipe"] == before.run.recipe_fingerprint
     assert recommender.dataset.item_ids.to_list() == [f"i{n}" for n in range(30)]
     assert recommender.dataset.users.to_list() == [*before.dataset.users, "new"]
     assert {"i26", "i29"} <= set(recommender.recommend(["u1"], k=30, exclude_seen=False)["item_id"])

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+from hllm import artifacts
 from hllm.api import Recommender
 from hllm.data.negatives import NegativesConfig
 from hllm.errors import CheckpointError, ConfigError, DataError
@@ -234,3 +235,16 @@ def test_every_loss_learns(tmp_path, interactions, items, id_recipe, loss, negat
     chosen = stages_of(id_recipe.model_copy(update={"model": model}), stage)
     recommender = Recommender.fit(interactions, items, recipe=chosen, out=tmp_path / "run")
     assert recommender.evaluate(part="validation").all_items["recall@5"].mean > 0.7
+
+
+def test_settings_that_came_later_do_not_change_the_fingerprint_of_a_stored_recipe(tmp_path, recipe):
+    """Runs of an earlier version once did not open after a key with a default was added to a recipe."""
+    run = Run(tmp_path)
+    run.write_recipe(recipe)
+    assert run.recipe_fingerprint == recipe.fingerprint
+    stored = json.loads(run.recipe.read_text())
+    del stored["model"]["ranking"], stored["stages"][1]["loss"]["matryoshka"]
+    run.recipe.write_text(json.dumps(stored))
+    before = recipe.settings
+    del before["model"]["ranking"], before["stages"][1]["loss"]["matryoshka"]
+    assert run.recipe_fingerprint == artifacts.fingerprint(before) != recipe.fingerprint

@@ -53,7 +53,7 @@ def run_facts(run: Run, recipe: Recipe, model: SequentialRecommender, split: Spl
     trained = {(event["stage"], event["epoch"]) for event in events if event["event"] == "step"}
     return RunFacts(
         checkpoint=best.fingerprint,
-        recipe=recipe.fingerprint,
+        recipe=run.recipe_fingerprint,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         max_history=recipe.model.max_history,
         training=", then ".join(dict.fromkeys(_training(stage) for stage in recipe.stages)),

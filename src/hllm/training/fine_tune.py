@@ -120,7 +120,7 @@ def fine_tuning_recipe(parent: OpenedRun, path: Path | None, overrides: Sequence
     values["parent"] = (values["parent"] or {}) | {
         "checkpoint": parent.checkpoint.fingerprint,
         "dataset": parent.dataset.fingerprint,
-        "recipe": parent.recipe.fingerprint,
+        "recipe": parent.run.recipe_fingerprint,
     }
     recipe = Recipe.from_dict(values, where=where, overrides=overrides)
     ours, theirs = recipe.model_dump(mode="json"), parent.recipe.model_dump(mode="json")

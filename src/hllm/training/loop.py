@@ -382,7 +382,7 @@ class Trainer:
                 "position": self.position.model_dump(),
                 "validation": metrics,
                 "dataset": self.dataset.fingerprint,
-                "recipe": self.recipe.fingerprint,
+                "recipe": self.run.recipe_fingerprint,
             },
             extra_files=extra_files,
         )

@@ -233,10 +233,7 @@ class Recipe(Config):
     @property
     def settings(self) -> dict[str, Any]:
         """Return every setting that the results depend on."""
-        settings = self.model_dump(mode="json", exclude={"checkpoints", "tracking"})
-        if self.parent is None:
-            del settings["parent"]  # so that runs from before there was one keep their fingerprint
-        return settings
+        return self.model_dump(mode="json", exclude={"checkpoints", "tracking"})
 
     @property
     def fingerprint(self) -> str:

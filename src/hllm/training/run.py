@@ -142,13 +142,21 @@ class Run:
 
     def read_recipe(self) -> Recipe:
         """Read the resolved recipe; CheckpointError if this is not a run."""
+        return Recipe.from_dict(self._stored_recipe(), where=str(self.recipe))
+
+    @property
+    def recipe_fingerprint(self) -> str:
+        """Return the fingerprint of the stored recipe's own settings: those that hllm got since do not change it."""
+        return artifacts.fingerprint(_common(self.read_recipe().settings, self._stored_recipe()))
+
+    def _stored_recipe(self) -> dict[str, Any]:
         if not self.recipe.is_file():
             raise CheckpointError(f"{self.folder} is not a run: it has no recipe.json; make one with hllm train")
         try:
-            values = json.loads(self.recipe.read_text(encoding="utf-8"))
+            values: dict[str, Any] = json.loads(self.recipe.read_text(encoding="utf-8"))
         except ValueError as error:
             raise CheckpointError(f"{self.recipe} is damaged: {error}") from None
-        return Recipe.from_dict(values, where=str(self.recipe))
+        return values
 
     def resume_point(self) -> tuple[Position, Path | None]:
         """Return where training stands and the newest checkpoint whose bytes are good; None before the first.
@@ -221,3 +229,12 @@ class Run:
 
 def _position(path: Path) -> Position:
     return Position.from_dict(artifacts.verify(path, "checkpoint").details["position"], where=str(path))
+
+
+def _common(values: Any, stored: Any) -> Any:
+    """Return `values` without the keys that `stored` lacks, at any depth."""
+    if isinstance(values, dict) and isinstance(stored, dict):
+        return {key: _common(value, stored[key]) for key, value in values.items() if key in stored}
+    if isinstance(values, list) and isinstance(stored, list):
+        return [_common(value, other) for value, other in zip(values, stored, strict=True)]
+    return values

@@ -139,7 +139,7 @@ def open_run(run: Run) -> OpenedRun:
     model, _, manifest = load_checkpoint(run.best)
     table = ItemEmbeddingTable.load(run.table, checkpoint=manifest.fingerprint)
     dataset = Dataset.load(run.dataset)
-    for name, found in (("dataset", dataset.fingerprint), ("recipe", recipe.fingerprint)):
+    for name, found in (("dataset", dataset.fingerprint), ("recipe", run.recipe_fingerprint)):
         if found != manifest.details[name]:
             raise CheckpointError(
                 f"the {name} in {run.folder} is not the one its checkpoint was trained with: fingerprint "
