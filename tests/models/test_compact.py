@@ -134,6 +134,7 @@ def test_one_model_for_both_tiers_is_kept_once_and_lora_becomes_part_of_it(tmp_p
         pytest.importorskip("peft")
     tier = {"kind": "llm", "backbone": str(tiny_llama)} | ({"lora": {"rank": 2}} if lora else {})
     config = ModelConfig.from_dict({"item": tier, "user": tier, "share_backbone": True}, where="test")
+    torch.manual_seed(0)
     model = build_model(config, num_items=3, num_actions=0, base=tmp_path).eval()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

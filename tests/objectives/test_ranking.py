@@ -10,6 +10,7 @@ from hllm.data.loader import TrainingLoader, WindowConfig
 from hllm.data.negatives import NegativesConfig
 from hllm.data.points import PointSampler, PointsConfig
 from hllm.data.split import SplitConfig, split_dataset
+from hllm.distributed import Group
 from hllm.losses import LossConfig
 from hllm.models.build import ModelConfig, build_model
 from hllm.objectives.next_item import NextItem
@@ -81,7 +82,7 @@ def gradients(model, make):
 def test_micro_batches_and_the_gradient_cache_give_the_gradients_of_the_whole_batch(world, weight):
     build, batches = world
     model = build()
-    options = {"autocast": contextlib.nullcontext, "between": lambda: None}
+    options = {"autocast": contextlib.nullcontext, "between": lambda: None, "group": Group()}
     whole, expected = gradients(
         model, lambda: accumulate(model, objective(weight), batches(generative_weight=weight), **options)
     )

@@ -37,11 +37,12 @@ def save_part(module: nn.Module, path: Path, name: str, weights: Weights, *, lea
 def load_part(path: Path, name: str, weights: Weights) -> dict[str, Tensor]:
     """Read what `save_part` wrote, with all weights in fp32.
 
-    Raises CheckpointError if the file holds other formats than `weights` says, or int8 without fitting scales.
+    Published weights may be bf16 in a checkpoint that counts as fp32: training began with them. Raises CheckpointError
+    if int8 is where `weights` does not say so or the other way round, or has no fitting scales.
     """
     state, file = load_file(path / f"{name}.safetensors"), path / f"{name}.scales.safetensors"
     found = {_NAMES[value.dtype] for value in state.values() if value.dtype in _NAMES}
-    if not found <= {weights} or file.is_file() != (weights == "int8"):
+    if found - {"int8" if weights == "int8" else "bf16"} or file.is_file() != (weights == "int8"):
         beside = "with" if file.is_file() else "without"
         raise CheckpointError(
             f"{path} says that its weights are in {weights}, but {name}.safetensors holds "

@@ -1,5 +1,6 @@
 """Approximate search by Qdrant: a collection on a server that nominates rows of an index's base for exact scoring."""
 
+import atexit
 import hashlib
 import json
 import math
@@ -192,9 +193,11 @@ def _client(url: str) -> Any:
     if _on_server(url):
         return module.QdrantClient(url=url, api_key=os.environ.get(API_KEY), timeout=60, check_compatibility=False)
     try:
-        return module.QdrantClient(path=url)
+        client = module.QdrantClient(path=url)
     except RuntimeError as error:
         raise ConfigError(f"the Qdrant directory {url} is open in another process ({error}); use a server") from None
+    atexit.register(client.close)  # its own way, when it is collected, comes too late in a process that ends
+    return client
 
 
 @contextmanager
