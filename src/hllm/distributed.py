@@ -3,15 +3,19 @@
 Processes are started by torchrun, which tells each its number by environment variables.
 """
 
+import atexit
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, final
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
+
+_PATIENCE = timedelta(hours=4)  # others wait while the first process tokenises a catalogue, or writes
 
 
 @final
@@ -103,21 +107,17 @@ class _Gather(torch.autograd.Function):
 def joined() -> Iterator[Group]:
     """Join the processes that torchrun started; alone, yield a group of one.
 
-    Inside another `joined`, the same processes are yielded.
+    The connections are made once, and last until the process ends.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield Group()
         return
-    began = not dist.is_initialized()
-    if began:
+    if not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield Group(dist.get_rank(), dist.get_world_size())
-    finally:
-        if began:
-            dist.destroy_process_group()
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+        atexit.register(dist.destroy_process_group)  # not sooner: a group cannot be made twice
+    yield Group(dist.get_rank(), dist.get_world_size())
 
 
 def _device() -> torch.device:

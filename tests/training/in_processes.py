@@ -28,7 +28,7 @@ def count(counted: dict) -> None:
         before = group.bytes_communicated
         counted["items_needed"] += sum(len(batch.items) for batch in batches) if group.first else 0
         result = accumulate(model, objective, batches, autocast, between=between, group=group)
-        (batch,) = batches
+        batch = batches[-1]
         counted["bytes"].append(group.bytes_communicated - before)
         counted["tokens"].append(batch.items.lengths.tolist())
         counted["weights"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -58,23 +58,22 @@ def main(jobs: Path) -> None:
     """Train, and print one JSON object for each process."""
     counted: dict = {"items_encoded": 0, "items_needed": 0, "bytes": [], "tokens": [], "weights": 0, "stopped": 0}
     count(counted)
+    for job in json.loads(jobs.read_text()):
+        before, original = dict(counted), loop.Trainer._gradients
+        if job["kill_after"]:
+            kill_after(job["kill_after"])
+        recipe = Recipe.from_dict(job["recipe"], where=job["folder"])
+        tables = (Path(job["interactions"]), Path(job["items"]))
+        try:
+            fit(*tables, recipe, Path(job["folder"]), base=Path.cwd())
+        except Stopped:
+            counted["stopped"] += 1
+        loop.Trainer._gradients = original
+        if job["name"] == "counted":
+            counted["of_job"] = {name: counted[name] - before[name] for name in ("items_encoded", "items_needed")}
+            counted["of_job"] |= {name: counted[name] for name in ("bytes", "tokens", "weights")}
+        counted["bytes"], counted["tokens"] = [], []
     with joined() as group:
-        for job in json.loads(jobs.read_text()):
-            before, original = dict(counted), loop.Trainer._gradients
-            if job["kill_after"]:
-                kill_after(job["kill_after"])
-            recipe = Recipe.from_dict(job["recipe"], where=job["folder"])
-            tables = (Path(job["interactions"]), Path(job["items"]))
-            try:
-                fit(*tables, recipe, Path(job["folder"]), base=Path.cwd())
-            except Stopped:
-                counted["stopped"] += 1
-            loop.Trainer._gradients = original
-            if job["name"] == "counted":
-                counted["of_job"] = {
-                    name: counted[name] - before[name] for name in ("items_encoded", "items_needed")
-                } | {"bytes": counted["bytes"], "tokens": counted["tokens"], "weights": counted["weights"]}
-            counted["bytes"], counted["tokens"] = [], []
         every: list = [None] * group.size
         dist.all_gather_object(every, counted)
         if group.first:

@@ -19,7 +19,7 @@ from hllm.training.run import Run
 from ..conftest import recipe_values
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-SETTINGS = ["plain", "gradient-cache", "ids"]
+SETTINGS = ["plain", "gradient-cache", "ids", "ranking"]
 
 
 def launch(*arguments: str) -> str:
@@ -39,7 +39,11 @@ def recipes(model: Path) -> dict[str, dict]:
     ids = copy.deepcopy(plain)
     ids["model"] |= {"item": {"kind": "id"}, "user": {"kind": "sasrec", "dim": 16, "num_heads": 2, "dropout": 0.0}}
     ids["stages"] = [ids["stages"][1] | {"batch_size": 11}]  # one window is left for two processes
-    return {"plain": plain, "gradient-cache": cache, "ids": ids}
+    ranking = copy.deepcopy(plain) | {"select_by": "gauc"}
+    ranking["model"]["ranking"] = {"width": 8}
+    ranking["stages"][1] |= {"objective": "ranking", "ranking": {"points": 2, "num_negatives": 2}}
+    ranking["evaluation"]["ranking_negatives"] = 3
+    return {"plain": plain, "gradient-cache": cache, "ids": ids, "ranking": ranking}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,8 @@ def test_two_processes_train_as_one_does(world, tmp_path, interactions, items, s
     assert len(theirs) >= 4
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)  # rounding grows from step to step
-    metrics = [events(path, "validation", "recall@10", "ndcg@10") for path in (together, alone)]
+    names = ("auc", "gauc") if settings == "ranking" else ("recall@10", "ndcg@10")
+    metrics = [events(path, "validation", *names) for path in (together, alone)]
     np.testing.assert_allclose(*metrics, rtol=1e-6)
     vectors = [ItemEmbeddingTable.load(Run(path).table, checkpoint=None).vectors for path in (together, alone)]
     np.testing.assert_allclose(*vectors, rtol=1e-2, atol=1e-4)

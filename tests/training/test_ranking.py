@@ -15,7 +15,7 @@ from hllm.evaluation.impressions import evaluate_ranker, impressions
 from hllm.ranking.ranker import ModelRanker
 from hllm.ranking.two_stage import TwoStageRetriever
 from hllm.retrieval.retriever import Recommendations
-from hllm.side_by_side import evaluate_rankers
+from hllm.side_by_side import evaluate_all, evaluate_rankers
 from hllm.training.recipe import Recipe
 
 from ..conftest import recipe_values
@@ -286,6 +286,7 @@ def test_a_split_of_one_class_cannot_be_validated(tiny_bert, tiny_llama, rated, 
     given["data"]["targets"][0]["at_least"] = 0
     with pytest.raises(DataError, match=r"target 'like': \d+ of \d+ labelled impressions of the validation part"):
         Recommender.fit(rated, items, recipe=recipe_of(given), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "it is found before anything is trained"
 
 
 def test_gauc_needs_users_with_both_classes(tiny_bert, tiny_llama, rated, items, tmp_path):
@@ -339,3 +340,26 @@ def test_labels_do_not_change_what_is_retrieved_from(rated, items):
         {"about": "x", "data": {"targets": [{"name": "l", "column": "rating", "at_least": 4}]},
          "model": {"item": {"kind": "id"}, "user": {"kind": "sasrec"}}, "stages": [{}]}, where="test")  # fmt: skip
     assert build_dataset(rated, items, config.data).num_interactions == len(rated)
+
+
+def test_labels_do_not_keep_a_run_from_being_compared_in_retrieval(
+    ranking, tiny_bert, tiny_llama, rated, items, tmp_path
+):
+    """Labels are part of the data's fingerprint, and once made every protocol of retrieval another one."""
+    given = values(tiny_bert, tiny_llama, labelled=False)
+    del given["model"]["ranking"], given["stages"][0]["objective"], given["stages"][0]["ranking"]
+    recipe = recipe_of(given | {"split": RATIO, "select_by": "ndcg@10"})
+    plain = Recommender.fit(rated, items, recipe=recipe, out=tmp_path / "plain")
+    assert plain.dataset.fingerprint != ranking.dataset.fingerprint
+    names = [result.name for result in evaluate_all({"plain": plain, "heads": ranking}, [], part="test")]
+    assert names == ["plain", "heads"]
+
+
+def test_auc_is_only_watched_where_it_picks_nothing(tiny_bert, tiny_llama, rated, items, tmp_path):
+    """A validation part whose labels are all alike once ended a run that is selected by another metric."""
+    given = values(tiny_bert, tiny_llama, labelled=True) | {"select_by": "ndcg@10"}
+    liked = rated.with_columns(rating=pl.lit(5.0))
+    run = Recommender.fit(liked, items, recipe=recipe_of(given), out=tmp_path / "run").run
+    validated = [event for event in run.events() if event["event"] == "validation"]
+    assert validated
+    assert not any("auc" in event for event in validated)

@@ -186,15 +186,16 @@ def test_no_good_checkpoint_is_an_error_and_removes_nothing(tmp_path, straight):
     assert len(run.checkpoints()) == 3
 
 
+@pytest.mark.parametrize("file", ["scale.safetensors", "manifest.json"])
 def test_a_damaged_best_checkpoint_is_replaced_by_the_best_to_come(
-    tmp_path, monkeypatch, interactions, items, hard_recipe
+    tmp_path, monkeypatch, interactions, items, hard_recipe, file
 ):
     stop_when(monkeypatch, lambda event: event["step"] == 7)
     with pytest.raises(Killed):
         fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
     monkeypatch.undo()
     run = Run(tmp_path / "run")
-    flip(run.best / "scale.safetensors", random.Random(0))
+    flip(run.best / file, random.Random(0))
     with pytest.warns(HllmWarning, match="The best of what is still to come takes its place"):
         fit(interactions, items, hard_recipe, run.folder, base=tmp_path)
     assert Recommender.load(run.folder).recommend(k=1)["rank"].to_list()

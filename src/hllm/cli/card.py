@@ -38,7 +38,7 @@ def _facts(run: Path, recommender: "Recommender") -> "CardFacts":
 
     results = read_results(run)
     own = next((result for result in results if result.name == label(run)), None)
-    if own is None or own.protocol.dataset != recommender.dataset.fingerprint:
+    if own is None or own.protocol.dataset != recommender.dataset.log_fingerprint:
         raise ConfigError(f"{run / RESULTS} is not of this run; make it again with hllm evaluate --run {run}")
     position, recipe, model = recommender.run.position(), recommender.recipe, recommender.model
     return CardFacts(

@@ -100,7 +100,16 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return a hash of ids, texts, order and times: equal data gives equal hashes, wherever it came from."""
+        """Return a hash of all data: equal data gives equal hashes, wherever it came from."""
+        if self.labels is None:
+            return self.log_fingerprint
+        return artifacts.fingerprint(
+            [self.log_fingerprint, artifacts.digest_of_integers(self.labels), self.label_names]
+        )
+
+    @cached_property
+    def log_fingerprint(self) -> str:
+        """Return a hash of ids, texts, order and times, without labels: retrieval does not depend on them."""
         text = _digest_of_table(self.items.select(self.item_col, *self.text_cols))
         users = _digest_of_table(self.users.cast(pl.String).alias("user").to_frame())
         columns = (self.item_index, self.timestamps, self.offsets, self.actions)
@@ -108,8 +117,6 @@ class Dataset:
         values = [text, users, arrays, self.action_names, self.seconds_per_unit]
         if self.parts is not None:
             values += [artifacts.digest_of_integers(self.parts), self.part_names]
-        if self.labels is not None:
-            values += [artifacts.digest_of_integers(self.labels), self.label_names]
         return artifacts.fingerprint(values)
 
     def label_columns(self, targets: tuple[str, ...]) -> list[int]:

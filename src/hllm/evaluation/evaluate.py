@@ -131,7 +131,7 @@ def evaluate_with_ranks(
         groups=groups_of(Asked(dataset, split, config, asked.targets, asked.interactions, lengths)),
     )
     protocol = Protocol(
-        dataset=dataset.fingerprint,
+        dataset=dataset.log_fingerprint,
         data_policy=dict(data_policy or {}),
         num_users=dataset.num_users,
         num_items=dataset.num_items,

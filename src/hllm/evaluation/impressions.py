@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 
 from hllm.config import Config
@@ -13,6 +14,7 @@ from hllm.data.dataset import Dataset
 from hllm.data.labels import UNKNOWN
 from hllm.data.points import others
 from hllm.data.split import Split
+from hllm.distributed import Group
 from hllm.errors import DataError
 from hllm.evaluation.evaluate import Part, queries
 from hllm.evaluation.facts import RunFacts
@@ -122,7 +124,8 @@ def evaluate_ranker(
     Raises DataError if the impressions of a target are all positive or all negative.
     """
     asked, start = impressions(dataset, split, part, ranker.targets, config), time.monotonic()
-    scored = _scored(ranker, asked, part)
+    require_both_kinds(dataset, split, part, ranker.targets)
+    scored = _scored(ranker, asked, part, Group())
     seconds = time.monotonic() - start
     results = {}
     for target, (logits, labels, users) in scored.items():
@@ -152,17 +155,22 @@ def evaluate_ranker(
 
 
 def mean_ranker_metrics(
-    ranker: Ranker, dataset: Dataset, split: Split, part: Part, config: EvaluationConfig
+    ranker: Ranker, dataset: Dataset, split: Split, part: Part, config: EvaluationConfig, *, group: Group
 ) -> dict[str, float]:
     """Return the means over the targets of every metric, without intervals: for watching training.
 
-    With several targets there is also "auc/NAME" and so on for each.
+    With several targets there is also "auc/NAME" and so on for each. Targets whose labels are all alike are left out,
+    and so are metrics that have no value. Each process of `group` scores its share, and all get the means over all.
     """
     asked = impressions(dataset, split, part, ranker.targets, config)
     each = {}
-    for target, (logits, labels, users) in _scored(ranker, asked, part).items():
+    for target, (logits, labels, users) in _scored(ranker, asked, part, group).items():
+        if labels.all() or not labels.any():
+            continue
         weighted = WeightedRankerMetrics(logits, labels, users)
         each[target] = weighted(np.ones(len(weighted.grouped.users)))
+    if not each:
+        return {}
     means = {name: float(np.mean([numbers[name] for numbers in each.values()])) for name in RANKER}
     if len(each) > 1:
         means |= {f"{name}/{target}": value for target, numbers in each.items() for name, value in numbers.items()}
@@ -172,22 +180,38 @@ def mean_ranker_metrics(
 _Scored = tuple[Float[np.ndarray, " impression"], Bool[np.ndarray, " impression"], Int[np.ndarray, " impression"]]
 
 
-def _scored(ranker: Ranker, asked: Impressions, part: Part) -> dict[str, _Scored]:
+def require_both_kinds(dataset: Dataset, split: Split, part: Part, targets: tuple[str, ...]) -> None:
+    """Raise DataError if the labels of a target in one part are all positive or all negative."""
+    if targets == (SAMPLED,):
+        return
+    assert dataset.labels is not None, "there are columns"
+    for target, column in zip(targets, dataset.label_columns(targets), strict=True):
+        labels = dataset.labels[split.targets(part), column]
+        known, positive = int((labels != UNKNOWN).sum()), int((labels == 1).sum())
+        if positive in (0, known):
+            raise DataError(
+                f"target {target!r}: {positive:,} of {known:,} labelled impressions of the {part} part are positive, "
+                "and AUC needs both kinds: choose another split, or another rule in data.targets"
+            )
+
+
+def _scored(ranker: Ranker, asked: Impressions, part: Part, group: Group) -> dict[str, _Scored]:
     """Return logits, labels and users of the labelled impressions of each target."""
-    with progress(f"rank {part}", len(asked.users)) as advance:
-        logits = np.concatenate(ranker.logits(asked.histories, asked.candidates, advance=advance))
+    own = group.slice_of(len(asked.users))
+    ends = np.concatenate([[0], np.cumsum([len(items) for items in asked.candidates])])
+    every = torch.zeros(int(ends[-1]), len(ranker.targets))
+    if own.start < own.stop:
+        with progress(f"rank {part}", own.stop - own.start) as advance:
+            found = ranker.logits(asked.histories[own], asked.candidates[own], advance=advance)
+        every[ends[own.start] : ends[own.stop]] = torch.from_numpy(np.concatenate(found))
+    group.add_up([every])
+    logits = every.numpy()
     labels = np.concatenate(asked.labels)
     users = np.repeat(asked.users, [len(items) for items in asked.candidates])
     scored = {}
     for column, target in enumerate(ranker.targets):
         known = labels[:, column] != UNKNOWN
-        positive = labels[known, column] == 1
-        if not positive.any() or positive.all():
-            raise DataError(
-                f"target {target!r}: {positive.sum():,} of {len(positive):,} labelled impressions of the {part} part "
-                "are positive, and AUC needs both kinds: choose another split, or another rule in data.targets"
-            )
-        scored[target] = (logits[known, column], positive, users[known])
+        scored[target] = (logits[known, column], labels[known, column] == 1, users[known])
     return scored
 
 

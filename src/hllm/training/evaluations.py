@@ -108,5 +108,6 @@ def data_policy(recipe: Recipe) -> dict[str, Any]:
     return {
         name: value
         for name, value in values.items()
-        if name not in ("source", "interactions", "items", "time_unit") and not name.endswith(("_col", "_cols"))
+        if name not in ("source", "interactions", "items", "time_unit", "targets")
+        and not name.endswith(("_col", "_cols"))
     }

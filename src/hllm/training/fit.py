@@ -15,6 +15,7 @@ from hllm.data.tables import Table
 from hllm.data.tokens import TokenCache, token_cache
 from hllm.distributed import Group, joined
 from hllm.errors import ConfigError, DataError, TrainingError
+from hllm.evaluation.impressions import require_both_kinds
 from hllm.losses import check_prefixes
 from hllm.models.backbone import load_tokenizer
 from hllm.models.build import build_model
@@ -28,7 +29,7 @@ from hllm.objectives.ranking import Ranking
 from hllm.precision import choose_device
 from hllm.random import stream
 from hllm.training.loop import Trainer
-from hllm.training.recipe import Recipe, StageConfig
+from hllm.training.recipe import RANKING_METRICS, Recipe, StageConfig
 from hllm.training.run import Listener, Position, Run, StopTraining
 from hllm.training.tables import embed_catalogue
 from hllm.training.tracking import TensorBoard
@@ -97,6 +98,8 @@ def _train(
     model = build_model(recipe.model, **sizes, base=base) if start is None else load_grown(start, **sizes)
     for stage in recipe.stages:
         check_prefixes(stage.loss, model.user_encoder.dim)
+    if recipe.model.ranking is not None and recipe.select_by in RANKING_METRICS:
+        require_both_kinds(dataset, split, "validation", recipe.model.ranking.names)
     if model.reads_times:
         seconds = dataset.seconds  # a DataError if the times only order
         if model.fusion is not None:

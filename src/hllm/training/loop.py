@@ -308,7 +308,7 @@ class Trainer:
         metrics = {}
         if self.model.ranker is not None:
             ranker, config = ModelRanker(scorer), self.recipe.evaluation
-            metrics = mean_ranker_metrics(ranker, self.dataset, self.split, "validation", config)
+            metrics = mean_ranker_metrics(ranker, self.dataset, self.split, "validation", config, group=self.group)
         if self.recipe.select_by in RANKING_METRICS:
             return metrics
         cutoff = int(self.recipe.select_by.partition("@")[2])

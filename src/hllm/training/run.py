@@ -12,6 +12,7 @@ from hllm import artifacts
 from hllm.config import Config
 from hllm.errors import CheckpointError, ConfigError, HllmWarning, StorageError
 from hllm.models.checkpoint import weights_of
+from hllm.models.compact import Weights
 from hllm.training.recipe import Recipe
 
 
@@ -119,7 +120,7 @@ class Run:
 
         A run without a checkpoint has nothing to lose: its recipe may be replaced.
         """
-        if self.best.exists() and (weights := weights_of(artifacts.read_manifest(self.best, "checkpoint"))) != "fp32":
+        if (weights := self._weights_of_best()) != "fp32":
             raise ConfigError(
                 f"{self.folder} is an export with its weights in {weights}, which cannot be trained further: train in "
                 "the run that it was exported from, or give another --out"
@@ -135,6 +136,13 @@ class Run:
                 )
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise ConfigError(f"{self.folder} is not empty and holds no run; give another --out")
+
+    def _weights_of_best(self) -> Weights:
+        """Return what the best checkpoint's weights are kept in: "fp32" for none, and for a damaged one."""
+        try:
+            return weights_of(artifacts.read_manifest(self.best, "checkpoint")) if self.best.exists() else "fp32"
+        except CheckpointError:
+            return "fp32"
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Store the resolved recipe."""
