@@ -17,6 +17,7 @@ from hllm.training.run import Run
 from hllm.training.tables import open_run
 
 from ..conftest import recipe_values
+from .test_ranking import rated, recipe_of, values  # noqa: F401, a fixture
 from .test_resume import Killed, losses, stop_when
 
 
@@ -230,3 +231,40 @@ def test_training_refuses_a_recipe_that_has_a_parent(straight, tmp_path, interac
 def test_a_recipe_without_a_parent_keeps_its_fingerprint(recipe):
     """Runs from before there were parents must open."""
     assert "parent" not in recipe.settings
+
+
+@pytest.fixture(scope="session")
+def rankers(tmp_path_factory, rated, items, tiny_bert, tiny_llama) -> dict[str, Run]:  # noqa: F811
+    """One that only ranks, and one that retrieves too, whose last stage is of next items alone."""
+    given = {
+        kind: values(tiny_bert, tiny_llama, labelled=True, user=kind, fusion="early") for kind in ("din", "sasrec")
+    }
+    given["din"]["stages"][0]["ranking"]["generative_weight"] = 0.0
+    given["sasrec"]["stages"].append({"name": "next", "epochs": 1, "batch_size": 8, "negatives": {"kind": "catalogue"}})
+    folder = tmp_path_factory.mktemp("rankers")
+    return {kind: fit(rated, items, recipe_of(each), folder / kind, base=folder) for kind, each in given.items()}
+
+
+MORE = {"user_id": ["u1", "u2"], "item_id": ["i2", "i3"], "timestamp": [5000, 5001], "rating": [1.0, 5.0]}
+
+
+def test_a_run_of_din_is_fine_tuned(rankers, tmp_path):
+    """Its report asked for vectors of users, which DIN does not make: after all of the training it failed, each time.
+    The candidates of the parent's validation are scored instead."""
+    run, report = fine_tune(rankers["din"], pl.DataFrame(MORE), None, tmp_path / "run")
+    assert (report.all_targets, report.held_out_targets) == (None, None)
+    found = [event for event in rankers["din"].events() if event["event"] == "validation"]
+    best = max(found, key=lambda event: event["auc"])
+    assert report.candidates.before == {name: pytest.approx(best[name], abs=1e-5) for name in report.candidates.before}
+    assert set(report.candidates.before) == set(report.candidates.after) >= {"auc", "log_loss"}
+    assert report.lines()[-1].startswith("their candidates scored:          ")
+    assert json.loads((run.folder / "drift.json").read_text()) == report.model_dump(mode="json")
+
+
+def test_a_run_that_retrieves_and_ranks_reports_both(rankers, tmp_path):
+    _, report = fine_tune(rankers["sasrec"], pl.DataFrame(MORE), None, tmp_path / "run", overrides=RANKING)
+    assert {"recall@10"} <= set(report.all_targets.before)
+    assert {"auc"} <= set(report.candidates.before)
+
+
+RANKING = ("stages.0.objective=ranking",)
