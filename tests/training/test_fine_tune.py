@@ -262,9 +262,9 @@ def test_a_run_of_din_is_fine_tuned(rankers, tmp_path):
 
 
 def test_a_run_that_retrieves_and_ranks_reports_both(rankers, tmp_path):
-    _, report = fine_tune(rankers["sasrec"], pl.DataFrame(MORE), None, tmp_path / "run", overrides=RANKING)
+    """Its last stage trains no heads, and as the only stage it was refused; the one before is taken."""
+    run, report = fine_tune(rankers["sasrec"], pl.DataFrame(MORE), None, tmp_path / "run")
+    (stage,) = run.read_recipe().stages
+    assert (stage.objective, stage.learning_rate, stage.epochs) == ("ranking", 1e-2 / 4, 1)
     assert {"recall@10"} <= set(report.all_targets.before)
     assert {"auc"} <= set(report.candidates.before)
-
-
-RANKING = ("stages.0.objective=ranking",)

@@ -121,7 +121,8 @@ def fine_tune(
 def fine_tuning_recipe(parent: OpenedRun, path: Path | None, overrides: Sequence[str]) -> Recipe:
     """Return the recipe at `path`, or the parent's own with one short stage; `overrides` are laid over it.
 
-    The short stage is the parent's last one for one epoch at a quarter of its rates. Raises ConfigError if the model,
+    The short stage is the parent's last one, of a model with heads the last that trains them, for one epoch at a
+    quarter of its rates. Raises ConfigError if the model,
     or what the columns mean, is another than the parent's.
     """
     if path is None:
@@ -163,7 +164,8 @@ def _changes(targets: OldTargets) -> str:
 
 
 def _short_stage(recipe: Recipe) -> dict[str, Any]:
-    last = recipe.stages[-1].model_dump(mode="json")
+    stages = [stage for stage in recipe.stages if recipe.model.ranking is None or stage.objective == "ranking"]
+    last = stages[-1].model_dump(mode="json")
     rates = ("learning_rate", "item_learning_rate", "user_learning_rate")
     slower = {name: last[name] * SHARE_OF_RATES for name in rates if last[name] is not None}
     return last | slower | {"name": "fine-tune", "epochs": 1, "start": "last"}
