@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -169,6 +170,15 @@ def test_the_default_stage_is_the_last_one_once_at_a_quarter_of_its_rates(parent
     assert (stage.epochs, stage.learning_rate, stage.batch_size) == (1, last.learning_rate / 4, last.batch_size)
     assert (stage.negatives, stage.item_tier) == (last.negatives, last.item_tier)
     assert recipe.parent.known_items == "update"
+
+
+def test_a_second_fine_tuning_refuses_other_texts_again(parent):
+    """`known_items = "update"` of the first one was inherited: texts of a faulty table were taken without a word."""
+    opened = open_run(parent)
+    tuned = replace(opened, recipe=fine_tuning_recipe(opened, None, ("parent.known_items=update",)))
+    assert tuned.recipe.parent.known_items == "update"
+    assert fine_tuning_recipe(tuned, None, ()).parent.known_items == "error"
+    assert fine_tuning_recipe(tuned, None, ("parent.known_items=keep",)).parent.known_items == "keep"
 
 
 def test_a_text_that_changes_is_marked_in_the_report(trained_folder, tmp_path):

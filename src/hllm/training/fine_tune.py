@@ -126,7 +126,8 @@ def fine_tuning_recipe(parent: OpenedRun, path: Path | None, overrides: Sequence
     or what the columns mean, is another than the parent's.
     """
     if path is None:
-        values = parent.recipe.model_dump(mode="json") | {"stages": [_short_stage(parent.recipe)]}
+        # What the parent did with known items was for its own tables: these are asked about anew.
+        values = parent.recipe.model_dump(mode="json") | {"stages": [_short_stage(parent.recipe)], "parent": None}
         where = f"{parent.run.recipe}, to fine-tune"
     else:
         values, where = Recipe.from_toml(path).model_dump(mode="json"), str(path)
