@@ -12,7 +12,9 @@ from hllm.progress import is_first_process
 def fine_tune(
     run: Path = typer.Argument(help="The finished run to go on from; it stays as it is."),
     interactions: Path = typer.Option(
-        ..., "--interactions", help="New interactions, in the columns of the training data; known ones are left out."
+        ...,
+        "--interactions",
+        help="New interactions, in the columns of the training data; with a time column, known ones are left out.",
     ),
     items: Path | None = typer.Option(
         None, "--items", help="New items, in the columns of the training data; known ones may be among them."
