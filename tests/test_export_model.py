@@ -6,12 +6,15 @@ import torch
 
 from hllm import artifacts
 from hllm.api import Recommender
-from hllm.errors import CheckpointError, ConfigError
+from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.export_model import export_model
 from hllm.models.checkpoint import load_weights
+from hllm.side_by_side import evaluate_rankers
 from hllm.training.fit import fit
 from hllm.training.run import Run
 from hllm.training.tables import embed_run_items
+
+from .training.test_ranking import rated, recipe_of, values  # noqa: F401, a fixture
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +92,58 @@ def test_a_run_of_ids_is_exported_too(tmp_path, interactions, items, id_recipe):
     assert report.weights_on_disk.after < report.weights_on_disk.before
     assert Recommender.load(tmp_path / "int8").recommend(["u1"], k=3).height == 3
     assert "weights" not in artifacts.read_manifest(run.best, "checkpoint").details
+
+
+@pytest.mark.parametrize(
+    ("user", "select_by", "has_comparison"),
+    [("din", "auc", False), ("sasrec", "gauc", True), ("sasrec", "ndcg@10", True)],
+)
+def test_a_run_that_ranks_is_measured_by_its_candidates(
+    tmp_path,
+    rated,  # noqa: F811
+    items,
+    tiny_bert,
+    tiny_llama,
+    user,
+    select_by,
+    has_comparison,
+):
+    """Exports were compared as retrievers only: "unknown metric 'auc'" after all the work, and DIN not at all."""
+    given = values(tiny_bert, tiny_llama, labelled=True, user=user, fusion="early") | {"select_by": select_by}
+    given["stages"][0]["ranking"]["generative_weight"] = 0.0 if user == "din" else 1.0
+    run = fit(rated, items, recipe_of(given), tmp_path / "run", base=tmp_path)
+    report = export_model(run.folder, tmp_path / "int8", "int8")
+    assert (report.comparison is not None) == has_comparison
+    own, theirs = (
+        evaluate_rankers({"x": Recommender.load(path)}, part="validation")[0].targets["like"].metrics
+        for path in (run.folder, tmp_path / "int8")
+    )
+    assert [each.targets["like"].metrics for each in report.ranking] == [own, theirs]
+    assert "target like:" in str(report)
+    if select_by != "ndcg@10":
+        assert report.selected_by == (own[select_by].mean, theirs[select_by].mean)
+        assert report.loss == pytest.approx(1 - theirs[select_by].mean / own[select_by].mean)
+    assert "recall@50" not in str(report) or has_comparison
+
+
+def test_a_part_without_the_metric_is_refused_before_any_work(
+    tmp_path,
+    rated,  # noqa: F811
+    items,
+    tiny_bert,
+    tiny_llama,
+    monkeypatch,
+):
+    given = values(tiny_bert, tiny_llama, labelled=True, user="din", fusion="early")
+    given["stages"][0] |= {"epochs": 1, "ranking": {"generative_weight": 0.0}}
+    run = fit(rated, items, recipe_of(given), tmp_path / "run", base=tmp_path)
+    of_auc = evaluate_rankers({"fp32": Recommender.load(run.folder)})[0]
+    target = of_auc.targets["like"]
+    without = target.model_copy(update={"metrics": {k: v for k, v in target.metrics.items() if k != "auc"}})
+    monkeypatch.setattr(
+        "hllm.export_model.evaluate_rankers",
+        lambda *_, **__: [of_auc.model_copy(update={"targets": {"like": without}})],
+    )
+    with pytest.raises(DataError, match="target 'like' has no auc on the test part, by which the run was selected"):
+        export_model(run.folder, tmp_path / "out", "int8", part="test")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -1,6 +1,7 @@
 """`hllm fine-tune` on the tiny world."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -27,7 +28,7 @@ def arguments(tmp_path, trained_folder) -> list[str]:
             "--set", "checkpoints.every_steps=1"]  # fmt: skip
 
 
-def test_it_is_killed_and_goes_on_and_the_new_run_is_used(hllm, arguments, tmp_path):
+def test_it_is_killed_and_goes_on_and_the_new_run_is_used(hllm, arguments, tmp_path, monkeypatch):
     command = [sys.executable, "-c", KILLED_AT_STEP_2, *arguments, "--out", tmp_path / "killed"]
     assert subprocess.run(map(str, command), capture_output=True, check=False, timeout=300).returncode == -9
     assert Run(tmp_path / "killed").checkpoints()
@@ -36,6 +37,11 @@ def test_it_is_killed_and_goes_on_and_the_new_run_is_used(hllm, arguments, tmp_p
     assert code == 0, err
     assert out.startswith("added   3 interactions, 1 users, 1 items\ndrift   of 30 old items, cosine with their vector")
     assert "targets of the validation before: 12, recall@10 " in out
+    for command in out.rpartition("next: ")[2].strip().split("; "):
+        assert hllm(*shlex.split(command)[1:])[0] == 0, command
+    with monkeypatch.context() as another:  # of the processes that torchrun starts, one speaks
+        another.setattr("hllm.cli.fine_tune.is_first_process", lambda: False)
+        assert hllm(*arguments, "--out", tmp_path / "killed")[:2] == (0, "")
     code, out, _ = hllm(*arguments, "--out", tmp_path / "straight", "--json")
     report = json.loads(out)["report"]
     assert (code, report["counts"]["items"], report["drift"]["num_items"]) == (0, 1, 30)

@@ -1,11 +1,13 @@
 """`hllm rank` and `hllm evaluate-ranking`."""
 
 import json
+import shlex
 
 import polars as pl
 import pytest
 
 from hllm.api import Recommender
+from hllm.cli.run import next_steps
 
 from ..training.test_ranking import rated, recipe_of, values  # noqa: F401, a fixture
 
@@ -86,3 +88,11 @@ def test_an_evaluation_is_shown_and_kept(hllm, run):
     code, out, _ = hllm("evaluate-ranking", "--run", run, "--part", "validation", "--json")
     assert code == 0
     assert json.loads(out) == json.loads((run / "ranking-validation.json").read_text())
+
+
+def test_what_comes_next_for_a_run_selected_by_auc_can_be_done(hllm, run, shared):
+    """Evaluating and recommending was named for every run; DIN does neither."""
+    commands = next_steps(run, "auc", "u0").replace("FILE", str(shared)).split("; ")
+    assert [command.split()[1] for command in commands] == ["evaluate-ranking", "rank"]
+    for command in commands:
+        assert hllm(*shlex.split(command)[1:])[0] == 0, command

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -17,6 +18,7 @@ from hllm.training.run import Run
 from hllm.training.tables import open_run
 
 from ..conftest import recipe_values
+from .test_ranking import rated, recipe_of, values  # noqa: F401, a fixture
 from .test_resume import Killed, losses, stop_when
 
 
@@ -170,6 +172,15 @@ def test_the_default_stage_is_the_last_one_once_at_a_quarter_of_its_rates(parent
     assert recipe.parent.known_items == "update"
 
 
+def test_a_second_fine_tuning_refuses_other_texts_again(parent):
+    """`known_items = "update"` of the first one was inherited: texts of a faulty table were taken without a word."""
+    opened = open_run(parent)
+    tuned = replace(opened, recipe=fine_tuning_recipe(opened, None, ("parent.known_items=update",)))
+    assert tuned.recipe.parent.known_items == "update"
+    assert fine_tuning_recipe(tuned, None, ()).parent.known_items == "error"
+    assert fine_tuning_recipe(tuned, None, ("parent.known_items=keep",)).parent.known_items == "keep"
+
+
 def test_a_text_that_changes_is_marked_in_the_report(trained_folder, tmp_path):
     more = pl.DataFrame({"user_id": ["u1"], "item_id": ["i2"], "timestamp": [5000]})
     renamed = pl.DataFrame({"item_id": ["i2"], "title": ["summer summer hat new"], "kind": ["shoe"]})
@@ -230,3 +241,40 @@ def test_training_refuses_a_recipe_that_has_a_parent(straight, tmp_path, interac
 def test_a_recipe_without_a_parent_keeps_its_fingerprint(recipe):
     """Runs from before there were parents must open."""
     assert "parent" not in recipe.settings
+
+
+@pytest.fixture(scope="session")
+def rankers(tmp_path_factory, rated, items, tiny_bert, tiny_llama) -> dict[str, Run]:  # noqa: F811
+    """One that only ranks, and one that retrieves too, whose last stage is of next items alone."""
+    given = {
+        kind: values(tiny_bert, tiny_llama, labelled=True, user=kind, fusion="early") for kind in ("din", "sasrec")
+    }
+    given["din"]["stages"][0]["ranking"]["generative_weight"] = 0.0
+    given["sasrec"]["stages"].append({"name": "next", "epochs": 1, "batch_size": 8, "negatives": {"kind": "catalogue"}})
+    folder = tmp_path_factory.mktemp("rankers")
+    return {kind: fit(rated, items, recipe_of(each), folder / kind, base=folder) for kind, each in given.items()}
+
+
+MORE = {"user_id": ["u1", "u2"], "item_id": ["i2", "i3"], "timestamp": [5000, 5001], "rating": [1.0, 5.0]}
+
+
+def test_a_run_of_din_is_fine_tuned(rankers, tmp_path):
+    """Its report asked for vectors of users, which DIN does not make: after all of the training it failed, each time.
+    The candidates of the parent's validation are scored instead."""
+    run, report = fine_tune(rankers["din"], pl.DataFrame(MORE), None, tmp_path / "run")
+    assert (report.all_targets, report.held_out_targets) == (None, None)
+    found = [event for event in rankers["din"].events() if event["event"] == "validation"]
+    best = max(found, key=lambda event: event["auc"])
+    assert report.candidates.before == {name: pytest.approx(best[name], abs=1e-5) for name in report.candidates.before}
+    assert set(report.candidates.before) == set(report.candidates.after) >= {"auc", "log_loss"}
+    assert report.lines()[-1].startswith("their candidates scored:          ")
+    assert json.loads((run.folder / "drift.json").read_text()) == report.model_dump(mode="json")
+
+
+def test_a_run_that_retrieves_and_ranks_reports_both(rankers, tmp_path):
+    """Its last stage trains no heads, and as the only stage it was refused; the one before is taken."""
+    run, report = fine_tune(rankers["sasrec"], pl.DataFrame(MORE), None, tmp_path / "run")
+    (stage,) = run.read_recipe().stages
+    assert (stage.objective, stage.learning_rate, stage.epochs) == ("ranking", 1e-2 / 4, 1)
+    assert {"recall@10"} <= set(report.all_targets.before)
+    assert {"auc"} <= set(report.candidates.before)

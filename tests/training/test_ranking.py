@@ -9,7 +9,7 @@ import torch
 
 from hllm.api import Recommender
 from hllm.data.build import build_dataset
-from hllm.errors import ConfigError, DataError, TrainingError
+from hllm.errors import ConfigError, DataError, HllmWarning, TrainingError
 from hllm.evaluation.evaluate import evaluate, queries
 from hllm.evaluation.impressions import evaluate_ranker, impressions
 from hllm.ranking.ranker import ModelRanker
@@ -314,6 +314,22 @@ def test_recipes_that_do_not_agree_are_refused(tiny_bert, tiny_llama, change, me
     given = values(tiny_bert, tiny_llama, labelled=True)
     change(given)
     with pytest.raises(ConfigError, match=message):
+        recipe_of(given)
+
+
+def test_a_model_that_is_never_trained_to_retrieve_is_warned_of(tiny_bert, tiny_llama):
+    given = values(tiny_bert, tiny_llama, labelled=True)
+    given["stages"][0]["ranking"]["generative_weight"] = 0.0
+    with pytest.warns(HllmWarning, match=r"generative_weight is 0 in every stage: .* not to retrieve"):
+        recipe_of(given)
+    given["stages"].append({"negatives": {"kind": "catalogue"}})
+    assert len(recipe_of(given).stages) == 2, "and no warning, which would be an error"
+
+
+def test_short_vectors_are_not_trained_without_the_next_item_loss(tiny_bert, tiny_llama):
+    given = values(tiny_bert, tiny_llama, labelled=True)
+    given["stages"][0] |= {"loss": {"matryoshka": [8], "mask": "id"}, "ranking": {"generative_weight": 0.0}}
+    with pytest.raises(ConfigError, match=r"matryoshka is of the next-item loss, which .*generative_weight = 0"):
         recipe_of(given)
 
 

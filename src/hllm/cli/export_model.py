@@ -10,7 +10,9 @@ from hllm.cli.run import part_of
 
 def export_model(
     run: Path = typer.Argument(help="The directory that `hllm train --out` made."),
-    out: Path = typer.Option(..., "--out", help="A new directory: a run that every verb but train can use."),
+    out: Path = typer.Option(
+        ..., "--out", help="A new directory: a run that train, fine-tune and export-model refuse."
+    ),
     dtype: str = typer.Option("int8", "--dtype", help='What the weights are kept in: "bf16" or "int8".'),
     max_loss: float | None = typer.Option(
         None, "--max-loss", min=0, max=1, help="Refuse an export that loses more than this share of select_by: .01."
@@ -20,8 +22,9 @@ def export_model(
 ) -> None:
     """Write a smaller copy of a run, its weights in bf16 (a half) or int8 (a quarter), and measure what is lost.
 
-    Both are ranked on the same targets; the table, with intervals and a paired test, is printed and kept in the
-    copy's manifest.json. The weights come back to fp32 when they are loaded: the copy saves disk, not memory.
+    Both rank the same targets, and with heads the same candidates. The tables, with intervals and for targets a paired
+    test, are printed and kept in the copy's manifest.json. The weights come back to fp32 when they are loaded: the copy
+    saves disk, not memory.
 
     Example: hllm export-model demo --dtype int8 --max-loss 0.01 --out demo-int8
     """

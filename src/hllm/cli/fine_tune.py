@@ -5,11 +5,16 @@ from pathlib import Path
 
 import typer
 
+from hllm.cli.run import next_steps
+from hllm.progress import is_first_process
+
 
 def fine_tune(
     run: Path = typer.Argument(help="The finished run to go on from; it stays as it is."),
     interactions: Path = typer.Option(
-        ..., "--interactions", help="New interactions, in the columns of the training data; known ones are left out."
+        ...,
+        "--interactions",
+        help="New interactions, in the columns of the training data; with a time column, known ones are left out.",
     ),
     items: Path | None = typer.Option(
         None, "--items", help="New items, in the columns of the training data; known ones may be among them."
@@ -34,10 +39,13 @@ def fine_tune(
     report is kept in drift.json of the new run: how far the vectors of old items moved, how many of their neighbours
     stayed, and how well old validation targets are found before and after.
     """
+    from hllm.data.dataset import Dataset
     from hllm.training.fine_tune import fine_tune as train_on
     from hllm.training.run import Run
 
     tuned, report = train_on(Run(run), interactions, items, out, recipe=recipe, overrides=overrides)
+    if not is_first_process():
+        return
     position = tuned.resume_point()[0]
     if as_json:
         facts = {"run": str(out), "steps": position.step, "elapsed_s": position.elapsed_s, "best": position.best}
@@ -46,4 +54,4 @@ def fine_tune(
     typer.echo("\n".join(report.lines()))
     select_by = tuned.read_recipe().select_by
     typer.echo(f"{out}: {position.step:,} steps; best validation {select_by} {position.best:.4f}\n"
-               f"next: hllm evaluate --run {out}; hllm recommend --run {out}")  # fmt: skip
+               f"next: {next_steps(out, select_by, Dataset.load(tuned.dataset).users[0])}")  # fmt: skip

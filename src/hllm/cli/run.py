@@ -1,6 +1,7 @@
 """`hllm train`, `hllm evaluate` and `hllm report`."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -63,7 +64,7 @@ def train(
     typer.echo(
         f"{out}: {position.step:,} steps in {position.elapsed_s:,.0f} s; best validation "
         f"{recommender.recipe.select_by} {position.best:.4f}\n"
-        f"next: hllm evaluate --run {out}; hllm recommend --run {out} --user {recommender.dataset.users[0]}"
+        f"next: {next_steps(out, recommender.recipe.select_by, recommender.dataset.users[0])}"
     )
 
 
@@ -137,6 +138,14 @@ def report(
     target = out or run / "report.html"
     artifacts.write_text(target, page)
     typer.echo(str(target))
+
+
+def next_steps(out: Path, select_by: str, user: object) -> str:
+    """Return the commands that show what a run can do, for one that was selected as a ranker or as a retriever."""
+    run, user = f"--run {shlex.quote(str(out))}", f"--user {shlex.quote(str(user))}"
+    if "@" not in select_by:  # auc, gauc: DIN knows nothing else
+        return f"hllm evaluate-ranking {run}; hllm rank {run} {user} --candidates FILE"
+    return f"hllm evaluate {run}; hllm recommend {run} {user}"
 
 
 def open_runs(paths: list[Path]) -> dict[str, "Recommender"]:

@@ -19,10 +19,12 @@ from hllm.embedding.drift import Drift, measure_drift
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import ConfigError
 from hllm.evaluation.evaluate import Metrics, queries
+from hllm.evaluation.impressions import mean_ranker_metrics
 from hllm.metrics import ranking_metrics
 from hllm.models.checkpoint import load_checkpoint
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device
+from hllm.ranking.ranker import ModelRanker
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.model import ModelScorer
 from hllm.training.fit import fit_dataset
@@ -35,7 +37,7 @@ _SAME_DATA = ("item_col", "text_cols", "title_col", "action_col", "split_col", "
 
 
 class OldTargets(Config):
-    """How well some validation targets of the parent are found among its items, by its model and by the new one."""
+    """How well the parent's model and the new one do on some validation targets of the parent, among its items."""
 
     num_targets: int
     before: dict[str, float]
@@ -53,10 +55,13 @@ class FineTuned(Config):
     """What was added, as `data.additions.Grown.counts` has it."""
     drift: Drift
     """Of the items that the parent knew."""
-    all_targets: OldTargets
-    """All of the parent's validation targets; some may be for training now."""
-    held_out_targets: OldTargets
+    all_targets: OldTargets | None
+    """How all of the parent's validation targets are found; some may be for training now. None for DIN, which does not
+    retrieve."""
+    held_out_targets: OldTargets | None
     """Those that are still not for training."""
+    candidates: OldTargets | None = None
+    """How the candidates of all of the parent's validation targets are scored. None for a model without heads."""
 
     def lines(self) -> list[str]:
         """Return the report for people."""
@@ -70,8 +75,15 @@ class FineTuned(Config):
                 for item in drift.worst
             ),
             f"        {drift.overlap_at_10:.1%} of ten nearest neighbours are the same ({drift.num_sampled:,} items)",
-            "targets of the validation before: " + _changes(self.all_targets),
-            "of them not for training now:     " + _changes(self.held_out_targets),
+            *(
+                label + _changes(targets)
+                for label, targets in (
+                    ("targets of the validation before: ", self.all_targets),
+                    ("of them not for training now:     ", self.held_out_targets),
+                    ("their candidates scored:          ", self.candidates),
+                )
+                if targets is not None
+            ),
         ]
 
 
@@ -109,11 +121,13 @@ def fine_tune(
 def fine_tuning_recipe(parent: OpenedRun, path: Path | None, overrides: Sequence[str]) -> Recipe:
     """Return the recipe at `path`, or the parent's own with one short stage; `overrides` are laid over it.
 
-    The short stage is the parent's last one for one epoch at a quarter of its rates. Raises ConfigError if the model,
+    The short stage is the parent's last one, of a model with heads the last that trains them, for one epoch at a
+    quarter of its rates. Raises ConfigError if the model,
     or what the columns mean, is another than the parent's.
     """
     if path is None:
-        values = parent.recipe.model_dump(mode="json") | {"stages": [_short_stage(parent.recipe)]}
+        # What the parent did with known items was for its own tables: these are asked about anew.
+        values = parent.recipe.model_dump(mode="json") | {"stages": [_short_stage(parent.recipe)], "parent": None}
         where = f"{parent.run.recipe}, to fine-tune"
     else:
         values, where = Recipe.from_toml(path).model_dump(mode="json"), str(path)
@@ -151,7 +165,8 @@ def _changes(targets: OldTargets) -> str:
 
 
 def _short_stage(recipe: Recipe) -> dict[str, Any]:
-    last = recipe.stages[-1].model_dump(mode="json")
+    stages = [stage for stage in recipe.stages if recipe.model.ranking is None or stage.objective == "ranking"]
+    last = stages[-1].model_dump(mode="json")
     rates = ("learning_rate", "item_learning_rate", "user_learning_rate")
     slower = {name: last[name] * SHARE_OF_RATES for name in rates if last[name] is not None}
     return last | slower | {"name": "fine-tune", "epochs": 1, "start": "last"}
@@ -169,32 +184,45 @@ def _report(parent: OpenedRun, run: Run, grown: Grown, recipe: Recipe) -> FineTu
     after = ItemEmbeddingTable.load(run.table, checkpoint=manifest.fingerprint).vectors[: old.num_items]
     now = split_dataset(grown.dataset, recipe.split)
     held_out = ~now.training[grown.positions[split.validation]]
-    ranks = [
-        _found(each, vectors, parent, split) for each, vectors in ((parent.model, parent.table.vectors), (model, after))
-    ]
+    scorers = [_scorer(*each, parent) for each in ((parent.model, parent.table.vectors), (model, after))]
+    ranks = [_found(each, parent, split) for each in scorers] if parent.recipe.model.user.kind != "din" else None
     report = FineTuned(
         parent=parent.checkpoint.fingerprint,
         checkpoint=manifest.fingerprint,
         counts=grown.counts,
         drift=measure_drift(parent.table.vectors, after, old.item_ids, old.titles, new_text=grown.updated),
-        all_targets=_old_targets(ranks, np.ones_like(held_out)),
-        held_out_targets=_old_targets(ranks, held_out),
+        all_targets=ranks and _old_targets(ranks, np.ones_like(held_out)),
+        held_out_targets=ranks and _old_targets(ranks, held_out),
+        candidates=_candidates(scorers, parent, split) if parent.recipe.model.ranking is not None else None,
     )
     artifacts.write_text(file, report.model_dump_json(indent=1))
     return report
 
 
-def _found(model: SequentialRecommender, vectors: Tensor, parent: OpenedRun, split: Split) -> Metrics:
-    """Return the metrics of each validation target of the parent, among its items, by one model."""
+def _scorer(model: SequentialRecommender, vectors: Tensor, parent: OpenedRun) -> ModelScorer:
+    """Return one model over its vectors of the parent's items."""
     device = choose_device()
-    scorer = ModelScorer(
+    return ModelScorer(
         model.to(device), vectors,
         max_history=parent.recipe.model.max_history, device=device, precision=parent.recipe.precision,
     )  # fmt: skip
+
+
+def _found(scorer: ModelScorer, parent: OpenedRun, split: Split) -> Metrics:
+    """Return the metrics of each validation target of the parent, among its items, by one model."""
     asked = queries(parent.dataset, split, "validation")
     ranks = ExactRetriever(scorer).rank(asked.histories, asked.targets, exclude=asked.histories)
     metrics = ranking_metrics(ranks, (10, 50))
     return {name: metrics[name] for name in ("recall@10", "recall@50", "ndcg@10")}
+
+
+def _candidates(scorers: Sequence[ModelScorer], parent: OpenedRun, split: Split) -> OldTargets:
+    """Return the means of a ranker's metrics, before and after, on the candidates that the parent was validated by."""
+    before, after = (
+        mean_ranker_metrics(ModelRanker(each), parent.dataset, split, "validation", parent.recipe.evaluation)
+        for each in scorers
+    )
+    return OldTargets(num_targets=len(split.validation), before=before, after=after)
 
 
 def _old_targets(ranks: list[Metrics], chosen: Bool[np.ndarray, " target"]) -> OldTargets:

@@ -1,5 +1,6 @@
 """A recipe: one TOML file that says what a run is made of."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from hllm.data.negatives import NegativesConfig
 from hllm.data.points import PointsConfig
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig
-from hllm.errors import nearest
+from hllm.errors import HllmWarning, nearest
 from hllm.evaluation.protocol import EvaluationConfig
 from hllm.losses import LossConfig
 from hllm.metrics import DEFINITIONS
@@ -89,10 +90,20 @@ class StageConfig(Config):
     ranking: PointsConfig = PointsConfig()
     """For objective = "ranking"."""
 
+    @property
+    def only_ranks(self) -> bool:
+        """Return whether the stage learns candidates alone, without a next-item loss."""
+        return self.objective == "ranking" and self.ranking.generative_weight == 0
+
     @model_validator(mode="after")
     def _agree(self) -> "StageConfig":
         if self.gradient_cache and self.micro_batch_size is None:
             raise ValueError("gradient_cache = true needs micro_batch_size: what is in memory at once")
+        if self.only_ranks and self.loss.matryoshka:
+            raise ValueError(
+                "loss.matryoshka is of the next-item loss, which ranking.generative_weight = 0 leaves out: the first "
+                "numbers of the vectors would not be trained"
+            )
         if self.item_tier == self.user_tier == "frozen":
             raise ValueError("item_tier and user_tier are both frozen: there is nothing to train")
         if self.loss.kind in ("bce", "gbce") and self.negatives.kind == "catalogue":
@@ -213,12 +224,18 @@ class Recipe(Config):
         for number, stage in enumerate(self.stages):
             if stage.objective == "ranking" and ranking is None:
                 raise ValueError(f'stages.{number}.objective = "ranking" needs the table model.ranking: its heads')
-            only_ranks = stage.objective == "ranking" and stage.ranking.generative_weight == 0
-            if self.model.user.kind == "din" and not only_ranks:
+            if self.model.user.kind == "din" and not stage.only_ranks:
                 raise ValueError(
                     f'stages.{number}: model.user.kind = "din" learns candidates alone: set objective = "ranking" and '
                     "ranking.generative_weight = 0"
                 )
+        never_retrieves = self.parent is None and all(stage.only_ranks for stage in self.stages)
+        if never_retrieves and self.model.user.kind != "din":
+            warnings.warn(
+                "ranking.generative_weight is 0 in every stage: the model learns to score candidates, not to retrieve, "
+                "and hllm recommend will be no better than chance. Set it above 0 in one, or use hllm rank alone",
+                HllmWarning, stacklevel=2,
+            )  # fmt: skip
         if self.model.user.kind == "din" and self.select_by not in RANKING_METRICS:
             raise ValueError(f'model.user.kind = "din" does not retrieve: select_by = "auc", not "{self.select_by}"')
         if ranking is not None and not any(stage.objective == "ranking" for stage in self.stages):
