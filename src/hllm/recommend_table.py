@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from hllm import artifacts
 from hllm.api import Recommender
 from hllm.config import Config
-from hllm.data.dataset import rows_of
+from hllm.data.dataset import Dataset, rows_of
 from hllm.data.files import find_files
 from hllm.data.growing import GrowingParquet
 from hllm.data.requests import RequestCounts, Unknown, prepare_requests
@@ -105,6 +105,20 @@ def recommend_table(
     shutil.rmtree(folder)
     total = pl.scan_parquet(output).select(pl.len()).collect().item()
     return TableReport(job.counts, job.unknown_candidates, total)
+
+
+def read_candidates(dataset: Dataset, path: Path, unknown: Unknown) -> tuple[Int[np.ndarray, " candidate"], int]:
+    """Return the item indices that a table of item ids allows, and how many of its ids the catalogue lacks.
+
+    DataError for such ids if `unknown` is "error".
+    """
+    table = read_table(path, name="candidates")
+    require_columns(table, {"item_col": dataset.item_col}, name="candidates")
+    ids = table[dataset.item_col]
+    if unknown == "error":
+        return dataset.item_rows(ids), 0
+    found = rows_of(dataset.item_ids, ids.cast(dataset.item_ids.dtype, strict=False))
+    return found.drop_nulls().to_numpy(), found.null_count()
 
 
 class _Worker:
@@ -230,15 +244,7 @@ def _candidates(recommender: Recommender, options: TableOptions) -> tuple[Bool[n
     """Return what may be recommended, and how many of the candidates the catalogue lacks."""
     if options.candidates is None:
         return None, 0
-    dataset = recommender.dataset
-    table = read_table(options.candidates, name="candidates")
-    require_columns(table, {"item_col": dataset.item_col}, name="candidates")
-    ids = table[dataset.item_col]
-    if options.unknown == "error":
-        rows, missing = dataset.item_rows(ids), 0
-    else:
-        found = rows_of(dataset.item_ids, ids.cast(dataset.item_ids.dtype, strict=False))
-        rows, missing = found.drop_nulls().to_numpy(), found.null_count()
-    mask = np.zeros(dataset.num_items, dtype=bool)
+    rows, missing = read_candidates(recommender.dataset, options.candidates, options.unknown)
+    mask = np.zeros(recommender.dataset.num_items, dtype=bool)
     mask[rows] = True
     return mask, missing
