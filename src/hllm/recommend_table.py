@@ -22,6 +22,7 @@ from hllm.data.tables import read_table, require_columns
 from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.progress import progress
 from hllm.retrieval.fallback import is_known, recommend_or_fall_back, recommended
+from hllm.retrieval.index import KIND as INDEX
 from hllm.retrieval.question import Question, require_sentences, with_texts
 from hllm.retrieval.retriever import Histories, histories_of
 
@@ -207,10 +208,14 @@ def _inputs(recommender: Recommender, source: Path, options: TableOptions) -> di
     def hashes(path: Path, name: str) -> list[str]:
         return [artifacts.sha256_of(file) for file in find_files(path, name=name)]
 
+    index = recommender.index
     return {
         "input": hashes(source, "users to recommend to"),
         "checkpoint": artifacts.read_manifest(recommender.run.best, "checkpoint").fingerprint,
         "items": recommender.dataset.num_items,
+        "added_items": _added_items(recommender),
+        "dim": recommender.dim,
+        "index": None if index is None else artifacts.read_manifest(recommender.run.index, INDEX).fingerprint,
         "k": options.k,
         "exclude_seen": options.exclude_seen,
         "unknown": options.unknown,
@@ -219,6 +224,16 @@ def _inputs(recommender: Recommender, source: Path, options: TableOptions) -> di
         "text_col": options.text_col,
         "separator": options.separator,
     }
+
+
+def _added_items(recommender: Recommender) -> str | None:
+    """Return a hash of the items that the run does not hold, with their texts; None without any."""
+    dataset = recommender.dataset
+    known = Dataset.load(recommender.run.dataset).num_items
+    if dataset.num_items == known:
+        return None
+    added = dataset.items[known:].select(dataset.item_col, *dataset.text_cols)
+    return artifacts.fingerprint(added.rows())
 
 
 def _read_job(file: Path) -> Job:
