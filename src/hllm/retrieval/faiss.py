@@ -52,7 +52,8 @@ class IndexConfig(Config):
     """qdrant: where it is, such as http://localhost:6333, with the API key, if any, in the environment variable
     QDRANT_API_KEY; or a directory, in which the client keeps a small collection by itself, to try it out."""
     collection: str | None = None
-    """qdrant: its name; by default hllm- and the beginning of the fingerprint of the item vectors."""
+    """qdrant: its name; by default hllm- and the beginnings of the fingerprints of item vectors and collection.
+    What a named one holds is replaced by the next index of the same item vectors."""
 
     @model_validator(mode="after")
     def _url_of_qdrant(self) -> "IndexConfig":
