@@ -153,6 +153,23 @@ def test_a_collection_of_other_vectors_is_refused(tmp_path, config, client, qdra
         Index.open(tmp_path / "index", source="first-model")
 
 
+def test_a_relative_directory_is_found_from_another_one_and_never_made_by_opening(
+    monkeypatch, tmp_path, qdrant, vectors, queries
+):
+    """A relative directory was looked up from wherever the process stood, and an empty one was made there."""
+    monkeypatch.chdir(tmp_path)
+    config = IndexConfig(kind="qdrant", url="collections", exact_below=0)
+    Index.build(vectors, IDS, config, source="s").save(tmp_path / "index")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Index.open(tmp_path / "index", source="s").search(queries, 3).items.shape == (20, 3)
+    assert not (tmp_path / "elsewhere" / "collections").exists()
+    (tmp_path / "collections").rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=r"the Qdrant directory .*/collections, which is not there; restore it"):
+        Index.open(tmp_path / "index", source="s")
+    assert not (tmp_path / "collections").exists()
+
+
 def test_a_server_that_is_not_there_is_named(qdrant, vectors):
     config = IndexConfig(kind="qdrant", url="http://127.0.0.1:9")
     with pytest.raises(ConfigError, match=r"Qdrant at http://127\.0\.0\.1:9 cannot be used: .*Start it, correct url"):

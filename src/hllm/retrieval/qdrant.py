@@ -69,6 +69,12 @@ class QdrantNominator:
     @classmethod
     def open(cls, path: Path, config: IndexConfig, *, source: str) -> "QdrantNominator":
         """Connect to the collection that a file of `save` names; CheckpointError unless it is still what it was."""
+        url = _url(config)
+        if not _on_server(url) and not Path(url).is_dir():
+            raise CheckpointError(
+                f"the index in {path.parent} searches the Qdrant directory {url}, which is not there; restore it, or "
+                "make the index again with hllm index"
+            )
         known = json.loads(path.read_text(encoding="utf-8"))
         nominator = cls(known["collection"], known["build"], config)
         with _explained(config):
