@@ -170,5 +170,12 @@ def test_an_index_of_short_vectors_serves_the_run(trained_folder, tmp_path):
     assert opened.at(5).index is not None
     opened.add_items(pl.DataFrame({"item_id": ["new"], "title": ["red hat"], "kind": ["hat"]}))
     assert "new" in opened.recommend(["u2"], k=31)["item_id"].to_list()
+    more, others = opened.at(None), [opened.at(4), opened.at(4).at(5)]
+    assert isinstance(more.finder, IndexRetriever), "at after add_items opened the index on disk, which lacks the item"
+    more.add_items(pl.DataFrame({"item_id": ["newer"], "title": ["blue hat"], "kind": ["hat"]}))
+    assert "newer" in more.recommend(["u2"], k=32)["item_id"].to_list()
+    for other in (opened, opened.at(5), *others):
+        assert other.recommend(["u2"], k=32, exclude_seen=False)["item_id"].n_unique() == 31
+    assert others[0].index is others[1].index is None, "exact search"
     again = build_index(short.scorer, short.dataset, source="s")
     assert again.config.dim == 5

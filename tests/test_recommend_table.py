@@ -1,6 +1,7 @@
 """Recommendations for a table, in parts of four users."""
 
 import json
+import shutil
 
 import polars as pl
 import pytest
@@ -9,6 +10,7 @@ from hllm import recommend_table as module
 from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.recommend_table import TableOptions, recommend_table
 from hllm.retrieval import question
+from hllm.retrieval.indexed import build_index, source_of
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +187,37 @@ def test_a_killed_call_goes_on_to_the_same_table(trained, users, tmp_path, monke
     assert pl.read_parquet(output).equals(pl.read_parquet(tmp_path / "whole.parquet"))
     with pytest.raises(ConfigError, match=r"recs\.parquet exists already"):
         recommend_table(trained, users, output, TableOptions(k=4))
+
+
+def test_a_killed_call_does_not_go_on_with_another_size_index_or_added_items(trained, users, tmp_path, monkeypatch):
+    """The job did not name the size of the vectors, the index, and what was added but the number of items.
+
+    So one file held the parts of two models.
+    """
+    trained.save(tmp_path / "run")
+    output, original = tmp_path / "recs.parquet", module._Worker.recommend
+
+    def killed(self, requests):
+        raise KeyboardInterrupt
+
+    def opened(title: str) -> module.Recommender:
+        recommender = module.Recommender.load(tmp_path / "run")
+        recommender.add_items(pl.DataFrame({"item_id": ["new"], "title": [title], "kind": ["hat"]}))
+        return recommender
+
+    monkeypatch.setattr(module._Worker, "recommend", killed)
+    with pytest.raises(KeyboardInterrupt):
+        recommend_table(opened("red hat"), users, output)
+    with pytest.raises(ConfigError, match=r"they differ in: added_items."):
+        recommend_table(opened("old coat"), users, output)
+    with pytest.raises(ConfigError, match=r"they differ in: dim."):
+        recommend_table(opened("red hat").at(5), users, output)
+    build_index(trained.scorer, trained.dataset, source=source_of(trained.run.table)).save(tmp_path / "run" / "index")
+    with pytest.raises(ConfigError, match=r"they differ in: index."):
+        recommend_table(opened("red hat"), users, output)
+    shutil.rmtree(tmp_path / "run" / "index")
+    monkeypatch.setattr(module._Worker, "recommend", original)
+    assert recommend_table(opened("red hat"), users, output).counts.rows == 12
 
 
 def test_integer_ids_are_found_in_any_form_and_come_back_as_they_are(tmp_path, interactions, items, id_recipe):

@@ -53,6 +53,8 @@ class Recommender:
 
     _popular: Retriever | None = None  # made when asked for, for the catalogue as it then is
 
+    _grown = False  # by add_items
+
     def __init__(self, run: Run, dataset: Dataset, model: SequentialRecommender, table: ItemEmbeddingTable) -> None:
         self.run = run
         self.recipe: Recipe = run.read_recipe()
@@ -117,11 +119,14 @@ class Recommender:
     def index(self) -> Index | None:
         """The index that `hllm index` has made for this run; None if there is none, or not of the size asked of `at`.
 
-        CheckpointError if it is damaged, or over other item vectors than the run's.
+        None too where `at` comes after `add_items` and no index of that size was in use: the one on disk lacks the
+        items. CheckpointError if it is damaged, or over other item vectors than the run's.
         """
         path = self.run.index
-        found = open_index(path, self.run.table, self.dataset) if path.exists() else None
-        return None if found is None or self.dim not in (None, found.config.dim) else found
+        if not path.exists() or self._grown:
+            return None
+        found = open_index(path, self.run.table, self.dataset)
+        return None if self.dim not in (None, found.config.dim) else found
 
     @property
     def finder(self) -> Retriever:
@@ -133,7 +138,10 @@ class Recommender:
         """Return a recommender like this that scores by the first `dim` numbers of the vectors; the model is shared."""
         other = copy.copy(self)
         other.dim = dim
-        other.__dict__.pop("index", None)
+        if self._grown and self.index is not None and dim in (None, self.index.config.dim):
+            other.__dict__["index"] = copy.copy(self.index)  # has the added items, which the one on disk lacks
+        else:
+            other.__dict__.pop("index", None)
         other._use_vectors(self.scorer.table)
         return other
 
@@ -261,6 +269,7 @@ class Recommender:
         vectors = reader.read_rendered(render(extended.items[known:], extended.text_cols, reader.prompt))
         self.dataset = extended
         self._use_vectors(torch.cat([self.scorer.table, vectors]))
+        self._grown = True
         if index is not None:
             index.add(extended.item_ids[known:], self.scorer.first(index.config.dim).comparable(vectors))
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from hllm import artifacts
 from hllm.api import Recommender
 from hllm.config import Config
-from hllm.data.dataset import rows_of
+from hllm.data.dataset import Dataset, rows_of
 from hllm.data.files import find_files
 from hllm.data.growing import GrowingParquet
 from hllm.data.requests import RequestCounts, Unknown, prepare_requests
@@ -22,6 +22,7 @@ from hllm.data.tables import read_table, require_columns
 from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.progress import progress
 from hllm.retrieval.fallback import is_known, recommend_or_fall_back, recommended
+from hllm.retrieval.index import KIND as INDEX
 from hllm.retrieval.question import Question, require_sentences, with_texts
 from hllm.retrieval.retriever import Histories, histories_of
 
@@ -105,6 +106,20 @@ def recommend_table(
     shutil.rmtree(folder)
     total = pl.scan_parquet(output).select(pl.len()).collect().item()
     return TableReport(job.counts, job.unknown_candidates, total)
+
+
+def read_candidates(dataset: Dataset, path: Path, unknown: Unknown) -> tuple[Int[np.ndarray, " candidate"], int]:
+    """Return the item indices that a table of item ids allows, and how many of its ids the catalogue lacks.
+
+    DataError for such ids if `unknown` is "error".
+    """
+    table = read_table(path, name="candidates")
+    require_columns(table, {"item_col": dataset.item_col}, name="candidates")
+    ids = table[dataset.item_col]
+    if unknown == "error":
+        return dataset.item_rows(ids), 0
+    found = rows_of(dataset.item_ids, ids.cast(dataset.item_ids.dtype, strict=False))
+    return found.drop_nulls().to_numpy(), found.null_count()
 
 
 class _Worker:
@@ -193,10 +208,14 @@ def _inputs(recommender: Recommender, source: Path, options: TableOptions) -> di
     def hashes(path: Path, name: str) -> list[str]:
         return [artifacts.sha256_of(file) for file in find_files(path, name=name)]
 
+    index = recommender.index
     return {
         "input": hashes(source, "users to recommend to"),
         "checkpoint": artifacts.read_manifest(recommender.run.best, "checkpoint").fingerprint,
         "items": recommender.dataset.num_items,
+        "added_items": _added_items(recommender),
+        "dim": recommender.dim,
+        "index": None if index is None else artifacts.read_manifest(recommender.run.index, INDEX).fingerprint,
         "k": options.k,
         "exclude_seen": options.exclude_seen,
         "unknown": options.unknown,
@@ -205,6 +224,16 @@ def _inputs(recommender: Recommender, source: Path, options: TableOptions) -> di
         "text_col": options.text_col,
         "separator": options.separator,
     }
+
+
+def _added_items(recommender: Recommender) -> str | None:
+    """Return a hash of the items that the run does not hold, with their texts; None without any."""
+    dataset = recommender.dataset
+    known = Dataset.load(recommender.run.dataset).num_items
+    if dataset.num_items == known:
+        return None
+    added = dataset.items[known:].select(dataset.item_col, *dataset.text_cols)
+    return artifacts.fingerprint(added.rows())
 
 
 def _read_job(file: Path) -> Job:
@@ -230,15 +259,7 @@ def _candidates(recommender: Recommender, options: TableOptions) -> tuple[Bool[n
     """Return what may be recommended, and how many of the candidates the catalogue lacks."""
     if options.candidates is None:
         return None, 0
-    dataset = recommender.dataset
-    table = read_table(options.candidates, name="candidates")
-    require_columns(table, {"item_col": dataset.item_col}, name="candidates")
-    ids = table[dataset.item_col]
-    if options.unknown == "error":
-        rows, missing = dataset.item_rows(ids), 0
-    else:
-        found = rows_of(dataset.item_ids, ids.cast(dataset.item_ids.dtype, strict=False))
-        rows, missing = found.drop_nulls().to_numpy(), found.null_count()
-    mask = np.zeros(dataset.num_items, dtype=bool)
+    rows, missing = read_candidates(recommender.dataset, options.candidates, options.unknown)
+    mask = np.zeros(recommender.dataset.num_items, dtype=bool)
     mask[rows] = True
     return mask, missing

@@ -80,6 +80,10 @@ def test_similar(hllm, trained_folder, question):
         (["similar", "--item", "zz"], "DataError: 1 of 1 items asked for"),
         (["similar"], "ConfigError: give one of --item ID or --text TEXT"),
         (["evaluate", "--part", "train"], "ConfigError: --part is 'train'"),
+        (["recommend", "--user", "u1", "--history-col", "x"], "--history-col is for a table of requests: give --input"),
+        (["recommend", "--history", "i1", "--text-col", "x"], "--text-col is for a table of requests: give --input"),
+        (["recommend", "--text", "hat", "--separator", "|"], "--separator is for a table of requests: give --input"),
+        (["recommend", "--new-item", "hat", "--candidates", "c.csv"], "--candidates are items to recommend; with"),
         (["recommend", "--user", "u1", "-k", "0"], "Invalid value for '--k'"),
     ],
 )
@@ -197,3 +201,22 @@ def test_times_belong_to_a_history_and_are_numbers(hllm, trained_folder):
     code, output, _ = hllm("recommend", "--run", str(trained_folder), "--history", "i1,i2", "--times", "5,6", "--json")
     assert code == 0
     assert output
+
+
+def test_candidates_limit_what_one_user_is_recommended(hllm, trained, trained_folder, tmp_path):
+    """--candidates was accepted without --input and had no effect: the whole catalogue was recommended."""
+    sale = tmp_path / "sale.csv"
+    sale.write_text("item_id\ni20\ni28\ni2\n")
+    expected = trained.recommend(users=["u3"], items=["i20", "i28", "i2"])["item_id"].to_list()
+    arguments = ["recommend", "--run", trained_folder, "--user", "u3", "--candidates", sale, "--json"]
+    code, out, _ = hllm(*arguments)
+    assert code == 0
+    assert [json.loads(line)["item_id"] for line in out.splitlines()] == expected
+    sale.write_text("item_id\ni20\ngone\ni28\ni2\n")
+    code, out, err = hllm(*arguments)
+    assert (code, out) == (2, "")
+    assert "1 of 4 items asked for are not in the catalogue; first: 'gone'" in err
+    code, out, err = hllm(*arguments, "--unknown", "skip")
+    assert code == 0
+    assert [json.loads(line)["item_id"] for line in out.splitlines()] == expected
+    assert "1 items among the candidates are not in the catalogue and were left out" in err

@@ -3,10 +3,14 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
+from hllm.retrieval import index as indexes
+from hllm.retrieval import qdrant
 from hllm.retrieval.index import Index
 from hllm.retrieval.indexed import source_of
+from hllm.retrieval.qdrant import collection_of
 
 
 @pytest.fixture
@@ -60,3 +64,24 @@ def test_a_run_recommends_by_way_of_a_qdrant_collection(hllm, run, tmp_path):
     assert [json.loads(line)["item_id"] for line in after.splitlines()] == [
         json.loads(line)["item_id"] for line in before.splitlines()
     ]
+
+
+def test_a_refused_qdrant_index_leaves_the_one_before_and_a_saved_one_names_it(hllm, run, tmp_path, monkeypatch):
+    """The new index was uploaded in place of the old one's collection before its recall could refuse it."""
+    pytest.importorskip("qdrant_client")
+    command = ["index", "--run", run, "--kind", "qdrant", "--set", f"url={tmp_path / 'qdrant'}"]
+    command += ["--set", "exact_below=0"]
+    assert hllm(*command)[0] == 0
+    name = collection_of(run / "index")
+    before = hllm("recommend", "--run", run, "--user", "u3", "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr(indexes, "recall_of", lambda found, exact: np.zeros(12))
+        code, _, err = hllm(*command, "--set", "neighbours=8")
+        assert (code, "recall@10 of the qdrant index is 0.0000, below the 0.95" in err) == (2, True)
+        assert hllm(*command)[0] == 2, "of the same content, which was there before"
+    assert hllm("recommend", "--run", run, "--user", "u3", "--json") == before
+    collections = qdrant._client(str(tmp_path / "qdrant")).get_collections().collections
+    assert [each.name for each in collections] == [name]
+    code, _, err = hllm(*command, "--set", "neighbours=8")
+    assert code == 0
+    assert f"the Qdrant collection {name} is not this run's any more" in err

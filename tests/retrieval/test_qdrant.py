@@ -67,9 +67,11 @@ def test_items_come_change_and_go(config, client, vectors):
     best = index.search(asked, 1).items[:, 0]
     assert index.item_ids[best[:2]].to_list() == ["new", "i7"]
     assert best[2] != 5
-    name = "hllm-s"
+    name = index._state.nominator.collection
     assert client.count(name).count == NUM_ITEMS, "the collection is as it was built"
     index.compact()
+    assert client.collection_exists(name), "an index on disk may search it"
+    name = index._state.nominator.collection
     assert client.count(name).count == NUM_ITEMS, "one more and one less"
     best = index.search(asked[:2], 1).items[:, 0]
     assert index.item_ids[best].to_list() == ["new", "i7"]
@@ -98,11 +100,36 @@ def test_the_same_content_is_not_uploaded_again_and_a_stopped_upload_is(monkeypa
     monkeypatch.setattr(door.QdrantNominator, "_upload", counted)
     Index.build(vectors, IDS, config, source="s")
     Index.build(vectors, IDS, config, source="s")
-    assert uploads == ["hllm-s"]
-    client.delete("hllm-s", [5, 6])
+    (name,) = uploads
+    client.delete(name, [5, 6])
     Index.build(vectors, IDS, config, source="s")
     assert len(uploads) == 2
-    assert client.count("hllm-s").count == NUM_ITEMS
+    assert client.count(name).count == NUM_ITEMS
+
+
+def test_another_build_stopped_or_whole_leaves_the_collection_of_an_index_on_disk(
+    monkeypatch, tmp_path, config, vectors, queries
+):
+    """Every build of the same item vectors shared a collection, and deleted what the one before had uploaded.
+
+    An upload that stopped, or a copy of a run indexed with other settings, thus broke an index that worked.
+    """
+    index = Index.build(vectors, IDS, config, source="s")
+    index.save(tmp_path / "index")
+    expected = index.search(queries, 10).items.tolist()
+    denser = config.model_copy(update={"neighbours": 8})
+
+    def stopped(self, *given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(door.QdrantNominator, "_upload", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            Index.build(vectors, IDS, denser, source="s")
+    assert Index.open(tmp_path / "index", source="s").search(queries, 10).items.tolist() == expected
+    Index.build(vectors, IDS, denser, source="s").save(tmp_path / "copy")
+    for name in ("index", "copy"):
+        assert Index.open(tmp_path / name, source="s").search(queries, 10).items.tolist() == expected
 
 
 def test_a_collection_of_other_vectors_is_refused(tmp_path, config, client, qdrant, vectors):
@@ -124,6 +151,23 @@ def test_a_collection_of_other_vectors_is_refused(tmp_path, config, client, qdra
     client.delete_collection("films")
     with pytest.raises(CheckpointError, match=r"'films' at .* is gone; make the index again with hllm index"):
         Index.open(tmp_path / "index", source="first-model")
+
+
+def test_a_relative_directory_is_found_from_another_one_and_never_made_by_opening(
+    monkeypatch, tmp_path, qdrant, vectors, queries
+):
+    """A relative directory was looked up from wherever the process stood, and an empty one was made there."""
+    monkeypatch.chdir(tmp_path)
+    config = IndexConfig(kind="qdrant", url="collections", exact_below=0)
+    Index.build(vectors, IDS, config, source="s").save(tmp_path / "index")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Index.open(tmp_path / "index", source="s").search(queries, 3).items.shape == (20, 3)
+    assert not (tmp_path / "elsewhere" / "collections").exists()
+    (tmp_path / "collections").rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=r"the Qdrant directory .*/collections, which is not there; restore it"):
+        Index.open(tmp_path / "index", source="s")
+    assert not (tmp_path / "collections").exists()
 
 
 def test_a_server_that_is_not_there_is_named(qdrant, vectors):

@@ -32,12 +32,16 @@ def index(
     from hllm.api import Recommender
     from hllm.retrieval.faiss import IndexConfig
     from hllm.retrieval.indexed import build_index, source_of
+    from hllm.retrieval.qdrant import collection_of
 
     config = IndexConfig.from_dict({"kind": kind}, where="hllm index", overrides=overrides)
     recommender = Recommender.load(run)
     source = source_of(recommender.run.table)
     built = build_index(recommender.scorer, recommender.dataset, config, source=source, min_recall=min_recall)
+    before = collection_of(recommender.run.index)
     built.save(recommender.run.index)
+    if before not in (None, collection_of(recommender.run.index)):
+        typer.echo(f"the Qdrant collection {before} is not this run's any more; delete it if no copy uses it", err=True)
     certificate = built.certificate
     assert certificate is not None, "build_index certifies"
     if as_json:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hllm.api import Recommender
+    from hllm.data.requests import Unknown
 
 K = typer.Option(10, "--k", "-k", min=1, help="How many to show.")
 JSON = typer.Option(False, "--json", help="Print JSON for programs.")
@@ -59,9 +60,9 @@ def recommend(
     output: Path | None = OUTPUT,
     candidates: Path | None = CANDIDATES,
     unknown: str = UNKNOWN,
-    history_col: str = HISTORY_COL,
-    text_col: str = TEXT_COL,
-    separator: str = SEPARATOR,
+    history_col: str | None = HISTORY_COL,
+    text_col: str | None = TEXT_COL,
+    separator: str | None = SEPARATOR,
     as_json: bool = JSON,
 ) -> None:
     """Show the best items for a user, a history or a sentence, or the users for a new item known only by its text.
@@ -70,6 +71,8 @@ def recommend(
 
     With --input, write them for a whole table of users or histories to --output; a call that was stopped goes on.
     """
+    of_tables = {"history_col": history_col, "text_col": text_col, "separator": separator}
+    given = {name: value for name, value in of_tables.items() if value is not None}
     if source is not None or output is not None:
         if (
             source is None
@@ -80,9 +83,10 @@ def recommend(
                 "--input and --output belong together, without --user, --history, --times, --text and --new-item"
             )
         options = {"exclude_seen": not include_seen, "unknown": unknown, "candidates": candidates}
-        options |= {"k": k or 100, "history_col": history_col, "text_col": text_col, "separator": separator}
-        write_table(run, source, output, options, as_json=as_json)
+        write_table(run, source, output, options | given | {"k": k or 100}, as_json=as_json)
         return
+    if given:
+        raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is for a table of requests: give --input too")
     k = k or 10
     whom = sum(option is not None for option in (user, history, new_item))
     if whom > 1 or (whom == 0 and text is None) or (new_item is not None and text is not None):
@@ -92,6 +96,8 @@ def recommend(
         )
     if times is not None and history is None:
         raise ConfigError("--times belongs to --history")
+    if new_item is not None and candidates is not None:
+        raise ConfigError("--candidates are items to recommend; with --new-item there is only one, which it names")
     from hllm.api import Recommender
 
     recommender = Recommender.load(run)
@@ -101,7 +107,7 @@ def recommend(
         return
     from hllm.data.requests import UNKNOWN as POLICIES
 
-    ids = None if history is None else _parts(history)
+    ids, policy = None if history is None else _parts(history), one_of("--unknown", unknown, POLICIES)
     frame = recommender.recommend(
         users=None if user is None else [user],
         histories=None if ids is None else [ids],
@@ -109,7 +115,8 @@ def recommend(
         texts=None if text is None else [text],
         k=k,
         exclude_seen=not include_seen,
-        unknown=one_of("--unknown", unknown, POLICIES),
+        items=None if candidates is None else _allowed(recommender, candidates, policy),
+        unknown=policy,
     )
     title = _title(user, ids, text, recommender)
     if "popularity" in frame["source"]:
@@ -135,6 +142,16 @@ def similar(
     else:
         frame, title = recommender.similar([item], k=k), f"like {recommender.title_of([item])[0]}"
     _show(_with_titles(frame, recommender), title, as_json)
+
+
+def _allowed(recommender: "Recommender", candidates: Path, unknown: "Unknown") -> "pl.Series":
+    """Return the item ids of a table of candidates that the catalogue has, and say how many it lacks."""
+    from hllm.recommend_table import read_candidates
+
+    rows, missing = read_candidates(recommender.dataset, candidates, unknown)
+    if missing:
+        typer.echo(f"{missing:,} items among the candidates are not in the catalogue and were left out", err=True)
+    return recommender.dataset.item_ids[rows]
 
 
 def _title(user: str | None, history: list[str] | None, text: str | None, recommender: "Recommender") -> str:

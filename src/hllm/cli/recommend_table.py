@@ -13,18 +13,18 @@ INPUT = typer.Option(
     None, "--input", help="A table of user ids, histories or sentences, or several of these. Writes --output instead."
 )
 OUTPUT = typer.Option(None, "--output", help="The Parquet file to write for --input.")
-CANDIDATES = typer.Option(
-    None, "--candidates", help="For --input: a table whose item ids are all that may be recommended."
-)
+CANDIDATES = typer.Option(None, "--candidates", help="A table whose item ids are all that may be recommended.")
 UNKNOWN = typer.Option(
     "error",
     "--unknown",
     help='What to do with unknown users, and unknown items in histories: "error"; "skip" leaves them out; "popularity" '
     "gives users of whom nothing is known the most popular items.",
 )
-TEXT_COL = typer.Option("text", "--text-col", help="For --input: the column of sentences.")
-HISTORY_COL = typer.Option("history", "--history-col", help="For --input: the column of histories.")
-SEPARATOR = typer.Option(",", "--separator", help="For --input: what stands between the ids of a history.")
+TEXT_COL = typer.Option(None, "--text-col", help='For --input: the column of sentences, unless it is "text".')
+HISTORY_COL = typer.Option(None, "--history-col", help='For --input: the column of histories, unless it is "history".')
+SEPARATOR = typer.Option(
+    None, "--separator", help="For --input: what stands between the ids of a history, unless it is a comma."
+)
 
 
 def write_table(run: Path, source: Path, output: Path, options: dict[str, Any], *, as_json: bool) -> None:

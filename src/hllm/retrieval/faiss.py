@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol, final, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from hllm.config import Config
@@ -50,9 +50,16 @@ class IndexConfig(Config):
     """Of the clustering of ivf-pq."""
     url: str | None = None
     """qdrant: where it is, such as http://localhost:6333, with the API key, if any, in the environment variable
-    QDRANT_API_KEY; or a directory, in which the client keeps a small collection by itself, to try it out."""
+    QDRANT_API_KEY; or a directory, in which the client keeps a small collection by itself, to try it out. A
+    relative one is found from where the index is made, and kept as an absolute one."""
     collection: str | None = None
-    """qdrant: its name; by default hllm- and the beginning of the fingerprint of the item vectors."""
+    """qdrant: its name; by default hllm- and the beginnings of the fingerprints of item vectors and collection.
+    What a named one holds is replaced by the next index of the same item vectors."""
+
+    @field_validator("url")
+    @classmethod
+    def _absolute(cls, url: str | None) -> str | None:
+        return url if url is None or "://" in url else str(Path(url).absolute())
 
     @model_validator(mode="after")
     def _url_of_qdrant(self) -> "IndexConfig":

@@ -18,7 +18,7 @@ from hllm import artifacts
 from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.retrieval.certificate import Certificate, latency_of, machine, recall_of
 from hllm.retrieval.faiss import FaissNominator, IndexConfig, Nominator
-from hllm.retrieval.qdrant import QdrantNominator
+from hllm.retrieval.qdrant import COLLECTION, QdrantNominator
 from hllm.retrieval.retriever import Histories, Recommendations
 from hllm.retrieval.search import checked, exact_search, nominated_search
 from hllm.retrieval.snapshot import Snapshot
@@ -206,6 +206,11 @@ class Index:
             self._state = _State(snapshot, _nominator(snapshot, self.config, self.source))
             self.certificate = self._stored = None
 
+    def discard(self) -> None:
+        """Delete what the build has made outside of this process; an index that is not to be saved."""
+        if isinstance(self._state.nominator, QdrantNominator):
+            self._state.nominator.discard()
+
     def certify(
         self, queries: Float[Tensor, "query dim"], *, described: str, k: int = 10, min_recall: float | None = None
     ) -> Certificate:
@@ -280,7 +285,7 @@ def _open_nominator(path: Path, config: IndexConfig, source: str) -> Nominator |
 
 
 def _file_of(config: IndexConfig) -> str:
-    return "collection.json" if config.kind == "qdrant" else "nominator.faiss"
+    return COLLECTION if config.kind == "qdrant" else "nominator.faiss"
 
 
 def _save_vectors(path: Path, vectors: Float[Tensor, "row dim"]) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from hllm import artifacts
 from hllm.data.dataset import Dataset
 from hllm.embedding.table import ITEMS
-from hllm.errors import CheckpointError
+from hllm.errors import CheckpointError, ConfigError
 from hllm.metrics import TargetRanks
 from hllm.retrieval.exact import USERS_PER_TILE, ExactRetriever
 from hllm.retrieval.faiss import IndexConfig
@@ -71,7 +71,8 @@ def build_index(
     """Build an index over a scorer's items, certified with the whole histories of at most 500 users, evenly chosen.
 
     `source` is what `source_of` the item vectors gives. With `config.dim`, recall is that of exact search by so many
-    numbers. Raises ConfigError if recall@k is below `min_recall`, and what `Index.build` and `ModelScorer.first` raise.
+    numbers. Raises ConfigError if recall@k is below `min_recall`, and leaves no new collection in Qdrant then;
+    and what `Index.build` and `ModelScorer.first` raise.
     """
     config = config or IndexConfig()
     scorer = scorer.first(config.dim)
@@ -80,7 +81,11 @@ def build_index(
     number = min(MAX_SAMPLED_USERS, dataset.num_users)
     users = np.linspace(0, dataset.num_users - 1, number).astype(np.int64)
     queries = scorer.queries(histories_of(dataset, users, dataset.offsets[users + 1]))
-    index.certify(queries, described=f"{number:,} of {dataset.num_users:,} users", k=k, min_recall=min_recall)
+    try:
+        index.certify(queries, described=f"{number:,} of {dataset.num_users:,} users", k=k, min_recall=min_recall)
+    except ConfigError:
+        index.discard()
+        raise
     return index
 
 

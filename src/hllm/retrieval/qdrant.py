@@ -24,6 +24,7 @@ from hllm.progress import progress
 from hllm.retrieval.faiss import IndexConfig
 
 API_KEY = "QDRANT_API_KEY"
+COLLECTION = "collection.json"  # among the files of an index
 _ROWS_AT_ONCE = 1024
 _MAX_IDS = 10_000  # in one filter; with more, what is not allowed is left out here
 _SOURCE, _BUILD = "hllm_source", "hllm_build"
@@ -41,6 +42,7 @@ class QdrantNominator:
         self.collection = collection
         self.build_id = build
         self.config = config
+        self.created = False
         self.client = _client(_url(config))
         self.models = _module().models
 
@@ -50,11 +52,12 @@ class QdrantNominator:
     ) -> "QdrantNominator":
         """Upload vectors whose dot products are the scores; a collection of the same content is used as it is.
 
-        A collection of the same source but other content is replaced. Raises CheckpointError for one of another source,
+        By default each content has a collection of its own, and the others stay as they are; in the one that `config`
+        names, other content of the same source is replaced. Raises CheckpointError for a collection of another source,
         or not made by hllm, and ConfigError where Qdrant cannot be reached.
         """
-        collection = config.collection or f"hllm-{source[:16]}"
         build = _fingerprint(vectors, item_ids, config, source)
+        collection = config.collection or f"hllm-{source[:16]}-{build[:16]}"
         nominator = cls(collection, build, config)
         with _explained(config):
             nominator._prepare(source, vectors.shape[1])
@@ -66,6 +69,12 @@ class QdrantNominator:
     @classmethod
     def open(cls, path: Path, config: IndexConfig, *, source: str) -> "QdrantNominator":
         """Connect to the collection that a file of `save` names; CheckpointError unless it is still what it was."""
+        url = _url(config)
+        if not _on_server(url) and not Path(url).is_dir():
+            raise CheckpointError(
+                f"the index in {path.parent} searches the Qdrant directory {url}, which is not there; restore it, or "
+                "make the index again with hllm index"
+            )
         known = json.loads(path.read_text(encoding="utf-8"))
         nominator = cls(known["collection"], known["build"], config)
         with _explained(config):
@@ -81,6 +90,13 @@ class QdrantNominator:
     def save(self, path: Path) -> None:
         """Write which collection it is; the vectors stay where they are."""
         path.write_text(json.dumps({"collection": self.collection, "build": self.build_id}), encoding="utf-8")
+
+    def discard(self) -> None:
+        """Delete the collection if this build has created it, and not found it."""
+        if self.created:
+            with _explained(self.config):
+                self.client.delete_collection(self.collection)
+            self.created = False
 
     def nominate(
         self,
@@ -139,6 +155,7 @@ class QdrantNominator:
                 hnsw_config=models.HnswConfigDiff(m=config.neighbours, ef_construct=max(4, config.ef_construction)),
                 metadata={_SOURCE: source, _BUILD: self.build_id},
             )
+            self.created = True
 
     def _count(self) -> int:
         return int(self.client.count(self.collection, exact=True).count)
@@ -161,6 +178,12 @@ class QdrantNominator:
         """Wait until the server has built its graph: before, a search reads every vector, and no time holds."""
         while self.client.get_collection(self.collection).status == self.models.CollectionStatus.YELLOW:
             time.sleep(_WAIT_S)
+
+
+def collection_of(index: Path) -> str | None:
+    """Return the name of the collection that an index on disk searches; None for no index, or one of another kind."""
+    file = index / COLLECTION
+    return str(json.loads(file.read_text(encoding="utf-8"))["collection"]) if file.is_file() else None
 
 
 def _fingerprint(vectors: Float[Tensor, "item dim"], item_ids: pl.Series, config: IndexConfig, source: str) -> str:
