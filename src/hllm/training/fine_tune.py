@@ -14,7 +14,7 @@ from hllm.config import Config
 from hllm.data.additions import Grown, grow
 from hllm.data.split import Split, split_dataset
 from hllm.data.tables import Table
-from hllm.distributed import joined
+from hllm.distributed import Group, joined
 from hllm.embedding.drift import Drift, measure_drift
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import ConfigError
@@ -185,14 +185,15 @@ def _report(parent: OpenedRun, run: Run, grown: Grown, recipe: Recipe) -> FineTu
     now = split_dataset(grown.dataset, recipe.split)
     held_out = ~now.training[grown.positions[split.validation]]
     scorers = [_scorer(*each, parent) for each in ((parent.model, parent.table.vectors), (model, after))]
-    ranks = [_found(each, parent, split) for each in scorers] if parent.recipe.model.user.kind != "din" else None
+    retrieves = parent.recipe.model.user.kind != "din"
+    ranks = [_found(each, parent, split) for each in scorers] if retrieves else []
     report = FineTuned(
         parent=parent.checkpoint.fingerprint,
         checkpoint=manifest.fingerprint,
         counts=grown.counts,
         drift=measure_drift(parent.table.vectors, after, old.item_ids, old.titles, new_text=grown.updated),
-        all_targets=ranks and _old_targets(ranks, np.ones_like(held_out)),
-        held_out_targets=ranks and _old_targets(ranks, held_out),
+        all_targets=_old_targets(ranks, np.ones_like(held_out)) if retrieves else None,
+        held_out_targets=_old_targets(ranks, held_out) if retrieves else None,
         candidates=_candidates(scorers, parent, split) if parent.recipe.model.ranking is not None else None,
     )
     artifacts.write_text(file, report.model_dump_json(indent=1))
@@ -218,8 +219,9 @@ def _found(scorer: ModelScorer, parent: OpenedRun, split: Split) -> Metrics:
 
 def _candidates(scorers: Sequence[ModelScorer], parent: OpenedRun, split: Split) -> OldTargets:
     """Return the means of a ranker's metrics, before and after, on the candidates that the parent was validated by."""
+    config = parent.recipe.evaluation
     before, after = (
-        mean_ranker_metrics(ModelRanker(each), parent.dataset, split, "validation", parent.recipe.evaluation)
+        mean_ranker_metrics(ModelRanker(each), parent.dataset, split, "validation", config, group=Group())
         for each in scorers
     )
     return OldTargets(num_targets=len(split.validation), before=before, after=after)
