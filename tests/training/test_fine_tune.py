@@ -238,11 +238,6 @@ def test_training_refuses_a_recipe_that_has_a_parent(straight, tmp_path, interac
         fit(interactions, items, straight[0].read_recipe(), tmp_path / "run", base=tmp_path)
 
 
-def test_a_recipe_without_a_parent_keeps_its_fingerprint(recipe):
-    """Runs from before there were parents must open."""
-    assert "parent" not in recipe.settings
-
-
 @pytest.fixture(scope="session")
 def rankers(tmp_path_factory, rated, items, tiny_bert, tiny_llama) -> dict[str, Run]:  # noqa: F811
     """One that only ranks, and one that retrieves too, whose last stage is of next items alone."""
