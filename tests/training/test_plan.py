@@ -117,6 +117,19 @@ def test_micro_batches_save_memory_and_a_gradient_cache_costs_a_forward_pass(val
     assert (whole.items_per_step, cached.items_per_step, parts.items_per_step) == (30, 30, 4 * 30)
 
 
+def test_reused_item_vectors_are_not_read(values, tmp_path):
+    def stage(**reuse):
+        stages = [{"batch_size": 4, "negatives": {"num_sampled": 8}, "reuse": reuse}]
+        return plan_recipe(recipe_of(values | {"stages": stages}), tmp_path).stages[0]
+
+    whole, fourth, positives = stage(), stage(every=4), stage(negatives=True)
+    assert fourth.tokens_per_step == pytest.approx(whole.tokens_per_step / 4)
+    assert fourth.items_per_step == positives.items_per_step == whole.items_per_step
+    assert whole.tokens_per_step / 4 < positives.tokens_per_step < whole.tokens_per_step
+    assert fourth.flops_per_step < positives.flops_per_step < whole.flops_per_step
+    assert "cached items" in fourth.memory_bytes and "cached items" not in whole.memory_bytes
+
+
 def test_the_law_of_history_lengths_gives_the_published_windows():
     """Pixel8M, from its published histogram of lengths: 14.5 M blocks of up to 11 items, 8.79 real ones in each."""
     lengths, share = length_law(158_488_652 / 8_886_078, 5)

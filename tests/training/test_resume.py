@@ -28,14 +28,21 @@ class Killed(Exception):
 
 @pytest.fixture(scope="session")
 def hard_recipe(tiny_llama: Path, tiny_bert: Path) -> Recipe:
-    """All that could break resuming: frozen items, micro-batches, gradient cache, averaging, dropout, random negatives."""
+    """What could break resuming: frozen and remembered items, micro-batches, averages, dropout, random negatives."""
     values = recipe_values(tiny_bert, tiny_llama)
     values["model"] |= {"user": {"kind": "sasrec", "dim": 16, "num_heads": 2, "dropout": 0.3}}
     values["checkpoints"] = {"every_steps": 2, "keep": 3}
     common = {"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "negatives": {"num_sampled": 8}}
     values["stages"] = [
         common | {"name": "user", "item_tier": "frozen", "learning_rate": 1e-2, "ema": 0.9},
-        common | {"name": "both", "learning_rate": 3e-3, "gradient_cache": True, "start": "best"},
+        common
+        | {
+            "name": "both",
+            "learning_rate": 3e-3,
+            "gradient_cache": True,
+            "start": "best",
+            "reuse": {"every": 2, "negatives": True},
+        },
     ]
     return Recipe.from_dict(values, where="test")
 

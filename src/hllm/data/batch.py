@@ -23,7 +23,7 @@ class ItemBatch:
     tokens: Int[Tensor, " token"]
     """Token ids of all items, one item after another; empty for models that read no text."""
     lengths: Int[Tensor, " item"]
-    """Number of tokens of each item."""
+    """Number of tokens of each item; 0 for one that comes without its text."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -117,12 +117,18 @@ class SequenceBatch:
         return replace(self, **rows, own_negatives=own, points=points)
 
 
-def item_batch(index: Int[np.ndarray, " item"], tokens: TokenCache | None) -> ItemBatch:
-    """Gather the items' tokens from the cache; without a cache the items are bare indices."""
+def item_batch(
+    index: Int[np.ndarray, " item"], tokens: TokenCache | None, read: Bool[np.ndarray, " item"] | None = None
+) -> ItemBatch:
+    """Gather the items' tokens from the cache, or those of the items to `read`; without a cache there are none."""
     if tokens is None:
         empty = torch.zeros(0, dtype=torch.long)
         return ItemBatch(torch.from_numpy(index.astype(np.int64)), empty, torch.zeros(len(index), dtype=torch.long))
-    ids, lengths = tokens.take(index)
+    if read is None:
+        ids, lengths = tokens.take(index)
+    else:
+        lengths = np.zeros(len(index), dtype=np.int64)
+        ids, lengths[read] = tokens.take(index[read])
     return ItemBatch(*(torch.from_numpy(a.astype(np.int64)) for a in (index, ids, lengths)))
 
 
@@ -141,23 +147,26 @@ def sequence_batch(
     times: Sequence[Int[np.ndarray, " _"]],
     actions: Sequence[Int[np.ndarray, " _"]],
     points: Points | None = None,
+    read_negatives: bool = True,
 ) -> SequenceBatch:
     """Turn windows of item indices, each of at least two, into inputs and shifted targets over distinct items.
 
-    `times` and `actions` are those of the windows' items, as in SequenceBatch; so are `points`.
+    `times` and `actions` are those of the windows' items, as in SequenceBatch; so are `points`. Without
+    `read_negatives` those items come without their tokens that are neither in a window nor asked for by `points`.
     """
     history, mask = pad([window[:-1] for window in windows])
     targets, _ = pad([window[1:] for window in windows])
     own = negatives.per_position
     asked = [] if points is None else [points.candidates.ravel()]
     index = np.unique(np.concatenate([*windows, negatives.shared, *([own.ravel()] if own is not None else []), *asked]))
+    read = None if read_negatives else np.isin(index, np.concatenate([*windows, *asked]))
 
     def rows(items: Int[np.ndarray, "..."]) -> Tensor:
         return torch.from_numpy(np.searchsorted(index, items))
 
     fill = index[0]  # padding points at row 0, an ordinary item; the mask keeps it out
     return SequenceBatch(
-        items=item_batch(index, tokens),
+        items=item_batch(index, tokens, read),
         history=rows(np.where(mask, history, fill)),
         targets=rows(np.where(mask, targets, fill)),
         mask=torch.from_numpy(mask),

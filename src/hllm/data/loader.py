@@ -74,6 +74,24 @@ def windows_of(length: int, config: WindowConfig) -> list[tuple[int, int]]:
     return [(max(0, end - size), end) for end in ends if end >= 2]
 
 
+class ReuseConfig(Config):
+    """Which items of a step are not read by the Item LLM again: an approximation that makes steps cheaper.
+
+    Their vectors are those that it gave when it last read them; no gradient goes through them. Before the stage's first
+    step, and at every validation, it reads the whole catalogue.
+    """
+
+    every: int = Field(default=1, ge=1)
+    """The Item LLM reads, and learns, in one of so many steps; in the others all its vectors are reused. 1: in each."""
+    negatives: bool = False
+    """Reuse, in every step, the vectors of items that are negatives only: they may then be many."""
+
+    @property
+    def on(self) -> bool:
+        """Return whether anything is reused."""
+        return self.every > 1 or self.negatives
+
+
 class TrainingLoader:
     """Yields the batches of each optimizer step of an epoch."""
 
@@ -90,8 +108,12 @@ class TrainingLoader:
         seed: int,
         stage: int,
         points: PointSampler | None = None,
+        reuse: ReuseConfig | None = None,
     ) -> None:
-        """Take what batches are made of; with `points` they ask about candidates too, for the ranking objective."""
+        """Take what batches are made of; with `points` they ask about candidates too, for the ranking objective.
+
+        Items that `reuse` tells not to read come without their tokens.
+        """
         self.windows = training_windows(dataset, split, windows)
         self.item_index = dataset.item_index[split.training]
         self.times = dataset.seconds_or_zero[split.training]
@@ -103,6 +125,7 @@ class TrainingLoader:
             negatives, split.train_counts(dataset), self.micro_batch_size, withheld=split.withheld(dataset)
         )
         self.points = points
+        self.reuse = reuse or ReuseConfig()
         self.needs_negatives = points is None or points.config.generative_weight > 0
         self.seed = seed
         self.stage = stage
@@ -122,21 +145,24 @@ class TrainingLoader:
             rng = stream(self.seed, "negatives", self.stage, epoch, step)
             asks = stream(self.seed, "points", self.stage, epoch, step)
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            parts = range(0, len(chosen), self.micro_batch_size)
-            yield _counted([self._batch(chosen[part : part + self.micro_batch_size], rng, asks) for part in parts])
+            starts = range(0, len(chosen), self.micro_batch_size)
+            parts = [chosen[part : part + self.micro_batch_size] for part in starts]
+            reads = (epoch * self.steps_per_epoch + step) % self.reuse.every == 0
+            yield _counted([self._batch(part, rng, asks, reads=reads) for part in parts])
 
     def _batch(
-        self, chosen: Int[np.ndarray, " window"], rng: np.random.Generator, asks: np.random.Generator
+        self, chosen: Int[np.ndarray, " window"], rng: np.random.Generator, asks: np.random.Generator, *, reads: bool
     ) -> SequenceBatch:
         slices = [slice(start, end) for start, end in self.windows[chosen]]
         items = [self.item_index[s] for s in slices]
         return sequence_batch(
             items,
             self.sampler.draw(items, rng) if self.needs_negatives else no_negatives(self.sampler.num_items),
-            self.tokens,
+            self.tokens if reads else None,
             times=[self.times[s] for s in slices],
             actions=[self.actions[s] for s in slices],
             points=self.points.draw(self.windows[chosen], asks) if self.points is not None else None,
+            read_negatives=not self.reuse.negatives,
         )
 
 

@@ -15,6 +15,7 @@ from hllm.training.recipe import Recipe, StageConfig
 
 FP32_BYTES = 4  # of a weight, a gradient, a moment
 _PROJECTOR = "item_encoder.projector."
+_IN_BATCH = NegativesConfig(kind="in-batch")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class _Batch:
     sequences: int
     items: float
     """Distinct ones, negatives among them."""
+    read: float
+    """Those of them that the Item LLM reads, at the mean over steps; the vectors of the others are there already."""
     targets: float
     negatives: float
     """For each target."""
@@ -94,11 +97,10 @@ def stage_cost(
         dim=vector_size(outline, recipe),
     )
     parts = stage.batch_size / batch.sequences
-    frozen = stage.item_tier == "frozen"
     return StageCost(
         windows=float(counts.sum()),
         items=parts * batch.items,
-        tokens=0.0 if frozen or not len(networks.texts) else parts * batch.items * float(networks.texts.mean()),
+        tokens=parts * batch.read * float(networks.texts.mean()) if len(networks.texts) else 0.0,
         positions=stage.batch_size * (batch.longest + batch.suffixes),
         negatives=batch.negatives,
         step_flops=parts * _batch_flops(stage, batch, networks),
@@ -147,16 +149,26 @@ def _batch(
     ranking = recipe.model.ranking if stage.objective == "ranking" else None
     if ranking is None:
         items = facts.expected_distinct(drawn, stage.negatives, sequences, targets)
-        return _Batch(sequences, items, targets, _negatives(facts, stage.negatives, sequences, items), longest, 0.0)
+        read = _read(stage, items, facts.expected_distinct(drawn, _IN_BATCH, sequences, targets))
+        compared = _negatives(facts, stage.negatives, sequences, items)
+        return _Batch(sequences, items, read, targets, compared, longest, 0.0)
     # Labelled candidates are items of the window.
     points = float((share * np.minimum(stage.ranking.points, asked)).sum())
     candidates = 1 if ranking.targets else 1 + stage.ranking.num_negatives
     others = sequences * points * (candidates - 1)
-    negatives = stage.negatives if stage.ranking.generative_weight else NegativesConfig(kind="in-batch")
+    negatives = stage.negatives if stage.ranking.generative_weight else _IN_BATCH
     items = min(float(facts.num_items), facts.expected_distinct(drawn, negatives, sequences, targets) + others)
+    asked_for = min(float(facts.num_items), facts.expected_distinct(drawn, _IN_BATCH, sequences, targets) + others)
     compared = _negatives(facts, negatives, sequences, items) if stage.ranking.generative_weight else 0.0
     suffixes = points * (candidates if ranking.fusion == "early" else 1)
-    return _Batch(sequences, items, targets, compared, longest, suffixes)
+    return _Batch(sequences, items, _read(stage, items, asked_for), targets, compared, longest, suffixes)
+
+
+def _read(stage: StageConfig, items: float, asked_for: float) -> float:
+    """Return how many of a batch's items are read; `asked_for` are those that are not negatives alone."""
+    if stage.item_tier == "frozen":
+        return 0.0
+    return (asked_for if stage.reuse.negatives else items) / stage.reuse.every
 
 
 def _negatives(facts: DataFacts, config: NegativesConfig, sequences: int, items: float) -> float:
@@ -176,26 +188,28 @@ def _batch_flops(stage: StageConfig, batch: _Batch, networks: _Networks) -> floa
     """Return the operations of one batch; with a gradient cache items are encoded twice and go back once."""
     passes = 2 if stage.gradient_cache else 1
     one, rows = np.ones(1), np.full(batch.sequences, batch.longest + batch.suffixes)
-    item = passes * networks.projector.forward(one) + networks.projector.backward(one)
-    if stage.item_tier == "train":
-        item += passes * networks.encoding + networks.item.backward(networks.texts) / max(1, len(networks.texts))
+    projector = passes * networks.projector.forward(one) + networks.projector.backward(one)
+    item = passes * networks.encoding + networks.item.backward(networks.texts) / max(1, len(networks.texts))
     user = networks.user.forward(rows) + networks.user.backward(rows)
     # One product forward and two backward; the mask by cosine also compares each target with each negative.
     products = 8 if stage.loss.mask == "cosine" else 6
-    return batch.items * item + user + products * batch.targets * batch.negatives * networks.dim
+    return (
+        batch.items * projector + batch.read * item + user + products * batch.targets * batch.negatives * networks.dim
+    )
 
 
 def _other_flops(stage: StageConfig, facts: DataFacts, networks: _Networks, history: int) -> float:
-    """Return the operations of the stage's validations and, where items are frozen, of encoding them once."""
+    """Return the operations of the stage's validations and, where vectors are kept, of encoding all items once."""
     frozen = stage.item_tier == "frozen"
     users: float = sum(
         number * networks.user.forward(np.array([min(length, history)]))
         for number, length in zip(facts.users_by_length.tolist(), facts.history_lengths.tolist(), strict=True)
     )
     items = facts.num_items * ((0.0 if frozen else networks.encoding) + networks.projector.forward(np.ones(1)))
+    once = facts.num_items * networks.encoding if frozen or stage.reuse.on else 0.0
     ranking = 2.0 * facts.num_users * facts.num_items * networks.dim
     validations = max(1, -(-stage.epochs // stage.validate_every))
-    return validations * (items + users + ranking) + (facts.num_items * networks.encoding if frozen else 0.0)
+    return validations * (items + users + ranking) + once
 
 
 def _memory(
@@ -214,7 +228,7 @@ def _memory(
         np.full(sequences, batch.longest + batch.suffixes), precision, fused_attention=fused
     )
     if not frozen and len(networks.texts):
-        items = batch.items * sequences / batch.sequences
+        items = batch.read * stage.reuse.every * sequences / batch.sequences  # in a step that reads any
         of_texts = networks.item.activation_bytes(networks.texts, precision, fused_attention=fused)
         kept += items * of_texts / len(networks.texts)
     weights = sum(parameter.numel() for parameter in outline.parameters())
@@ -228,7 +242,7 @@ def _memory(
         "optimizer": 2 * FP32_BYTES * learnt,
         "moving average": FP32_BYTES * learnt if stage.ema else 0,
         "bf16 copies": 2 * in_use if precision == "bf16" else 0,
-        "cached items": FP32_BYTES * facts.num_items * width if frozen else 0,
+        "cached items": FP32_BYTES * facts.num_items * width if frozen or stage.reuse.on else 0,
         "activations": kept,
     }
     return {name: float(size) for name, size in sizes.items() if size}

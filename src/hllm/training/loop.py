@@ -24,13 +24,11 @@ from hllm.data.points import PointSampler, points_of
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.distributed import Group
-from hllm.embedding.encode import encode_catalogue
 from hllm.errors import Stopped, TrainingError
 from hllm.evaluation.evaluate import mean_metrics
 from hllm.evaluation.impressions import mean_ranker_metrics
 from hllm.models.checkpoint import load_weights, save_checkpoint
-from hllm.models.item.cached import CachedItemEncoder
-from hllm.models.item.text import TextItemEncoder
+from hllm.models.item.remembered import RememberingItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import Objective, Outcome
 from hllm.precision import autocast, resolve_precision
@@ -41,6 +39,7 @@ from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.model import ModelScorer
 from hllm.spread import effective_rank, mean_cosine
 from hllm.training.alarm import Alarm
+from hllm.training.catalogue import Catalogue
 from hllm.training.ema import MovingAverage
 from hllm.training.optimizer import build_optimizer, load_optimizer, save_optimizer, set_rates
 from hllm.training.recipe import RANKING_METRICS, Recipe, StageConfig
@@ -49,7 +48,7 @@ from hllm.training.step import accumulate, cached
 from hllm.training.stopping import Stopping, stopping
 
 _RANK_EVERY = 50  # steps; the effective rank costs a cube of the embeddings' width
-_OPTIMIZER, _AVERAGE = "optimizer.safetensors", "average.safetensors"
+_OPTIMIZER, _AVERAGE, _MEMORY = "optimizer.safetensors", "average.safetensors", "item-memory.safetensors"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Trainer:
         self.recipe = recipe
         self.dataset = dataset
         self.split = split
-        self.tokens = tokens
+        self.catalogue = Catalogue(dataset, tokens, device=device, precision=recipe.precision, group=group)
         self.tokenizer = tokenizer
         self.objective = objective
         self.run = run
@@ -115,7 +114,7 @@ class Trainer:
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
         elif self.fresh:
-            self._fit_whitening()
+            self.catalogue.fit_whitening(self.model, self.split)
         with self.group.one_by_one():
             lost = self.position.best >= 0 and not self.run.best_is_good()
         if lost:
@@ -145,11 +144,16 @@ class Trainer:
             frozen = config.user_tier == "frozen" and name.startswith(("user_encoder.", "fusion."))
             parameter.requires_grad_(name in self.trainable and not frozen)
         max_history = config.max_history or recipe.model.max_history
-        model = self._frozen_items() if config.item_tier == "frozen" else self.model
+        model = self.model
+        if config.item_tier == "frozen":
+            model = self.catalogue.frozen(model)
+        elif config.reuse.on:
+            kept = load_file(checkpoint / _MEMORY)["memory"] if inside and checkpoint is not None else None
+            model = self.catalogue.remembering(model, kept)
         loader = TrainingLoader(
             self.dataset,
             self.split,
-            None if model is not self.model else self.tokens,
+            None if config.item_tier == "frozen" else self.catalogue.tokens,
             windows=recipe.model.model_copy(update={"max_history": max_history}),
             batch_size=config.batch_size,
             micro_batch_size=None if config.gradient_cache else config.micro_batch_size,
@@ -157,6 +161,7 @@ class Trainer:
             seed=recipe.seed,
             stage=number,
             points=self._points(config),
+            reuse=config.reuse,
         )
         optimizer = build_optimizer(model, config)
         average = MovingAverage(model, config.ema) if config.ema else None
@@ -295,10 +300,7 @@ class Trainer:
 
     def _metrics(self, stage: _Stage) -> dict[str, float]:
         stage.model.eval()
-        table = encode_catalogue(
-            stage.model.item_encoder, self.dataset.num_items, self.tokens,
-            device=self.device, precision=self.recipe.precision, label="validate", group=self.group,
-        )  # fmt: skip
+        table = self.catalogue.embeddings(stage.model.item_encoder)
         if not bool(torch.isfinite(table).all()):
             raise TrainingError("the item embeddings are no longer finite: lower learning_rate")
         scorer = ModelScorer(
@@ -323,26 +325,6 @@ class Trainer:
         assert self.recipe.model.ranking is not None, "the recipe has seen to it"
         return points_of(config.ranking, self.dataset, self.split, self.recipe.model.ranking.targets)
 
-    def _pooled(self, encoder: TextItemEncoder) -> Tensor:
-        encoder.eval()
-        return encode_catalogue(
-            encoder.pool, self.dataset.num_items, self.tokens,
-            device=self.device, precision=self.recipe.precision, label="encode items once", group=self.group,
-        )  # fmt: skip
-
-    def _fit_whitening(self) -> None:
-        encoder = self.model.item_encoder
-        if isinstance(encoder, TextItemEncoder) and encoder.projector is not None and encoder.projector.whiten:
-            known = torch.from_numpy(~self.split.withheld(self.dataset)).to(self.device)
-            encoder.projector.fit_whitening(self._pooled(encoder)[known])
-
-    def _frozen_items(self) -> SequentialRecommender:
-        """Return the same model with its language model replaced by the vectors it gives now."""
-        encoder = self.model.item_encoder
-        if not isinstance(encoder, TextItemEncoder):
-            return self.model
-        return self.model.with_items(CachedItemEncoder(encoder, self._pooled(encoder))).to(self.device)
-
     def _move(self, **changed: int | float) -> None:
         self.position = self.position.model_copy(update=changed)
 
@@ -365,6 +347,8 @@ class Trainer:
                 save_optimizer(stage.optimizer, folder / _OPTIMIZER)
                 if stage.average is not None:
                     save_file({k: v.contiguous().cpu() for k, v in stage.average.state().items()}, folder / _AVERAGE)
+                if isinstance(stage.model.item_encoder, RememberingItemEncoder):
+                    save_file({"memory": stage.model.item_encoder.memory.cpu()}, folder / _MEMORY)
 
         if self.group.first:
             self._write(path, metrics, extra_files)

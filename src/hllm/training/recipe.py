@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from hllm import artifacts
 from hllm.config import Config
 from hllm.data.additions import KnownItems
+from hllm.data.loader import ReuseConfig
 from hllm.data.negatives import NegativesConfig
 from hllm.data.points import PointsConfig
 from hllm.data.schema import DataConfig
@@ -83,6 +84,8 @@ class StageConfig(Config):
     """Epochs between two validations; the stage's last epoch is always validated."""
     negatives: NegativesConfig = NegativesConfig()
     """What each position's target is told apart from."""
+    reuse: ReuseConfig = ReuseConfig()
+    """Which items the Item LLM does not read anew in a step."""
     loss: LossConfig = LossConfig()
     """How the target is told apart from the negatives."""
     masking: MaskedItemConfig = MaskedItemConfig()
@@ -106,6 +109,8 @@ class StageConfig(Config):
             )
         if self.item_tier == self.user_tier == "frozen":
             raise ValueError("item_tier and user_tier are both frozen: there is nothing to train")
+        if self.reuse.on and self.item_tier == "frozen":
+            raise ValueError('item_tier = "frozen" reuses all item vectors as it is: leave out reuse')
         if self.loss.kind in ("bce", "gbce") and self.negatives.kind == "catalogue":
             raise ValueError(f'loss.kind = "{self.loss.kind}" needs sampled negatives, found "catalogue"')
         return self
@@ -190,6 +195,8 @@ class Recipe(Config):
     def _frozen_items_have_a_language_model(self) -> "Recipe":
         if self.model.item.kind == "id" and any(stage.item_tier == "frozen" for stage in self.stages):
             raise ValueError('item_tier = "frozen" needs model.item.kind = "llm": ids have nothing to start from')
+        if self.model.item.kind == "id" and any(stage.reuse.on for stage in self.stages):
+            raise ValueError('reuse needs model.item.kind = "llm": ids are not read, so nothing is saved')
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,138 @@
+"""Item vectors that are reused: what is read, what is remembered, and what learns."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+
+from hllm.data.batch import item_batch
+from hllm.data.loader import ReuseConfig, TrainingLoader, WindowConfig
+from hllm.data.negatives import NegativesConfig
+from hllm.data.split import SplitConfig, split_dataset
+from hllm.distributed import Group
+from hllm.errors import ConfigError
+from hllm.models.build import ModelConfig, build_model
+from hllm.models.item.remembered import RememberingItemEncoder
+from hllm.models.item.text import TextItemEncoder
+from hllm.training.fit import catalogue_tokens, fit
+from hllm.training.recipe import Recipe
+from hllm.training.run import Run
+
+from ..conftest import recipe_values
+
+
+@pytest.fixture
+def tokens(dataset, tiny_llama, tmp_path):
+    config = ModelConfig.from_dict(recipe_values(tiny_llama, tiny_llama)["model"], where="test")
+    return catalogue_tokens(Run(tmp_path), dataset, config.item, tiny_llama)
+
+
+@pytest.fixture
+def encoder(dataset, tiny_llama, tmp_path) -> TextItemEncoder:
+    values = recipe_values(tiny_llama, tiny_llama)["model"]
+    values["item"] |= {"whiten": False}
+    values["user"] = {"kind": "sasrec", "dim": 12, "num_heads": 2}  # another width, so there is a projector
+    config = ModelConfig.from_dict(values, where="test")
+    torch.manual_seed(0)
+    return build_model(config, num_items=dataset.num_items, num_actions=0, base=tmp_path).item_encoder
+
+
+def reusing(tiny_llama, **reuse) -> Recipe:
+    values = recipe_values(tiny_llama, tiny_llama)
+    values["stages"] = [{"batch_size": 4, "epochs": 3, "negatives": {"num_sampled": 8}, "reuse": reuse}]
+    return Recipe.from_dict(values, where="test")
+
+
+def test_items_without_their_text_are_read_from_memory_and_carry_no_gradient(encoder, tokens, dataset):
+    memory = torch.randn(dataset.num_items, encoder.backbone.width)
+    remembering = RememberingItemEncoder(encoder, memory.clone())
+    index, read = np.array([7, 2, 5, 0]), np.array([False, True, False, True])
+    found = remembering(item_batch(index, tokens, read))
+    with torch.no_grad():
+        live = encoder.pool(item_batch(index[read], tokens))
+        torch.testing.assert_close(found, encoder.project(torch.stack([memory[7], live[0], memory[5], live[1]])))
+        torch.testing.assert_close(remembering.memory[index[read]], live)
+        kept = np.setdiff1d(np.arange(dataset.num_items), index[read])
+        assert torch.equal(remembering.memory[kept], memory[kept])
+    layer = next(p for n, p in encoder.backbone.network.named_parameters() if "q_proj" in n)
+    found[[0, 2]].sum().backward(retain_graph=True)
+    assert layer.grad is None or not layer.grad.any()
+    assert encoder.projector is not None
+    assert all(p.grad is not None and p.grad.any() for p in encoder.projector.parameters() if p.requires_grad)
+    found[[1, 3]].sum().backward()
+    assert layer.grad is not None
+    assert layer.grad.any()
+
+
+def test_with_all_texts_it_is_the_encoder_itself(encoder, tokens, dataset):
+    remembering = RememberingItemEncoder(encoder, torch.zeros(dataset.num_items, encoder.backbone.width))
+    items = item_batch(np.arange(dataset.num_items), tokens)
+    assert torch.equal(remembering(items), encoder(items))
+    nothing = item_batch(np.arange(dataset.num_items), None)
+    torch.testing.assert_close(remembering(nothing), encoder(items))
+
+
+def test_the_loader_leaves_out_the_texts_that_are_not_to_be_read(dataset, tokens):
+    def steps(reuse):
+        return [
+            batch
+            for epoch in range(2)
+            for (batch,) in TrainingLoader(
+                dataset, split_dataset(dataset, SplitConfig()), tokens, windows=WindowConfig(max_history=5),
+                batch_size=7, negatives=NegativesConfig(num_sampled=9), seed=1, stage=0, reuse=reuse,
+            ).steps(epoch)
+        ]  # fmt: skip
+
+    whole = steps(None)
+    assert len(whole) // 2 % 3, "so that the count goes on from epoch to epoch"
+    for number, (batch, expected) in enumerate(zip(steps(ReuseConfig(every=3, negatives=True)), whole, strict=True)):
+        assert torch.equal(batch.items.index, expected.items.index)
+        inside = torch.zeros(len(batch.items), dtype=torch.bool)
+        inside[torch.cat([batch.history[batch.mask], batch.targets[batch.mask]])] = True
+        assert 0 < int(inside.sum()) < len(batch.items)
+        read = inside & (number % 3 == 0)
+        assert torch.equal(batch.items.lengths, expected.items.lengths * read)
+        kept = torch.repeat_interleave(read, expected.items.lengths)
+        assert torch.equal(batch.items.tokens, expected.items.tokens[kept])
+
+
+def test_the_language_model_learns_in_one_of_k_steps(tmp_path, monkeypatch, interactions, items, tiny_llama):
+    encoded = []
+    step = TextItemEncoder.pool
+
+    def counted(self, batch):
+        encoded.append((torch.is_grad_enabled(), len(batch)))
+        return step(self, batch)
+
+    monkeypatch.setattr(TextItemEncoder, "pool", counted)
+    run = fit(interactions, items, reusing(tiny_llama, every=4), tmp_path / "run", base=tmp_path)
+    steps = [event for event in run.events() if event["event"] == "step"]
+    assert len(steps) > 8
+    assert sum(learns for learns, _ in encoded) == -(-len(steps) // 4)
+    assert steps[-1]["loss"] < steps[0]["loss"]
+
+
+class Two(Group):
+    """The first of two processes, as far as one can see before they meet."""
+
+    def __init__(self):
+        super().__init__(0, 2)
+
+    def wait(self):
+        pass
+
+
+def test_what_cannot_be_reused_is_refused(tmp_path, interactions, items, tiny_llama, monkeypatch):
+    values = recipe_values(tiny_llama, tiny_llama)
+    values["stages"] = [{"reuse": {"every": 2}, "item_tier": "frozen"}]
+    with pytest.raises(ConfigError, match="leave out reuse"):
+        Recipe.from_dict(values, where="test")
+    values["stages"] = [{"reuse": {"negatives": True}}]
+    values["model"]["item"] = {"kind": "id"}
+    with pytest.raises(ConfigError, match=r'reuse needs model\.item\.kind = "llm"'):
+        Recipe.from_dict(values, where="test")
+    monkeypatch.setattr("hllm.training.fit.joined", lambda: nullcontext(Two()))
+    with pytest.raises(ConfigError, match="train it in one process, or leave reuse out"):
+        fit(interactions, items, reusing(tiny_llama, every=2), tmp_path / "run", base=tmp_path)
+    assert not (tmp_path / "run" / "recipe.json").exists()
