@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hllm.data.labels import UNKNOWN
-from hllm.data.negatives import Negatives
+from hllm.data.negatives import Negatives, distinct
 from hllm.data.points import Points
 from hllm.data.tokens import TokenCache
 
@@ -158,7 +158,7 @@ def sequence_batch(
     targets, _ = pad([window[1:] for window in windows])
     own = negatives.per_position
     asked = [] if points is None else [points.candidates.ravel()]
-    index = np.unique(np.concatenate([*windows, negatives.shared, *([own.ravel()] if own is not None else []), *asked]))
+    index = distinct(np.concatenate([*windows, negatives.shared, *([own.ravel()] if own is not None else []), *asked]))
     read = None if read_negatives else np.isin(index, np.concatenate([*windows, *asked]))
 
     def rows(items: Int[np.ndarray, "..."]) -> Tensor:
