@@ -1,214 +1,257 @@
-"""Goals that are measured on a CPU: one function a goal, `--only` picks some, one JSON line each.
+"""The goals that are measured on a CPU, C1 to C14: one command, one table, one JSON.
 
-    POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/cpu.py --only c7
-    python benchmarks/cpu.py --only c7 --size 1000000 --out results.json
+    POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/cpu.py
+    OMP_NUM_THREADS=1 python benchmarks/cpu.py --only c1 c2 --out results.json
+    python benchmarks/cpu.py --gate
 
-The sides of a comparison take turns, each in a process of its own, whose peak memory is the one the kernel counted
-when the timed part ended, interpreter and imports included; imports are not timed. Ratios are medians over the repeats
-of theirs / ours. Each side's result is reduced to one hash after the clock has stopped, and the hashes must agree.
-Baselines are ours too: clean-room versions of the reference's way of computing.
+Each goal has a module of its own here, whose docstring says what is measured and against what. The sides of a
+comparison take turns in one run, and their results are compared before anything is timed. Ratios are medians over the
+repeats of theirs / ours with minimum and maximum. Baselines are ours too, but for RecBole (--recbole, see sasrec.py)
+and sentence-transformers (installed beside hllm, see encode.py): without these their goals say so.
 
-c6: ranking the whole catalogue, against all scores of a batch of users at once; evaluation.py describes it.
-
-c7: from two CSV files to a leave-one-out split. Ours reads, checks every fault, numbers, sorts and splits. The baseline
-does what the reference does, in pandas: read three columns by position with ids as text, number the ids by `factorize`
-and a dict, sort by time, group by user in a Python loop, and slice each user's sequence; items become a dict of dicts.
-Data: ids of 10 to 14 characters, items Zipf 0.9 over 100,000, users uniform with 10 interactions each on average, all
-times different, rows in no order.
+--gate counts instead of timing: tokens, items, bytes and modules, which are the same on every machine, and compares
+them with benchmarks/expected.json. --accept writes that file anew, for a change that is meant.
 """
 
 import argparse
-import hashlib
-import importlib
+import contextlib
+import importlib.util
+import io
 import json
-import os
-import platform
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measure import machine, written
 
-NUM_ITEMS = 100_000
-SECONDS_OF_A_YEAR = 365 * 86_400
-
-
-def c7(size: int, repeats: int) -> dict[str, Any]:
-    """Return seconds and peak memory of preparing `size` interactions, and the ratios. Goal: 8 in time, 3 in memory."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        # In a process of its own: a child's peak memory begins at what its parent had in memory.
-        subprocess.run(
-            [sys.executable, __file__, "--side", "tables", "--folder", name, "--size", str(size)], check=True
-        )
-        runs: dict[str, list[dict[str, Any]]] = {"pandas": [], "hllm": []}
-        for _ in range(repeats):
-            for side, measured in runs.items():
-                measured.append(in_process(side, folder))
-        csv_bytes = (folder / "interactions.csv").stat().st_size
-    hashes = {run["hash"] for measured in runs.values() for run in measured}
-    if len(hashes) != 1:
-        raise SystemExit(f"the sides disagree: {hashes}")
-    result: dict[str, Any] = {"goal": "c7", "size": size, "repeats": repeats, "csv_bytes": csv_bytes}
-    for unit in ("seconds", "cpu_seconds", "peak_bytes"):
-        values = {side: [run[unit] for run in measured] for side, measured in runs.items()}
-        ratios = [theirs / ours for theirs, ours in zip(values["pandas"], values["hllm"], strict=True)]
-        result[unit] = {side: span(column) for side, column in values.items()} | {"ratio": span(ratios)}
-    return result
+EXPECTED = Path(__file__).parent / "expected.json"
+ROOT = Path(__file__).parent.parent
 
 
-def span(values: list[float]) -> dict[str, float]:
-    """Return median, minimum and maximum."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of one goal."""
+
+    found: str
+    """For people."""
+    met: bool | None
+    """None: not measured."""
+    numbers: dict[str, Any]
 
 
-def in_process(side: str, folder: Path) -> dict[str, Any]:
-    """Run one side in a process of its own and return what it measured."""
-    command = [sys.executable, __file__, "--side", side, "--folder", str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    measured: dict[str, Any] = json.loads(done.stdout)
-    return measured
+def tokens(_: argparse.Namespace) -> Outcome:
+    """C1. Tokens through the Item LLM for one token of the distinct items needed. | at most 1.10."""
+    import step
+
+    arguments = step.options([])
+    counted = step.count_tokens(step.draws(step.COUNTED, arguments), step.catalogue(1000))
+    waste = counted["tokens computed"] / counted["tokens needed"]
+    padded = counted["tokens padded"] / counted["tokens needed"]
+    return Outcome(f"{waste:.3f}; padded {padded:.2f}", waste <= 1.10, counted)
 
 
-def write_tables(folder: Path, size: int) -> None:
-    """Write interactions.csv (item, user, time) and items.csv, a million rows at a time."""
-    import polars as pl
+def a_step(asked: argparse.Namespace) -> Outcome:
+    """C2. A training step against the reference's way, padded. | 4 times as fast."""
+    import step
 
-    rng = np.random.default_rng(7)
-    chance = np.arange(1, NUM_ITEMS + 1) ** -0.9
-    below = np.cumsum(chance / chance.sum())
-    times = rng.permutation(max(size, SECONDS_OF_A_YEAR))[:size] + 1_500_000_000
-    with (folder / "interactions.csv").open("wb") as file:
-        for start in range(0, size, 1_000_000):
-            moments = times[start : start + 1_000_000]
-            drawn = {
-                "item_id": np.searchsorted(below, rng.random(len(moments))).clip(max=NUM_ITEMS - 1),
-                "user_id": rng.integers(size // 10, size=len(moments)),
-            }
-            texts = [
-                (pl.lit(prefix) + pl.col(name).cast(pl.String).str.zfill(width)).alias(name)
-                for name, prefix, width in (("item_id", "B", 9), ("user_id", "user", 10))
-            ]
-            part = pl.DataFrame(drawn).with_columns(texts).with_columns(timestamp=pl.Series(moments))
-            part.write_csv(file, include_header=start == 0)
-    numbers = pl.Series("item_id", range(NUM_ITEMS)).cast(pl.String).str.zfill(9)
-    items = pl.DataFrame({"item_id": "B" + numbers, "title": "the title of item " + numbers})
-    items.write_csv(folder / "items.csv")
+    found = step.main(step.options(["--repeats", str(asked.repeats)]))
+    return Outcome(f"{written(found['padded'])} times as fast", found["padded"]["median"] >= 4, found)
 
 
-def prepare_with_hllm(folder: Path) -> Callable[[], dict[str, tuple[str, int]]]:
-    """Build the dataset and split it; return a function that tells each user's test target and number of items."""
-    from hllm.data.build import build_dataset
-    from hllm.data.schema import DataConfig
-    from hllm.data.split import SplitConfig, split_dataset
-
-    dataset = build_dataset(folder / "interactions.csv", folder / "items.csv", DataConfig())
-    split_dataset(dataset, SplitConfig())
-
-    def outcome() -> dict[str, tuple[str, int]]:
-        last = dataset.item_ids.gather(dataset.item_index[dataset.offsets[1:] - 1]).to_list()
-        return dict(zip(dataset.users, zip(last, np.diff(dataset.offsets).tolist(), strict=True), strict=True))
-
-    return outcome
+def processes(_: argparse.Namespace) -> Outcome:
+    """C3, C14. Two processes against one: items encoded twice; losses, gradients, metrics. | none; equal to 1e-6."""
+    test = ROOT / "tests" / "training" / "test_distributed.py"
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", test], cwd=ROOT, capture_output=True, text=True)
+    last = done.stdout.strip().splitlines()[-1]
+    return Outcome(f"1.00 and equal: {last}" if done.returncode == 0 else last, done.returncode == 0, {"pytest": last})
 
 
-def prepare_with_pandas(folder: Path) -> Callable[[], dict[str, tuple[str, int]]]:
-    """Do the same as the reference does it."""
-    import pandas as pd
-
-    log = pd.read_csv(folder / "interactions.csv", dtype={0: str, 1: str, 2: "int64"})
-    log.columns = ["item_id", "user_id", "timestamp"]
-    items = pd.read_csv(folder / "items.csv", dtype={"item_id": str})
-    texts = items.set_index("item_id").to_dict(orient="index")
-    names: dict[str, list[str]] = {}
-    for column in ("item_id", "user_id"):
-        _, distinct = pd.factorize(log[column])
-        names[column] = ["[PAD]", *distinct]
-        numbers = {name: number for number, name in enumerate(names[column])}
-        log[column] = log[column].map(numbers)
-    log = log.sort_values("timestamp")
-    sequences: dict[int, list[int]] = {}
-    moments: dict[int, list[int]] = {}
-    for user, item, moment in zip(log["user_id"], log["item_id"], log["timestamp"], strict=True):
-        sequences.setdefault(user, []).append(item)
-        moments.setdefault(user, []).append(moment)
-    training = {user: items[:-2] for user, items in sequences.items() if len(items) >= 3}
-    assert training
-    assert texts
-
-    def outcome() -> dict[str, tuple[str, int]]:
-        of_item, of_user = names["item_id"], names["user_id"]
-        return {of_user[user]: (of_item[items[-1]], len(items)) for user, items in sequences.items()}
-
-    return outcome
+def shards(_: argparse.Namespace) -> Outcome:
+    """C4. Tokens of the busiest of eight processes over the mean, texts as long as those of books. | at most 1.02."""
+    worst = busiest()
+    return Outcome(f"{worst:.4f}", worst <= 1.02, {"worst of 20 batches": worst})
 
 
-def run_side(side: str, folder: Path) -> None:
-    """Measure one side in this process and print what came out."""
-    # What a program has imported anyway is not timed.
-    importlib.import_module("pandas" if side == "pandas" else "hllm.data.build")
-    start = time.perf_counter(), time.process_time()
-    outcome = {"pandas": prepare_with_pandas, "hllm": prepare_with_hllm}[side](folder)
-    measured: dict[str, Any] = {
-        "seconds": time.perf_counter() - start[0],
-        "cpu_seconds": time.process_time() - start[1],
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
-    digest = hashlib.sha256()
-    for user, (item, length) in sorted(outcome().items()):
-        digest.update(f"{user},{item},{length}\n".encode())
-    print(json.dumps(measured | {"hash": digest.hexdigest()}))
+def loss(_: argparse.Namespace) -> Outcome:
+    """C5. A contrastive loss over many negatives against all logits at once. | 1/8 of the memory, 1.1 of the time."""
+    import losses
+
+    worst = losses.main()
+    met = worst["bytes"] <= 1 / 8 and worst["cpu_s"] <= 1.1
+    return Outcome(f"{worst['bytes']:.3f} of the memory, {worst['cpu_s']:.2f} of the time", met, worst)
 
 
-def c6(size: int, repeats: int) -> dict[str, Any]:
-    """Return seconds and peak memory of ranking 20,000 x 100,000; see evaluation.py. Goal: 2 in time, 512 MB."""
+def ranking(asked: argparse.Namespace) -> Outcome:
+    """C6. Ranking 100,000 items for 20,000 users against all scores of a batch at once. | twice as fast, 512 MB."""
     import evaluation
 
-    return {"goal": "c6"} | evaluation.c6(repeats)
+    found = evaluation.c6(min(3, asked.repeats))
+    faster, peak = found["ratio_cpu_s"], found["streamed_peak_mb"]
+    said = f"{faster[0]:.2f} ({faster[1]:.2f} to {faster[2]:.2f}) times as fast, {peak[0]:.0f} MB"
+    return Outcome(said, faster[0] >= 2 and peak[0] <= 512, found)
 
 
-GOALS: dict[str, Callable[[int, int], dict[str, Any]]] = {"c6": c6, "c7": c7}
+def preparation_(asked: argparse.Namespace) -> Outcome:
+    """C7. From CSV files to a split against pandas and a Python loop. | 8 times as fast, a third of the memory."""
+    import preparation
+
+    found = preparation.measure(asked.size, min(3, asked.repeats))
+    faster, smaller = found["seconds"]["ratio"], found["peak_bytes"]["ratio"]
+    said = f"{written(faster)} times as fast, {1 / smaller['median']:.2f} of the memory ({asked.size:,} rows)"
+    return Outcome(said, faster["median"] >= 8 and smaller["median"] >= 3, found)
 
 
-def machine() -> dict[str, Any]:
-    """Return what the figures depend on besides the code."""
-    from importlib.metadata import version
+def supply_(_: argparse.Namespace) -> Outcome:
+    """C8. Batches from the memory-mapped tokens, a second and thread. | 20 million tokens."""
+    import supply
 
-    packages = {name: version(name) for name in ("numpy", "polars", "pandas")}
-    threads = {name: os.environ.get(name) for name in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS")}
-    load = os.getloadavg()[0]
-    return {"python": platform.python_version(), "cores": os.cpu_count(), "load": load} | packages | threads
+    found = supply.main()
+    rate = found["batches"]["median"] / 1e6
+    said = f"{rate:.1f} million tokens; tokenising {found['tokenising']['median'] / 1e6:.2f} million"
+    return Outcome(said, rate >= 20, found)
 
 
-def main() -> None:
+def sasrec_(asked: argparse.Namespace) -> Outcome:
+    """C9. An epoch of SASRec against RecBole 1.2.1's. | 5 times the samples a second."""
+    if asked.recbole is None:
+        return Outcome("not measured: give --recbole PYTHON (see benchmarks/sasrec.py)", None, {})
+    import sasrec
+
+    found = sasrec.main(asked.recbole)
+    quality = " and ".join(f"{side} {found[side]['ndcg@10']:.3f}" for side in ("hllm", "recbole"))
+    return Outcome(f"{written(found['ratio'])} times; ndcg@10 {quality}", found["ratio"]["median"] >= 5, found)
+
+
+def encoding(_: argparse.Namespace) -> Outcome:
+    """C10. Texts to vectors against sentence-transformers in fp32. | as fast in fp32, twice in bf16, cosine .999."""
+    if importlib.util.find_spec("sentence_transformers") is None:
+        return Outcome("not measured: pip install sentence-transformers", None, {})
+    import encode
+
+    found = encode.main()
+    met = found["fp32"]["median"] >= 1 and found["bf16"]["median"] >= 2 and found["bf16 cosine"] >= 0.999
+    said = f"fp32 {written(found['fp32'])}, bf16 {written(found['bf16'])} times, cosine {found['bf16 cosine']:.4f}"
+    return Outcome(said, met, found)
+
+
+def first_results(_: argparse.Namespace) -> Outcome:
+    """C11. Train, evaluate and recommend with a small model on MovieLens-100K. | 120 s."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = f"{folder}/run"
+        start = time.perf_counter()
+        for verb in (
+            ["train", str(ROOT / "recipes" / "smoke.toml"), "--out", run],
+            ["evaluate", "--run", run],
+            ["recommend", "--run", run, "--user", "42"],
+        ):
+            subprocess.run([sys.executable, "-m", "hllm", *verb], check=True, capture_output=True)
+        seconds = time.perf_counter() - start
+    return Outcome(f"{seconds:.0f} s", seconds <= 120, {"seconds": seconds})
+
+
+def server(_: argparse.Namespace) -> Outcome:
+    """C12. Requests to a server. | p50 10 ms, p99 30 ms, 300 a second."""
+    return Outcome("not measured: hllm has no server yet", None, {})
+
+
+def start_(_: argparse.Namespace) -> Outcome:
+    """C13. `import hllm` and `hllm --help`. | 0.15 s each, no torch."""
+    import start
+
+    found = start.main()
+    slowest = max(found["import hllm"]["median"], found["hllm --help"]["median"])
+    times = f"{found['import hllm']['median']:.2f} s and {found['hllm --help']['median']:.2f} s"
+    said = f"{times}, loads {', '.join(found['loaded']) or 'nothing heavy'}"
+    return Outcome(said, slowest <= 0.15 and "torch" not in found["loaded"], found)
+
+
+GOALS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
+    "c1": tokens, "c2": a_step, "c3": processes, "c4": shards, "c5": loss, "c6": ranking, "c7": preparation_,
+    "c8": supply_, "c9": sasrec_, "c10": encoding, "c11": first_results, "c12": server, "c13": start_,
+}  # fmt: skip
+
+
+def busiest() -> float:
+    """Return the worst imbalance of 20 batches of 9,000 items, shared by eight processes."""
+    from hllm.data.item_plan import plan_items
+
+    rng, worst = np.random.default_rng(0), 0.0
+    for _ in range(20):
+        lengths = np.clip(rng.lognormal(4.7, 0.6, size=9_000), 8, 257).astype(np.int64)
+        plan = plan_items(lengths, num_shards=8)
+        of_each = [int(lengths[plan.shard(number)].sum()) for number in range(8)]
+        worst = max(worst, max(of_each) / float(np.mean(of_each)))
+    return worst
+
+
+def counters() -> dict[str, dict[str, Any]]:
+    """Return what does not depend on the machine."""
+    import losses
+    import start
+    import step
+
+    arguments = step.options([])
+    return {
+        "c1": step.count_tokens(step.draws(step.COUNTED, arguments), step.catalogue(1000)),
+        "c4": {"worst of 20 batches": round(busiest(), 6)},
+        "c5": losses.count_bytes(),
+        "c13": {"loaded": start.loaded()},
+    }
+
+
+def gate(*, accept: bool) -> int:
+    """Compare the counters with those expected; return the exit status."""
+    found = counters()
+    if accept:
+        EXPECTED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return 0
+    expected = json.loads(EXPECTED.read_text(encoding="utf-8"))
+    wrong = [
+        f"{goal}, {name}: found {found.get(goal, {}).get(name)}, expected {value}"
+        for goal, values in expected.items()
+        for name, value in values.items()
+        if found.get(goal, {}).get(name) != value
+    ]
+    for line in wrong:
+        print(line)
+    print(f"{len(wrong)} counters differ from {EXPECTED.name}" if wrong else "all counters are as expected")
+    return 1 if wrong else 0
+
+
+def main() -> int:
     """Measure the goals that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=sorted(GOALS), default=sorted(GOALS))
-    parser.add_argument("--size", type=int, default=10_000_000, help="interactions, for c7")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(GOALS), default=list(GOALS))
+    parser.add_argument("--size", type=int, default=1_000_000, help="interactions, for c7; the goal is for 10,000,000")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--recbole", metavar="PYTHON", help="an interpreter that has RecBole 1.2.1, for c9")
     parser.add_argument("--out", type=Path, help="a JSON file with all results")
-    parser.add_argument("--side", choices=["tables", "pandas", "hllm"], help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.side == "tables":
-        write_tables(options.folder, options.size)
-        return
-    if options.side:
-        run_side(options.side, options.folder)
-        return
-    results = []
-    for goal in options.only:
-        results.append(GOALS[goal](options.size, options.repeats) | {"machine": machine()})
-        print(json.dumps(results[-1]), flush=True)
-        if options.out:
-            options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    parser.add_argument("--gate", action="store_true", help="count, and compare with expected.json")
+    parser.add_argument("--accept", action="store_true", help="with --gate: write expected.json anew")
+    asked = parser.parse_args()
+    if asked.gate:
+        return gate(accept=asked.accept)
+    rows, results = [], {}
+    for name in asked.only:
+        what, _, aim = (GOALS[name].__doc__ or "").rstrip(".").partition(" | ")
+        with contextlib.redirect_stdout(io.StringIO()) as details:
+            outcome = GOALS[name](asked)
+        sys.stderr.write(details.getvalue())
+        verdict = {True: "met", False: "missed", None: ""}[outcome.met]
+        rows.append(f"| {what} | {outcome.found} | {aim} | {verdict} |")
+        print(rows[-1], flush=True)
+        results[name] = {"found": outcome.found, "met": outcome.met, "numbers": outcome.numbers}
+        if asked.out:
+            written_out = json.dumps({"machine": machine(), "goals": results}, indent=1)
+            asked.out.write_text(written_out + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,18 +4,17 @@
 
 Goal: at most 1/8 of the plain version's extra bytes, at most 1.1 of its time. Bytes are counted by torch's profiler,
 allocation by allocation, so they are the same on every run; gradients of the inputs count, the inputs do not. The
-versions take turns in time; the table gives the median seconds of the repeats with their minimum and maximum, by the
-clock and of the CPU. Other work on the machine disturbs the latter less if there is one thread only: two that wait for
-each other burn it. Losses and gradients are compared before anything is timed. "Plain" is ours too: the formula as one
-writes it down.
+versions take turns in time; printed are the median seconds of CPU of the repeats with their minimum and maximum. Other
+work on the machine disturbs these less if there is one thread only: two that wait for each other burn it. Losses and
+gradients are compared before anything is timed. "Plain" is ours too: the formula as one writes it down.
 """
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from measure import in_turns, ratios, span, written
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -63,49 +62,47 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return peak
 
 
-def main() -> None:
-    """Print one line for each loss, layout and version."""
+def cases() -> Iterator[tuple[str, dict[str, Callable[[], tuple[Tensor, ...]]]]]:
+    """Yield each loss and layout, with a function for each version: loss and gradients."""
     draw = torch.Generator().manual_seed(0)
     leaves = [torch.randn(QUERIES, DIM, generator=draw), torch.randn(ITEMS, DIM, generator=draw), torch.tensor(2.66)]
     targets = torch.randint(ITEMS, (QUERIES,), generator=draw)
     for leaf in leaves:
         leaf.requires_grad_()
-    print(f"{QUERIES:,} queries, {DIM} dimensions, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for kind in ("info-nce", "bce"):
-        for label, shape in NEGATIVES.items():
+        for layout, shape in NEGATIVES.items():
             negatives = torch.randint(ITEMS, shape, generator=draw)
-            compare(f"{kind}, {label}", kind, leaves, targets, negatives)
+
+            def step(loss: Callable[..., Tensor], kind: str = kind, drawn: Tensor = negatives) -> tuple[Tensor, ...]:
+                value = loss(kind, *leaves, targets, drawn)
+                return (value, *torch.autograd.grad(value, leaves))
+
+            yield f"{kind}, {layout}", {"plain": partial(step, plain), "chunked": partial(step, chunked)}
 
 
-def compare(label: str, kind: str, leaves: Sequence[Tensor], targets: Tensor, negatives: Tensor) -> None:
-    """Check that both versions agree, then measure them."""
-
-    def step(loss: Callable[..., Tensor]) -> tuple[Tensor, ...]:
-        value = loss(kind, *leaves, targets, negatives)
-        return (value, *torch.autograd.grad(value, leaves))
-
-    for ours, theirs in zip(step(chunked), step(plain), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    versions = {"plain": plain, "chunked": chunked}
-    peaks = {name: peak_bytes(lambda version=version: step(version)) for name, version in versions.items()}
-    wall: dict[str, list[float]] = {name: [] for name in versions}
-    cpu: dict[str, list[float]] = {name: [] for name in versions}
-    for _ in range(REPEATS):
-        for name, version in versions.items():
-            start = time.perf_counter(), time.process_time()
-            step(version)
-            wall[name].append(time.perf_counter() - start[0])
-            cpu[name].append(time.process_time() - start[1])
-    for name in versions:
-        print(f"{label}, {name}: {peaks[name] / 1e6:.1f} MB, {span(wall[name])} s, {span(cpu[name])} s of CPU")
-    ratios = [statistics.median(times["chunked"]) / statistics.median(times["plain"]) for times in (wall, cpu)]
-    bytes_ratio = peaks["chunked"] / peaks["plain"]
-    print(f"{label}: {bytes_ratio:.3f} of the bytes, {ratios[0]:.2f} of the time, {ratios[1]:.2f} of the CPU time")
+def count_bytes() -> dict[str, int]:
+    """Return the peak bytes of every case and version, once both agree."""
+    found = {}
+    for label, versions in cases():
+        for ours, theirs in zip(versions["chunked"](), versions["plain"](), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+        found |= {f"{label}, {name}": peak_bytes(version) for name, version in versions.items()}
+    return found
 
 
-def span(times: list[float]) -> str:
-    """Write median, minimum and maximum."""
-    return f"{statistics.median(times):.3f} ({min(times):.3f} to {max(times):.3f})"
+def main() -> dict[str, float]:
+    """Print one line for each case; return the worst share of the plain version's bytes and of its CPU time."""
+    print(f"{QUERIES:,} queries, {DIM} dimensions, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    peaks, shares = count_bytes(), []
+    for label, versions in cases():
+        seconds = in_turns(versions, repeats=REPEATS)
+        for name, times in seconds.items():
+            size = peaks[f"{label}, {name}"] / 1e6
+            print(f"{label}, {name}: {size:.1f} MB, {written(span(times['cpu_s']), 3)} s of CPU")
+        time = ratios(seconds["chunked"]["cpu_s"], seconds["plain"]["cpu_s"])
+        shares.append((peaks[f"{label}, chunked"] / peaks[f"{label}, plain"], time["median"]))
+        print(f"{label}: {shares[-1][0]:.3f} of the bytes, {written(time)} of the CPU time")
+    return {"bytes": max(share for share, _ in shares), "cpu_s": max(share for _, share in shares)}
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ random, and so are the data: 3,706 items, popularity Zipf 0.9, text lognormal wi
 """
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
+from measure import Span, ratios, span, written
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -148,15 +148,19 @@ def backbones(args: argparse.Namespace) -> tuple[list[Backbone], list[Any]]:
     return ours, theirs
 
 
-def main() -> None:
-    """Print tokens and times of all sides."""
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the shape of the model and of a step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {"hidden": 128, "layers": 4, "batch": 16, "negatives": 256, "repeats": 5}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--histories", choices=["power-law", "full"], default="power-law")
     parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager", help="of the baseline")
     parser.add_argument("--lean", action="store_true", help="a baseline without LM head and kept hidden states")
-    args = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Print tokens and times of all sides, and return the ratios."""
     torch.manual_seed(0)
     (item, user), causal_lms = backbones(args)
     texts = catalogue(item.config.vocab_size)
@@ -166,8 +170,10 @@ def main() -> None:
     print(f"hidden {args.hidden}, {args.layers} layers, vocabulary {item.config.vocab_size}, batch {args.batch}, fp32")
     print(f"{args.negatives} negatives, {args.histories} histories, baseline {args.attention}{' lean' * args.lean}")
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}")
-    count_tokens(draws(COUNTED, args), texts)
-    measure(draws(args.repeats + 1, args), model, baseline, texts)
+    counted = count_tokens(draws(COUNTED, args), texts)
+    for name, total in counted.items():
+        print(f"  {name} a step: {total / COUNTED:,.0f}")
+    return measure(draws(args.repeats + 1, args), model, baseline, texts)
 
 
 def collate(draw: Draw, texts: TokenCache) -> Any:
@@ -176,8 +182,8 @@ def collate(draw: Draw, texts: TokenCache) -> Any:
     return sequence_batch(draw.windows, draw.negatives, texts, times=zeros, actions=zeros)
 
 
-def count_tokens(steps: list[Draw], texts: TokenCache) -> None:
-    """Print what goes through the Item LLM; the width of the network does not matter, so a tiny one counts."""
+def count_tokens(steps: list[Draw], texts: TokenCache) -> dict[str, int]:
+    """Count what goes through the Item LLM; the width of the network does not matter, so a tiny one counts."""
     shape = {"model_type": "llama", "hidden_size": 4, "num_attention_heads": 1, "num_key_value_heads": 1}
     rest = {"num_hidden_layers": 1, "intermediate_size": 4, "vocab_size": int(texts.tokens.max()) + 1}
     backbone = load_backbone(shape | rest, num_layers=None, pretrained=False)
@@ -190,18 +196,20 @@ def count_tokens(steps: list[Draw], texts: TokenCache) -> None:
     needed = sum(int(lengths[items].sum()) for items in distinct)
     assert encoder.tokens_needed == needed
     encoded = [np.concatenate([draw.filled.ravel(), draw.negatives.shared]) for draw in steps]
-    padded = sum(len(items) for items in encoded) * int(lengths.max())
-    unpadded = sum(int(lengths[items].sum()) for items in encoded)
-    tokens = {"padded": padded, "unpadded": unpadded, "ours": encoder.tokens_computed, "needed": needed}
-    real = np.mean([draw.real.mean() for draw in steps])
-    print(f"{len(steps)} steps: {real:.0%} of window positions real, {lengths.mean():.1f} tokens an item")
-    print(f"  items a step: {len(encoded[0]):,} in the baseline, {np.mean([len(d) for d in distinct]):,.0f} distinct")
-    for name, total in tokens.items():
-        print(f"  tokens a step, {name}: {total / len(steps):,.0f}, {total / needed:.3f} of those needed")
+    return {
+        "tokens needed": needed,
+        "tokens computed": encoder.tokens_computed,
+        "tokens unpadded": sum(int(lengths[items].sum()) for items in encoded),
+        "tokens padded": sum(len(items) for items in encoded) * int(lengths.max()),
+        "distinct items": sum(map(len, distinct)),
+        "items encoded": encoder.items_encoded,
+    }
 
 
-def measure(steps: list[Draw], model: SequentialRecommender, baseline: Baseline, texts: TokenCache) -> None:
-    """Compare the losses, and print the times."""
+def measure(
+    steps: list[Draw], model: SequentialRecommender, baseline: Baseline, texts: TokenCache
+) -> dict[str, float | Span]:
+    """Compare the losses, print the times, and return the ratios to ours."""
     objective, encoder = NextItem(LossConfig(), ITEMS), model.item_encoder
 
     def ours(draw: Draw) -> Tensor:
@@ -229,9 +237,11 @@ def measure(steps: list[Draw], model: SequentialRecommender, baseline: Baseline,
         if not turn:
             compare_gradients(model, baseline)
     print(f"losses agree to {worst:.1e}, warm-up {', '.join(f'{n} {s.pop(0):.2f} s' for n, s in seconds.items())}")
+    found: dict[str, float | Span] = {"worst loss difference": worst}
     for name, times in seconds.items():
-        ratios = [a / b for a, b in zip(times, seconds["ours"], strict=True)]
-        print(f"  {name}: {span(times)} s of CPU, {span(ratios)} x ours")
+        found[name] = ratio = ratios(times, seconds["ours"])
+        print(f"  {name}: {written(span(times))} s of CPU, {written(ratio)} x ours")
+    return found
 
 
 def compare_gradients(model: Any, baseline: Baseline) -> None:
@@ -243,10 +253,5 @@ def compare_gradients(model: Any, baseline: Baseline) -> None:
     assert all((ours.grad - theirs.grad).norm() <= 1e-4 * theirs.grad.norm() for ours, theirs in pairs)
 
 
-def span(values: list[float]) -> str:
-    """Write median, minimum and maximum."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
 if __name__ == "__main__":
-    main()
+    main(options())

@@ -79,6 +79,40 @@ def test_texts_together_equal_each_text_alone_in_the_stock_model(monkeypatch, fa
     assert ours.shape[-1] == backbone.width
 
 
+EARLY = {"llama", "qwen2", "qwen3", "mistral", "gemma", "phi3"}
+
+
+@every_family
+def test_states_at_some_positions_are_those_of_the_whole_with_their_gradients(family, rng):
+    """Also where the last layer reads these positions alone, in the families whose layers allow it."""
+    backbone = load_backbone(family, num_layers=None, pretrained=True).train()
+    weights = [p for n, p in backbone.network.named_parameters() if "embed" not in n and p.requires_grad]
+    _, padded, mask = ragged(rng)
+    positions = torch.tensor([[8, 0], [1, 1], [4, 2]])
+    embedded = backbone.embed(padded).detach()
+    weighted = torch.from_numpy(rng.normal(size=(3, 2, backbone.width))).float()
+    gradients = {}
+    widths = []
+    layers = getattr(backbone.network, "layers", None)
+    if layers is not None and hasattr(layers[-1], "mlp"):
+        layers[-1].mlp.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[-2]))
+    for name in ("whole", "at"):
+        if name == "whole":
+            states = backbone(embedded, mask)[torch.arange(3)[:, None], positions]
+        else:
+            states = backbone.at(embedded, mask, positions)
+        (states * weighted).sum().backward()
+        gradients[name] = states.detach(), [None if p.grad is None else p.grad.clone() for p in weights]
+        backbone.zero_grad()
+    torch.testing.assert_close(gradients["at"][0], gradients["whole"][0], rtol=1e-5, atol=1e-6)
+    for ours, expected in zip(gradients["at"][1], gradients["whole"][1], strict=True):
+        if expected is not None:
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+    if family.name in EARLY:
+        assert widths == [9, 2]
+    assert "forward" not in vars(layers[-1]) if layers is not None else True
+
+
 @every_family
 @torch.no_grad()
 def test_the_first_layers_are_those_of_the_stock_model(family, rng):

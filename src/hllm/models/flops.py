@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 from torch import nn
 
+from hllm.models.backbone import Backbone
 from hllm.models.build import ModelConfig
 from hllm.models.item.text import TextItemEncoder
 from hllm.models.recommender import SequentialRecommender
@@ -68,7 +69,11 @@ def item_cost(model: SequentialRecommender) -> NetworkCost:
     encoder = model.item_encoder
     if not isinstance(encoder, TextItemEncoder):
         return _cost([], width=0, heads=0, causal=True)
-    backbone = encoder.backbone
+    return backbone_cost(encoder.backbone)
+
+
+def backbone_cost(backbone: Backbone) -> NetworkCost:
+    """Return the cost of a language model by itself."""
     return _cost([backbone], **_attention(backbone.config), causal=backbone.causal)
 
 

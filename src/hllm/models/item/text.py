@@ -136,11 +136,11 @@ class TextItemEncoder(ItemEncoder):
         if self.item_token is not None:
             states[rows, at_end] = self.item_token.to(states.dtype)
         mask = (torch.arange(states.shape[1]) < lengths[:, None]).to(device)
-        hidden: Tensor = self.backbone(states, mask)
         self.items_encoded += len(chunk)
         self.tokens_needed += int(lengths.sum())
         self.tokens_computed += mask.numel()
         if self.pooling != "mean":
-            return hidden[rows, at_end].float().mean(1)
+            return self.backbone.at(states, mask, at_end).float().mean(1)
+        hidden: Tensor = self.backbone(states, mask)
         weights = mask[..., None] / lengths[:, None, None].to(device)
         return (hidden.float() * weights).sum(1)

@@ -11,7 +11,7 @@ from hllm.config import Config
 from hllm.errors import ConfigError
 from hllm.models.backbone import Backbone
 from hllm.models.lora import LoraConfig
-from hllm.models.tiers import History, SuffixEncoder, at_last
+from hllm.models.tiers import History, SuffixEncoder
 
 
 class UserLLMConfig(Config):
@@ -70,4 +70,5 @@ class UserLLM(SuffixEncoder):
 
     @override
     def after(self, history: History) -> Float[Tensor, "batch dim"]:
-        return at_last(self(history), history.mask)
+        ends = history.mask.sum(-1, keepdim=True) - 1
+        return self.backbone.at(history.embeddings, history.mask, ends)[:, 0]
