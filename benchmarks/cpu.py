@@ -199,8 +199,8 @@ def counters() -> dict[str, dict[str, Any]]:
     arguments = step.options([])
     return {
         "c1": step.count_tokens(step.draws(step.COUNTED, arguments), step.catalogue(1000)),
-        "c4": {"worst of 20 batches": round(busiest(), 6)},
-        "c5": losses.count_bytes(),
+        "c4": {"worst of 20 batches": busiest()},
+        "c5": {name: count for name, count in losses.count_bytes().items() if name.endswith("chunked")},
         "c13": {"loaded": start.loaded()},
     }
 
@@ -212,16 +212,26 @@ def gate(*, accept: bool) -> int:
         EXPECTED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return 0
     expected = json.loads(EXPECTED.read_text(encoding="utf-8"))
-    wrong = [
+    differing = [
         f"{goal}, {name}: found {found.get(goal, {}).get(name)}, expected {value}"
         for goal, values in expected.items()
         for name, value in values.items()
-        if found.get(goal, {}).get(name) != value
+        if not agree(found.get(goal, {}).get(name), value)
     ]
-    for line in wrong:
+    for line in differing:
         print(line)
-    print(f"{len(wrong)} counters differ from {EXPECTED.name}" if wrong else "all counters are as expected")
-    return 1 if wrong else 0
+    if differing:
+        print(f"{len(differing)} counters differ from {EXPECTED.name}; if that is meant, write it anew with --accept")
+        return 1
+    print(f"all counters are as in {EXPECTED.name}")
+    return 0
+
+
+def agree(found: Any, expected: Any) -> bool:
+    """Return whether a counter is what it should be; a number may differ by a hundredth, as allocators do."""
+    if isinstance(found, int | float) and isinstance(expected, int | float):
+        return abs(found - expected) <= 0.01 * abs(expected)
+    return bool(found == expected)
 
 
 def main() -> int:
