@@ -24,6 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from hllm import artifacts
 from hllm.data.tokens import Tokenize
 from hllm.errors import CheckpointError, ConfigError
+from hllm.models.rms_norm import speed_up_norms
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -256,6 +257,7 @@ def load_backbone(path: Path | dict[str, Any], *, num_layers: int | None, pretra
     if getattr(network, "pooler", None) is not None:
         network.pooler = None  # BERT's classification head over [CLS]; the tiers pool for themselves
     network.config.use_cache = False
+    speed_up_norms(network)
     return Backbone(network, network.config)
 
 
