@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -110,7 +111,21 @@ def test_states_at_some_positions_are_those_of_the_whole_with_their_gradients(fa
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     if family.name in EARLY:
         assert widths == [9, 2]
-    assert "forward" not in vars(layers[-1]) if layers is not None else True
+
+
+def test_threads_that_ask_for_different_positions_do_not_disturb_each_other(tiny_llama):
+    backbone = load_backbone(tiny_llama, num_layers=None, pretrained=True)
+    vectors, mask = torch.randn(4, 30, backbone.input_width), torch.ones(4, 30, dtype=torch.bool)
+    with torch.no_grad():
+        whole = backbone(vectors, mask)
+
+    def wrong(position: int) -> int:
+        at = torch.full((4, 1), position)
+        with torch.no_grad():
+            return sum(not torch.allclose(backbone.at(vectors, mask, at)[:, 0], whole[:, position]) for _ in range(20))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(wrong, range(8))) == 0
 
 
 @every_family

@@ -8,7 +8,6 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from hllm import artifacts
 from hllm.data.tokens import Tokenize
 from hllm.errors import CheckpointError, ConfigError
+from hllm.models.last_layer import let_end_early, only_at
 from hllm.models.rms_norm import speed_up_norms
 
 _TOKENIZER_FILES = (
@@ -43,8 +43,6 @@ _TOKENIZER_FILES = (
 # Names of tables of learnt positions: BERT and its kin; GPT-2; OPT.
 _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
 _SUFFIXES_AT_ONCE = 256
-# What a pre-norm layer is made of, in Llama and most that came after it.
-_LAYER_PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 
 
 class Backbone(nn.Module):
@@ -66,7 +64,9 @@ class Backbone(nn.Module):
         self.max_positions = _max_positions(network)
         """The longest sequence it can read; None if it computes its positions and so has no bound."""
         self.width, self.causal = _probe(network, self.input_width)
-        self._last_layer_at = self._can_stop_early()
+        self._ends_early = let_end_early(
+            network, lambda v: self._run(v, torch.ones(v.shape[:2], dtype=torch.bool)), self.input_width
+        )
 
     def embed(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position input"]:
         """Return the word embeddings of tokens."""
@@ -98,33 +98,11 @@ class Backbone(nn.Module):
         In a pre-norm decoder the last layer's feed-forward net then reads these positions alone: it is three quarters
         of a layer, and of a few layers a good part.
         """
+        if self._ends_early:
+            with only_at(positions):
+                return self._run(embeddings, mask)
         rows = torch.arange(len(positions), device=positions.device)[:, None]
-        if not self._last_layer_at:
-            return self._run(embeddings, mask)[rows, positions]
-        layer = self.network.layers[-1]
-        layer.forward = partial(_layer_at, layer, rows, positions)  # in place of its class's, for this call
-        try:
-            return self._run(embeddings, mask)
-        finally:
-            del layer.forward
-
-    @torch.no_grad()
-    def _can_stop_early(self) -> bool:
-        """Return whether `at` may skip positions in the last layer: its parts have the usual names, and it is exact."""
-        layers = getattr(self.network, "layers", None)
-        if not isinstance(layers, nn.ModuleList) or next(self.network.parameters()).is_meta:
-            return False
-        if not all(isinstance(getattr(layers[-1], part, None), nn.Module) for part in _LAYER_PARTS):
-            return False
-        vectors = torch.randn(2, 3, self.input_width, generator=torch.Generator().manual_seed(0))
-        mask, positions = torch.ones(2, 3, dtype=torch.bool), torch.tensor([[2, 0], [1, 1]])
-        whole = self(vectors, mask)[torch.arange(2)[:, None], positions]
-        self._last_layer_at = True
-        try:
-            found = self.at(vectors, mask, positions)
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
-            return False
-        return found.shape == whole.shape and torch.allclose(found, whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
+        return self._run(embeddings, mask)[rows, positions]
 
     def with_suffixes(
         self,
@@ -202,16 +180,6 @@ class Backbone(nn.Module):
                 f"{what} makes sequences of {needed} positions, but {self.config.model_type!r} knows "
                 f"only {self.max_positions}; lower it, or choose a model with rotary positions, such as smollm2-135m"
             )
-
-
-def _layer_at(
-    layer: Any, rows: Int[Tensor, "batch 1"], positions: Int[Tensor, "batch chosen"], hidden: Tensor, **options: Any
-) -> Tensor:
-    """Run a pre-norm layer, whose feed-forward net reads only some positions, and return those."""
-    attended, *_ = layer.self_attn(hidden_states=layer.input_layernorm(hidden), **options)
-    chosen = (hidden + attended)[rows, positions]
-    summed: Tensor = chosen + layer.mlp(layer.post_attention_layernorm(chosen))
-    return summed
 
 
 def load_backbone(path: Path | dict[str, Any], *, num_layers: int | None, pretrained: bool) -> Backbone:
