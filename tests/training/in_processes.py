@@ -11,14 +11,15 @@ import torch.distributed as dist
 from hllm.distributed import joined
 from hllm.errors import Stopped
 from hllm.models.item.text import TextItemEncoder
-from hllm.training import loop
+from hllm.training import catalogue, loop
 from hllm.training.fit import fit
 from hllm.training.recipe import Recipe
 
 
 def count(counted: dict) -> None:
     """Count the items that run through a language model, those that had to, and the bytes of each step."""
-    pool_chunk, accumulate, encode_catalogue = TextItemEncoder._pool_chunk, loop.accumulate, loop.encode_catalogue
+    pool_chunk, accumulate = TextItemEncoder._pool_chunk, loop.accumulate
+    encode_catalogue = catalogue.encode_catalogue
 
     def counting_pool(self, items, starts, chunk):
         counted["items_encoded"] += len(chunk)
@@ -39,7 +40,7 @@ def count(counted: dict) -> None:
         return encode_catalogue(encode, num_items, tokens, **options)
 
     TextItemEncoder._pool_chunk = counting_pool
-    loop.accumulate, loop.encode_catalogue = counting_step, counting_catalogue
+    loop.accumulate, catalogue.encode_catalogue = counting_step, counting_catalogue
 
 
 def kill_after(step: int) -> None:
