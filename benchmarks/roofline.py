@@ -44,7 +44,7 @@ ENCODER = {
 }  # fmt: skip
 KINDS = {
     "matrix products": ("mm", "addmm", "linear"),
-    "attention": ("bmm", "baddbmm", "_softmax", "_softmax_backward_data", "scaled_dot_product"),
+    "attention": ("bmm", "baddbmm", "_softmax", "_softmax_backward_data", "_scaled_dot_product"),
     "casts and copies": ("copy_", "cat", "clone", "fill_", "zero_"),
 }
 """Names of torch's operations; all others are work by element: norms, activations, rotations, sums."""
