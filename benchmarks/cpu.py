@@ -47,10 +47,7 @@ class Outcome:
 
 def tokens(_: argparse.Namespace) -> Outcome:
     """C1. Tokens through the Item LLM for one token of the distinct items needed. | at most 1.10."""
-    import step
-
-    arguments = step.options([])
-    counted = step.count_tokens(step.draws(step.COUNTED, arguments), step.catalogue(1000))
+    counted = counted_tokens()
     waste = counted["tokens computed"] / counted["tokens needed"]
     padded = counted["tokens padded"] / counted["tokens needed"]
     return Outcome(f"{waste:.3f}; padded {padded:.2f}", waste <= 1.10, counted)
@@ -78,7 +75,7 @@ def shards(_: argparse.Namespace) -> Outcome:
     return Outcome(f"{worst:.4f}", worst <= 1.02, {"worst of 20 batches": worst})
 
 
-def loss(_: argparse.Namespace) -> Outcome:
+def contrastive_loss(_: argparse.Namespace) -> Outcome:
     """C5. A contrastive loss over many negatives against all logits at once. | 1/8 of the memory, 1.1 of the time."""
     import losses
 
@@ -87,7 +84,7 @@ def loss(_: argparse.Namespace) -> Outcome:
     return Outcome(f"{worst['bytes']:.3f} of the memory, {worst['cpu_s']:.2f} of the time", met, worst)
 
 
-def ranking(asked: argparse.Namespace) -> Outcome:
+def full_ranking(asked: argparse.Namespace) -> Outcome:
     """C6. Ranking 100,000 items for 20,000 users against all scores of a batch at once. | twice as fast, 512 MB."""
     import evaluation
 
@@ -97,7 +94,7 @@ def ranking(asked: argparse.Namespace) -> Outcome:
     return Outcome(said, faster[0] >= 2 and peak[0] <= 512, found)
 
 
-def preparation_(asked: argparse.Namespace) -> Outcome:
+def prepared(asked: argparse.Namespace) -> Outcome:
     """C7. From CSV files to a split against pandas and a Python loop. | 8 times as fast, a third of the memory."""
     import preparation
 
@@ -107,7 +104,7 @@ def preparation_(asked: argparse.Namespace) -> Outcome:
     return Outcome(said, faster["median"] >= 8 and smaller["median"] >= 3, found)
 
 
-def supply_(_: argparse.Namespace) -> Outcome:
+def batches(_: argparse.Namespace) -> Outcome:
     """C8. Batches from the memory-mapped tokens, a second and thread. | 20 million tokens."""
     import supply
 
@@ -117,7 +114,7 @@ def supply_(_: argparse.Namespace) -> Outcome:
     return Outcome(said, rate >= 20, found)
 
 
-def sasrec_(asked: argparse.Namespace) -> Outcome:
+def sasrec_epoch(asked: argparse.Namespace) -> Outcome:
     """C9. An epoch of SASRec against RecBole 1.2.1's. | 5 times the samples a second."""
     if asked.recbole is None:
         return Outcome("not measured: give --recbole PYTHON (see benchmarks/sasrec.py)", None, {})
@@ -160,7 +157,7 @@ def server(_: argparse.Namespace) -> Outcome:
     return Outcome("not measured: hllm has no server yet", None, {})
 
 
-def start_(_: argparse.Namespace) -> Outcome:
+def starting(_: argparse.Namespace) -> Outcome:
     """C13. `import hllm` and `hllm --help`. | 0.15 s each, no torch."""
     import start
 
@@ -172,9 +169,17 @@ def start_(_: argparse.Namespace) -> Outcome:
 
 
 GOALS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
-    "c1": tokens, "c2": a_step, "c3": processes, "c4": shards, "c5": loss, "c6": ranking, "c7": preparation_,
-    "c8": supply_, "c9": sasrec_, "c10": encoding, "c11": first_results, "c12": server, "c13": start_,
+    "c1": tokens, "c2": a_step, "c3": processes, "c4": shards, "c5": contrastive_loss, "c6": full_ranking,
+    "c7": prepared, "c8": batches, "c9": sasrec_epoch, "c10": encoding, "c11": first_results, "c12": server,
+    "c13": starting,
 }  # fmt: skip
+
+
+def counted_tokens() -> dict[str, int]:
+    """Return tokens and items of 50 steps, computed and needed."""
+    import step
+
+    return step.count_tokens(step.draws(step.COUNTED, step.options([])), step.catalogue(1000))
 
 
 def busiest() -> float:
@@ -194,11 +199,9 @@ def counters() -> dict[str, dict[str, Any]]:
     """Return what does not depend on the machine."""
     import losses
     import start
-    import step
 
-    arguments = step.options([])
     return {
-        "c1": step.count_tokens(step.draws(step.COUNTED, arguments), step.catalogue(1000)),
+        "c1": counted_tokens(),
         "c4": {"worst of 20 batches": busiest()},
         "c5": {name: count for name, count in losses.count_bytes().items() if name.endswith("chunked")},
         "c13": {"loaded": start.loaded()},
@@ -247,19 +250,18 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.gate:
         return gate(accept=asked.accept)
-    rows, results = [], {}
+    results = {}
     for name in asked.only:
         what, _, aim = (GOALS[name].__doc__ or "").rstrip(".").partition(" | ")
         with contextlib.redirect_stdout(io.StringIO()) as details:
             outcome = GOALS[name](asked)
         sys.stderr.write(details.getvalue())
         verdict = {True: "met", False: "missed", None: ""}[outcome.met]
-        rows.append(f"| {what} | {outcome.found} | {aim} | {verdict} |")
-        print(rows[-1], flush=True)
+        print(f"| {what} | {outcome.found} | {aim} | {verdict} |", flush=True)
         results[name] = {"found": outcome.found, "met": outcome.met, "numbers": outcome.numbers}
         if asked.out:
-            written_out = json.dumps({"machine": machine(), "goals": results}, indent=1)
-            asked.out.write_text(written_out + "\n", encoding="utf-8")
+            text = json.dumps({"machine": machine(), "goals": results}, indent=1)
+            asked.out.write_text(text + "\n", encoding="utf-8")
     return 0
 
 

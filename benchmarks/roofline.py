@@ -11,7 +11,8 @@ Three steps with random weights, under bf16 autocast where the machine multiplie
 - histories: 64 of 50 positions, two layers of SmolLM2-135M: the demo's user tier.
 
 The ceiling is the rate of one product of 16,384 x 576 with 576 x 1,536 in the same format, taken between the repeats.
-Operations are those of training the tokens needed (see hllm.models.flops). Seconds are of the CPU. Shares come from
+Operations are those of all layers over the tokens needed (see hllm.models.flops); ours skips a part of the last layer,
+which counts as done. Seconds are of the CPU. Shares come from
 torch's profiler, of one further step.
 """
 

@@ -15,6 +15,7 @@ RecBole after one epoch, ours after 20. It is of the validation part, all items 
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -54,6 +55,7 @@ def recbole(folder: Path) -> dict[str, Any]:
     from recbole.utils import init_seed
 
     sys.argv = sys.argv[:1]  # RecBole reads them
+    os.chdir(folder)  # and writes its logs where it stands
     settings = {
         "data_path": str(folder), "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "TIME_FIELD": "timestamp",
         "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "MAX_ITEM_LIST_LENGTH": HISTORY,

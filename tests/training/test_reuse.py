@@ -128,6 +128,9 @@ def test_what_cannot_be_reused_is_refused(tmp_path, interactions, items, tiny_ll
     values["stages"] = [{"reuse": {"every": 2}, "item_tier": "frozen"}]
     with pytest.raises(ConfigError, match="leave out reuse"):
         Recipe.from_dict(values, where="test")
+    values["stages"] = [{"reuse": {"every": 2}, "ema": 0.9}]
+    with pytest.raises(ConfigError, match="ema validates averaged weights"):
+        Recipe.from_dict(values, where="test")
     values["stages"] = [{"reuse": {"negatives": True}}]
     values["model"]["item"] = {"kind": "id"}
     with pytest.raises(ConfigError, match=r'reuse needs model\.item\.kind = "llm"'):

@@ -1,11 +1,13 @@
 """The whole catalogue through the item tier, where training needs that: whitening, and vectors that are kept."""
 
+from collections.abc import Callable
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hllm.data.batch import ItemBatch
 from hllm.data.dataset import Dataset
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
@@ -26,7 +28,6 @@ class Catalogue:
     def __init__(
         self, dataset: Dataset, tokens: TokenCache | None, *, device: torch.device, precision: Precision, group: Group
     ) -> None:
-        self.num_items = dataset.num_items
         self.dataset = dataset
         self.tokens = tokens
         self.device = device
@@ -35,17 +36,17 @@ class Catalogue:
 
     def embeddings(self, encoder: ItemEncoder) -> Float[Tensor, "num_items dim"]:
         """Return every item's embedding, for a validation; the encoder is in evaluation mode."""
-        return encode_catalogue(
-            encoder, self.num_items, self.tokens,
-            device=self.device, precision=self.precision, label="validate", group=self.group,
-        )  # fmt: skip
+        return self._encoded(encoder, "validate")
 
     def pooled(self, encoder: TextItemEncoder) -> Float[Tensor, "num_items width"]:
         """Return the language model's own vector of every item, before the projector."""
         encoder.eval()
+        return self._encoded(encoder.pool, "encode items once")
+
+    def _encoded(self, encode: Callable[[ItemBatch], Tensor], label: str) -> Tensor:
         return encode_catalogue(
-            encoder.pool, self.num_items, self.tokens,
-            device=self.device, precision=self.precision, label="encode items once", group=self.group,
+            encode, self.dataset.num_items, self.tokens,
+            device=self.device, precision=self.precision, label=label, group=self.group,
         )  # fmt: skip
 
     def fit_whitening(self, model: SequentialRecommender, split: Split) -> None:

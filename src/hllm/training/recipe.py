@@ -111,6 +111,8 @@ class StageConfig(Config):
             raise ValueError("item_tier and user_tier are both frozen: there is nothing to train")
         if self.reuse.on and self.item_tier == "frozen":
             raise ValueError('item_tier = "frozen" reuses all item vectors as it is: leave out reuse')
+        if self.reuse.on and self.ema:
+            raise ValueError("ema validates averaged weights, whose item vectors reuse would train on: leave out one")
         if self.loss.kind in ("bce", "gbce") and self.negatives.kind == "catalogue":
             raise ValueError(f'loss.kind = "{self.loss.kind}" needs sampled negatives, found "catalogue"')
         return self

@@ -29,8 +29,7 @@ class RememberingItemEncoder(ItemEncoder):
 
     @override
     def forward(self, items: ItemBatch) -> Float[Tensor, "item dim"]:
-        present = items.lengths > 0
-        read = present.nonzero().squeeze(-1)
+        read = (items.lengths > 0).nonzero().squeeze(-1)
         pooled = self.memory[items.index]
         if len(read):
             rows = read.to(pooled.device)
