@@ -33,6 +33,16 @@ def test_a_recipe_loads_and_is_planned(generate, path):
     assert not plan.counted
 
 
+def test_recipes_of_one_data_set_read_it_alike():
+    """Runs of two of them can then stand in one table; times that are an order are never taken for seconds."""
+    found: dict[str, set] = {}
+    for path in (FOLDER / "small").rglob("*.toml"):
+        data = Recipe.from_toml(path).data
+        found.setdefault(data.source, set()).add((data.time_unit, data.items_without_interactions))
+    assert len(found) > 2
+    assert all(len(ways) == 1 for ways in found.values()), found
+
+
 def test_recipes_of_the_paper_have_its_settings():
     """Rows of the authors' scripts, reproduce/*.sh: batch, negatives, rates, epochs, stops."""
     found = {}

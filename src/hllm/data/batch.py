@@ -24,13 +24,15 @@ class ItemBatch:
     """Token ids of all items, one item after another; empty for models that read no text."""
     lengths: Int[Tensor, " item"]
     """Number of tokens of each item; 0 for one that comes without its text."""
+    prefix: int = 0
+    """First tokens that all items have in common, fewer than any has: of the prompt, or of the first field's name."""
 
     def __len__(self) -> int:
         return len(self.index)
 
     def to(self, device: torch.device) -> "ItemBatch":
         """Return the batch on `device`; lengths stay on the host, where they are needed."""
-        return ItemBatch(self.index.to(device), self.tokens.to(device), self.lengths)
+        return replace(self, index=self.index.to(device), tokens=self.tokens.to(device))
 
     def take(self, rows: Int[np.ndarray, " row"]) -> "ItemBatch":
         """Return some of the items."""
@@ -41,7 +43,7 @@ class ItemBatch:
             int(lengths.sum())
         )
         device = self.tokens.device
-        return ItemBatch(self.index[chosen.to(device)], self.tokens[places.to(device)], lengths)
+        return ItemBatch(self.index[chosen.to(device)], self.tokens[places.to(device)], lengths, self.prefix)
 
 
 @dataclass(frozen=True)
@@ -129,14 +131,27 @@ def item_batch(
     else:
         lengths = np.zeros(len(index), dtype=np.int64)
         ids, lengths[read] = tokens.take(index[read])
-    return ItemBatch(*(torch.from_numpy(a.astype(np.int64)) for a in (index, ids, lengths)))
+    of_torch = [torch.from_numpy(array.astype(np.int64)) for array in (index, ids, lengths)]
+    return ItemBatch(of_torch[0], of_torch[1], of_torch[2], _in_common(ids, lengths))
 
 
 def text_batch(token_ids: Sequence[Sequence[int]]) -> ItemBatch:
     """Make a batch of items that are known only by their text."""
     lengths = torch.tensor([len(ids) for ids in token_ids], dtype=torch.long)
     flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.long)
-    return ItemBatch(torch.full((len(token_ids),), -1), flat, lengths)
+    return ItemBatch(torch.full((len(token_ids),), -1), flat, lengths, _in_common(flat.numpy(), lengths.numpy()))
+
+
+def _in_common(tokens: Int[np.ndarray, " token"], lengths: Int[np.ndarray, " item"]) -> int:
+    """Return how many first tokens all items have in common, less than the shortest has."""
+    if len(lengths) < 2:
+        return 0
+    starts, shortest = np.cumsum(lengths) - lengths, int(lengths.min())
+    for place in range(shortest - 1):
+        column = tokens[starts + place]
+        if (column != column[0]).any():
+            return place
+    return max(0, shortest - 1)
 
 
 def sequence_batch(

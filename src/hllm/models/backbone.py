@@ -1,4 +1,4 @@
-"""The only door to transformers: any causal LM or bidirectional encoder as a network over embeddings.
+"""The door to transformers: any causal LM or bidirectional encoder as a network over embeddings.
 
 A backbone has no LM head. Word embeddings are optional: the user tier reads item vectors, not words.
 Weights come from safetensors only, nothing is downloaded, and no code from a model directory is run.
@@ -16,13 +16,14 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, DynamicCache
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
 from hllm import artifacts
 from hllm.data.tokens import Tokenize
 from hllm.errors import CheckpointError, ConfigError
+from hllm.models.key_values import KeysAndValues, behind, can_read_behind, keep, read_suffixes
 from hllm.models.last_layer import let_end_early, only_at
 from hllm.models.rms_norm import speed_up_norms
 
@@ -42,7 +43,6 @@ _TOKENIZER_FILES = (
 
 # Names of tables of learnt positions: BERT and its kin; GPT-2; OPT.
 _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
-_SUFFIXES_AT_ONCE = 256
 
 
 class Backbone(nn.Module):
@@ -67,6 +67,8 @@ class Backbone(nn.Module):
         self._ends_early = let_end_early(
             network, lambda v: self._run(v, torch.ones(v.shape[:2], dtype=torch.bool)), self.input_width
         )
+        self.reads_behind = self.causal and can_read_behind(network, self.input_width)
+        """Whether texts with the same beginning can share what is computed of it."""
 
     def embed(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position input"]:
         """Return the word embeddings of tokens."""
@@ -82,9 +84,10 @@ class Backbone(nn.Module):
         """
         return self._run(embeddings, mask)
 
-    def _run(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+    def _run(self, embeddings: Tensor, mask: Tensor, prefix: KeysAndValues | None = None) -> Tensor:
         attention_mask = None if self.causal else mask.long()
-        hidden: Tensor = self.network(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
+        past = {} if prefix is None else behind(prefix, embeddings)
+        hidden: Tensor = self.network(inputs_embeds=embeddings, attention_mask=attention_mask, **past).last_hidden_state
         return hidden
 
     def at(
@@ -92,17 +95,23 @@ class Backbone(nn.Module):
         embeddings: Float[Tensor, "batch position input"],
         mask: Bool[Tensor, "batch position"],
         positions: Int[Tensor, "batch chosen"],
+        prefix: KeysAndValues | None = None,
     ) -> Float[Tensor, "batch chosen width"]:
         """Return what `forward` does, at some positions of each sequence.
 
         In a pre-norm decoder the last layer's feed-forward net then reads these positions alone: it is three quarters
-        of a layer, and of a few layers a good part.
+        of a layer, and of a few layers a good part. `prefix` is what all sequences begin with, see `keep`; they are
+        given without it, and so are the positions.
         """
         if self._ends_early:
             with only_at(positions):
-                return self._run(embeddings, mask)
+                return self._run(embeddings, mask, prefix)
         rows = torch.arange(len(positions), device=positions.device)[:, None]
-        return self._run(embeddings, mask)[rows, positions]
+        return self._run(embeddings, mask, prefix)[rows, positions]
+
+    def keep(self, embeddings: Float[Tensor, "1 prefix input"]) -> KeysAndValues:
+        """Return the keys and values of a text's beginning, for `at` to read other texts behind it."""
+        return keep(self.network, embeddings)
 
     def with_suffixes(
         self,
@@ -115,27 +124,7 @@ class Backbone(nn.Module):
         See `SuffixEncoder`. The sequences are read once; the suffixes, 256 at a time, read the keys and values kept
         of them.
         """
-        cache = DynamicCache()  # without the config: layers with a sliding window keep all keys too
-        hidden: Tensor = self.network(inputs_embeds=embeddings, past_key_values=cache, use_cache=True).last_hidden_state
-        position = torch.arange(embeddings.shape[1], device=embeddings.device)
-        states = []
-        for part, ends in zip(suffixes.split(_SUFFIXES_AT_ONCE, 1), anchors.split(_SUFFIXES_AT_ONCE, 1), strict=True):
-            size = part.shape[1]
-            itself = torch.eye(size, dtype=torch.bool, device=part.device).expand(len(part), size, size)
-            visible = torch.cat([position <= ends[..., None], itself], dim=-1)[:, None]
-            # Added to the logits by every kind of attention; a mask of four axes is taken as it is.
-            hidden_from = torch.zeros(visible.shape, dtype=part.dtype, device=part.device)
-            hidden_from.masked_fill_(~visible, torch.finfo(part.dtype).min)
-            output = self.network(
-                inputs_embeds=part,
-                attention_mask=hidden_from,
-                position_ids=ends + 1,
-                past_key_values=cache,
-                use_cache=True,
-            )
-            states.append(output.last_hidden_state)
-            cache.crop(-size)
-        return hidden, torch.cat(states, dim=1)
+        return read_suffixes(self.network, embeddings, suffixes, anchors)
 
     @torch.no_grad()
     def require_suffixes(self, max_history: int) -> None:
