@@ -21,9 +21,9 @@ def count(counted: dict) -> None:
     pool_chunk, accumulate = TextItemEncoder._pool_chunk, loop.accumulate
     encode_catalogue = catalogue.encode_catalogue
 
-    def counting_pool(self, items, starts, chunk):
+    def counting_pool(self, items, starts, chunk, prefix):
         counted["items_encoded"] += len(chunk)
-        return pool_chunk(self, items, starts, chunk)
+        return pool_chunk(self, items, starts, chunk, prefix)
 
     def counting_step(model, objective, batches, autocast, *, between, group):
         before = group.bytes_communicated
