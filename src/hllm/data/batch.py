@@ -131,18 +131,18 @@ def item_batch(
     else:
         lengths = np.zeros(len(index), dtype=np.int64)
         ids, lengths[read] = tokens.take(index[read])
-    of_torch = [torch.from_numpy(array.astype(np.int64)) for array in (index, ids, lengths)]
-    return ItemBatch(of_torch[0], of_torch[1], of_torch[2], _in_common(ids, lengths))
+    numbers, flat, counts = (torch.from_numpy(array.astype(np.int64)) for array in (index, ids, lengths))
+    return ItemBatch(numbers, flat, counts, _shared_prefix(ids, lengths))
 
 
 def text_batch(token_ids: Sequence[Sequence[int]]) -> ItemBatch:
     """Make a batch of items that are known only by their text."""
     lengths = torch.tensor([len(ids) for ids in token_ids], dtype=torch.long)
     flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.long)
-    return ItemBatch(torch.full((len(token_ids),), -1), flat, lengths, _in_common(flat.numpy(), lengths.numpy()))
+    return ItemBatch(torch.full((len(token_ids),), -1), flat, lengths, _shared_prefix(flat.numpy(), lengths.numpy()))
 
 
-def _in_common(tokens: Int[np.ndarray, " token"], lengths: Int[np.ndarray, " item"]) -> int:
+def _shared_prefix(tokens: Int[np.ndarray, " token"], lengths: Int[np.ndarray, " item"]) -> int:
     """Return how many first tokens all items have in common, less than the shortest has."""
     if len(lengths) < 2:
         return 0
