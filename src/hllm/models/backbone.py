@@ -25,7 +25,8 @@ from hllm.data.tokens import Tokenize
 from hllm.errors import CheckpointError, ConfigError
 from hllm.models.key_values import KeysAndValues, behind, can_read_behind, keep, read_suffixes
 from hllm.models.last_layer import let_end_early, only_at
-from hllm.models.rms_norm import speed_up_norms
+from hllm.models.norms import speed_up_norms
+from hllm.models.packs import can_read_packed, read_packed
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -69,6 +70,7 @@ class Backbone(nn.Module):
         )
         self.reads_behind = self.causal and can_read_behind(network, self.input_width)
         """Whether texts with the same beginning can share what is computed of it."""
+        self._reads_packed = self.causal and can_read_packed(network, self.input_width)
 
     def embed(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position input"]:
         """Return the word embeddings of tokens."""
@@ -82,7 +84,15 @@ class Backbone(nn.Module):
 
         A causal network needs no mask: padding is on the right, where no real position can see it.
         """
+        if self.packs(embeddings):
+            states = read_packed(self.network, embeddings, mask)
+            if states is not None:
+                return states
         return self._run(embeddings, mask)
+
+    def packs(self, embeddings: Float[Tensor, "batch position input"]) -> bool:
+        """Return whether sequences of all lengths may come together: several short ones are then read as one row."""
+        return self._reads_packed and embeddings.device.type == "cpu"
 
     def _run(self, embeddings: Tensor, mask: Tensor, prefix: KeysAndValues | None = None) -> Tensor:
         attention_mask = None if self.causal else mask.long()

@@ -46,6 +46,10 @@ class UserEncoder(nn.Module, ABC):
         Values where the mask is False mean nothing.
         """
 
+    def packs(self, history: History) -> bool:
+        """Return whether `forward` reads histories of all lengths without padding most of them to the longest."""
+        return False
+
     @abstractmethod
     def after(self, history: History) -> Float[Tensor, "batch dim"]:
         """Return what each user may want after the whole history, which has at least one item."""
@@ -75,10 +79,14 @@ def at_last(
 def by_length(encoder: UserEncoder, history: History) -> Float[Tensor, "batch position dim"]:
     """Run a user tier on histories of like length at a time, so that short ones are not padded to the longest.
 
-    Lengths are grouped by powers of two: at least half of what is computed is real. Values behind the end of a
-    history are 0. Where this would save less than half of the positions, everything is run at once: a CPU builds
-    kernels for each new shape. Amazon Beauty in batches of 256, 6 items at the mean and 50 at most: 85 % are saved.
+    Lengths are grouped by powers of two: at least half of what is computed is real. Where this would save less than
+    half of the positions, everything is run at once: a CPU builds kernels for each new shape. Amazon Beauty in batches
+    of 256, 6 items at the mean and 50 at most: 85 % are saved. A tier that packs gets everything at once too. Values
+    behind the end of a history mean nothing.
     """
+    if encoder.packs(history):
+        packed: Tensor = encoder(history)
+        return packed
     lengths = history.mask.sum(-1).tolist()
     groups: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):

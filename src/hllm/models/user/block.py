@@ -198,7 +198,10 @@ class FeedForward(nn.Module):
 
 
 class Dropout(nn.Module):
-    """nn.Dropout, but on a CPU by uniform numbers: torch draws its Bernoulli ones there at half the speed."""
+    """nn.Dropout, but on a CPU by 16 random bits a value: torch's Bernoulli numbers take it ten times as long to draw.
+
+    There p is rounded to a multiple of 2^-16.
+    """
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -213,4 +216,7 @@ class Dropout(nn.Module):
         """Set each value to 0 with probability p and divide the others by 1 - p; in training only."""
         if not self.active or states.device.type != "cpu":
             return F.dropout(states, self.p, self.active)
-        return states * torch.rand(states.shape).ge_(self.p).div_(1 - self.p).to(states.dtype)
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
+        words = torch.empty(-(-states.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        drawn = words.view(torch.int16)[: states.numel()].view(states.shape)
+        return states * (drawn >= dropped - 2**15).to(states.dtype).mul_(2**16 / (2**16 - dropped))

@@ -63,6 +63,10 @@ class UserLLM(SuffixEncoder):
         return states
 
     @override
+    def packs(self, history: History) -> bool:
+        return self.backbone.packs(history.embeddings)
+
+    @override
     def with_suffixes(
         self, history: History, suffixes: Float[Tensor, "batch suffix dim"], anchors: Int[Tensor, "batch suffix"]
     ) -> tuple[Float[Tensor, "batch position dim"], Float[Tensor, "batch suffix dim"]]:
