@@ -367,6 +367,18 @@ def test_logits_are_fp32_even_under_autocast():
     assert result.loss.item() == pytest.approx(math.log(1 + math.exp(-0.1)), abs=1e-4)
 
 
+def test_under_autocast_logits_are_finer_than_bf16():
+    """A CPU may round the factors of products to bf16 there, but not the logits: 70.2 would become 70."""
+    user, other = F.normalize(torch.randn(2, 64, 256, generator=torch.Generator().manual_seed(0)), dim=-1)
+    other = F.normalize(other - (other * user).sum(-1, keepdim=True) * user, dim=-1)
+    positive, negative = (cosine * user + math.sqrt(1 - cosine**2) * other for cosine in (0.7, 0.702))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = info_nce(
+            user, positive, negative, positive_ids=torch.arange(64), negative_ids=torch.arange(64, 128), scale=100.0
+        )
+    assert result.loss.item() == pytest.approx(math.log(1 + math.exp(0.2)), abs=0.02)  # ln 2 in bf16
+
+
 @pytest.mark.parametrize("layout", [SHARED, OWN])
 def test_bf16_embeddings_get_bf16_gradients_of_an_fp32_loss(layout):
     (user, items, _), targets, negatives, _ = world(layout, dtype=torch.bfloat16)

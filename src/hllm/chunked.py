@@ -131,19 +131,48 @@ def _chunk(
     vectors = negatives if rows is None else F.embedding(rows, negatives)
     positive_logit = (user * positive).sum(-1)
     logits = _products(user, vectors)
-    if pairing.cosine_limits is None:
-        out = pairing.positive_ids[part, None] == _of(pairing.negative_ids, rows)
-    else:
-        out = _products(F.normalize(positive, dim=-1), vectors) > _of(pairing.cosine_limits, rows)
-    logits.masked_fill_(out, -torch.inf)
+    masked = _leave_out(logits, positive, vectors, pairing, part)
     highest = _highest(logits)
     top1 = positive_logit >= highest
     if pairing.log_q is not None:
         logits.sub_(_of(pairing.log_q, rows))
         highest = _highest(logits)
-    # as bytes: ten times as fast as the sum of a bool
-    masked = out.view(torch.uint8).sum(-1, dtype=torch.int32)
     return _Chunk(positive_logit, logits, highest, masked, top1, vectors, rows)
+
+
+def _leave_out(
+    logits: Float[Tensor, "query negative"],
+    positive: Float[Tensor, "query dim"],
+    vectors: Float[Tensor, "negative dim"] | Float[Tensor, "query negative dim"],
+    pairing: Pairing,
+    part: slice,
+) -> Int[Tensor, " query"]:
+    """Set the logits of masked negatives to -inf; return how many each query has."""
+    rows = None if pairing.rows is None else pairing.rows[part]
+    if pairing.cosine_limits is None and rows is None and logits.device.type == "cpu":
+        return _leave_out_ids(logits, pairing.positive_ids[part], pairing.negative_ids)
+    if pairing.cosine_limits is None:
+        out = pairing.positive_ids[part, None] == _of(pairing.negative_ids, rows)
+    else:
+        out = _products(F.normalize(positive, dim=-1), vectors) > _of(pairing.cosine_limits, rows)
+    logits.masked_fill_(out, -torch.inf)
+    return out.view(torch.uint8).sum(-1, dtype=torch.int32)  # as bytes: ten times as fast as the sum of a bool
+
+
+def _leave_out_ids(
+    logits: Float[Tensor, "query negative"], ids: Int[Tensor, " query"], negative_ids: Int[Tensor, " negative"]
+) -> Int[Tensor, " query"]:
+    """Mask negatives with a query's own id by looking it up, at a tenth of the time of comparing every pair.
+
+    How many there are decides shapes, for which a GPU would have to wait.
+    """
+    ascending, order = negative_ids.sort()
+    first = torch.searchsorted(ascending, ids)
+    counts = torch.searchsorted(ascending, ids, right=True) - first
+    rows = torch.repeat_interleave(counts)
+    nth = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]
+    logits[rows, order[first[rows] + nth]] = -torch.inf
+    return counts
 
 
 def _softmax(chunk: _Chunk) -> tuple[Float[Tensor, " query"], _Slopes]:

@@ -5,6 +5,7 @@ pass it makes the gradients too, which are as large as the inputs, and keeps onl
 """
 
 import functools
+from contextlib import nullcontext
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from hllm.chunked import Pairing, chunked_sums
 from hllm.config import Config
 from hllm.errors import ConfigError
+from hllm.precision import fast_fp32_products
 
 Kind = Literal["info-nce", "bce", "gbce"]
 Mask = Literal["id", "cosine"]
@@ -89,7 +91,8 @@ def info_nce(
     """Cross-entropy of each positive against itself and negatives that all queries share.
 
     A logit is `scale` (1 / temperature) times the cosine, or the dot product, computed in fp32 (fp64 for fp64
-    inputs) also under autocast. A negative that the mask takes for the query's positive leaves that query's
+    inputs) also under autocast: there a CPU may round the factors of a product to bf16, but adds up in fp32 and gives
+    fp32. A negative that the mask takes for the query's positive leaves that query's
     softmax; with none left the loss is 0, and so is its gradient.
 
     The result is the sum over queries divided by `count` (None: their number), so that micro-batches normalised
@@ -228,10 +231,11 @@ def _contrast(
     """
     embeddings = (user, positive, negatives)
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in embeddings), torch.float32)
-    with torch.autocast(user.device.type, enabled=False):  # autocast would make the products bf16 again
+    fast = fast_fp32_products() if torch.is_autocast_enabled(user.device.type) else nullcontext()
+    with fast, torch.autocast(user.device.type, enabled=False):  # autocast would make the logits bf16
         user, positive, negatives = (x.to(dtype) for x in embeddings)
         if similarity == "cosine":
-            user, positive, negatives = (F.normalize(x, dim=-1, eps=1e-6) for x in (user, positive, negatives))
+            user, positive, negatives = (_unit(x) for x in (user, positive, negatives))
         limits = None if threshold is None else threshold * negatives.detach().norm(dim=-1)
         pairing = Pairing(positive_ids, negative_ids, rows, log_q, limits)
         sums = chunked_sums(scale * user, positive, negatives, pairing, exponent=exponent, chunk_size=chunk_size)
@@ -242,3 +246,9 @@ def _contrast(
         (sums.masked / pairs if pairs else sums.masked + min(1, queries)).to(dtype),
         (sums.top1 / max(1, queries)).to(dtype),
     )
+
+
+def _unit(vectors: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
+    """Return F.normalize(vectors, eps=1e-6), with a backward pass of fewer passes over memory."""
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors * lengths.clamp_min(1e-6).reciprocal()

@@ -41,9 +41,10 @@ class NextItem:
     ) -> Outcome:
         """Return the loss of user embeddings that are there already."""
         targets = batch.targets[batch.mask]  # (query,), rows of batch.items
+        places = batch.mask.flatten().nonzero()[:, 0]
         result = contrast(
             self.loss,
-            users[batch.mask],
+            F.embedding(places, users.flatten(0, 1)),  # its gradient takes a third of the time of users[batch.mask]'s
             F.embedding(targets, items),
             items,
             batch.negatives if batch.own_negatives is None else batch.own_negatives,
