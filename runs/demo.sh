@@ -12,11 +12,9 @@ hllm model fetch smollm2-135m
 hllm train recipes/sasrec-movielens.toml --out "$out/sasrec"
 hllm train recipes/demo.toml --out "$out/hllm"
 
-hllm evaluate --run "$out/hllm" --against "$out/sasrec"
+hllm evaluate --run "$out/hllm" --against "$out/sasrec" --report
 
 hllm recommend --run "$out/hllm" --user 42 --k 8
 hllm recommend --run "$out/hllm" --history "50,172,181" --k 8
 hllm recommend --run "$out/hllm" --new-item "title: The Phantom Menace; year: 1999; genres: Action Adventure Sci-Fi" --k 5
 hllm similar --run "$out/hllm" --item 1 --k 5
-
-echo "The report: $(hllm report --run "$out/hllm" --against "$out/sasrec")"

@@ -158,6 +158,16 @@ epochs = 3
     assert re.search(r"<li>run: \d+ steps in [\d,]+ s</li>", page)
     assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing is loaded from outside the file"
 
+    (run / "report.html").unlink()
+    code, out, err = hllm("evaluate", "--run", run, "--report", "--json")
+    assert code == 0, err
+    assert [result["name"] for result in json.loads(out)] == ["popularity", "co-occurrence", "markov", "run"]
+    assert f"the report: {run / 'report.html'}" in err
+    assert (run / "report.html").read_text().count("<img") == page.count("<img")
+    code, _, err = hllm("evaluate", "--run", run, "--report", "--part", "validation")
+    assert code == 2
+    assert "--report is of the test part" in err
+
     code, _, err = hllm("train", tmp_path / "recipe.toml", "--out", run)
     assert code == 2
     assert "holds a run of another recipe (they differ in: stages)" in err

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,9 @@ from hllm.progress import is_first_process
 
 if TYPE_CHECKING:
     from hllm.api import Recommender
+    from hllm.evaluation.evaluate import Evaluated
+
+_REPORT = "report.html"
 
 RUN = typer.Option(..., "--run", help="The directory that `hllm train --out` made.")
 AGAINST = typer.Option([], "--against", help="Another run on the same data and split; may be repeated.")
@@ -76,6 +80,9 @@ def evaluate(
     dims: str = typer.Option(
         "", "--dims", "--dim", help="Score by the first numbers of the vectors too: 32,64; named RUN@32, RUN@64."
     ),
+    with_report: bool = typer.Option(
+        False, "--report", help="Also write what hllm report writes, without evaluating twice."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
 ) -> None:
     """Rank the full catalogue for every test user; print metrics with 95 % intervals and the protocol.
@@ -92,6 +99,8 @@ def evaluate(
     from hllm.training.evaluations import ranks_file
 
     sizes, chosen = _sizes(dims), part_of(part)
+    if with_report and chosen != "test":
+        raise ConfigError("--report is of the test part: leave --part out")
     runs = open_runs([run, *against])
     runs = {f"{label(run)}@{dim}": runs[label(run)].at(dim) for dim in sizes} | runs
     evaluated = evaluate_all_with_ranks(runs, names_of(baselines), part=chosen)
@@ -100,6 +109,8 @@ def evaluate(
     content = json.dumps([result.model_dump(mode="json") for result in results], indent=1)
     artifacts.write_text(run / ("evaluation.json" if part == "test" else f"evaluation-{part}.json"), content)
     typer.echo(content if as_json else text_table(results))
+    if with_report:
+        typer.echo(f"the report: {_write_report([run, *against], runs, evaluated, run / _REPORT)}", err=as_json)
 
 
 def report(
@@ -112,32 +123,39 @@ def report(
 
     What `hllm ablate` has stored in the runs' directories is shown too.
     """
+    from hllm.side_by_side import evaluate_all_with_ranks
+
+    runs = open_runs([run, *against])
+    evaluated = evaluate_all_with_ranks(runs, names_of(baselines))
+    typer.echo(str(_write_report([run, *against], runs, evaluated, out or run / _REPORT)))
+
+
+def _write_report(
+    paths: list[Path], runs: dict[str, "Recommender"], evaluated: Sequence["Evaluated"], target: Path
+) -> Path:
+    """Write the page of the runs in `paths`, whose first one gives the examples and the data; return where it is."""
     from hllm import artifacts
     from hllm.cli.examples import examples
     from hllm.cli.stored import ablations_of
     from hllm.data.describe import describe
     from hllm.evaluation.description import describe_section
     from hllm.evaluation.report import html_report
-    from hllm.side_by_side import evaluate_all_with_ranks
 
-    runs = open_runs([run, *against])
-    evaluated = evaluate_all_with_ranks(runs, names_of(baselines))
     results = [each.result for each in evaluated]
-    trained = [(path, result) for path in [run, *against] for result in results if result.name == label(path)]
+    trained = [(path, result) for path in paths for result in results if result.name == label(path)]
     ablations = [ablations_of(path, result) for path, result in trained]
-    data = runs[label(run)]
+    data = runs[label(paths[0])]
     page = html_report(
         results,
         examples(data),
-        {name: r.run.events() for name, r in runs.items()},
+        {label(path): runs[label(path)].run.events() for path in paths},
         ablations=[found for found in ablations if found is not None],
         slices=[(result.name, result.slices) for result in results],
         ranks={each.result.name: each.ranks for each in evaluated},
         sections=[("Data", describe_section(describe(data.dataset, data.split)))],
     )
-    target = out or run / "report.html"
     artifacts.write_text(target, page)
-    typer.echo(str(target))
+    return target
 
 
 def next_steps(out: Path, select_by: str, user: object) -> str:
