@@ -25,8 +25,8 @@ from hllm.data.tokens import Tokenize
 from hllm.errors import CheckpointError, ConfigError
 from hllm.models.key_values import KeysAndValues, behind, can_read_behind, keep, read_suffixes
 from hllm.models.last_layer import let_end_early, only_at
-from hllm.models.norms import speed_up_norms
 from hllm.models.packs import can_read_packed, read_packed
+from hllm.models.rms_norm import speed_up_norms
 
 _TOKENIZER_FILES = (
     "tokenizer.json",

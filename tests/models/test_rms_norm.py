@@ -4,16 +4,12 @@ import pytest
 import torch
 
 from hllm.models.backbone import load_backbone
-from hllm.models.norms import rms_norm
+from hllm.models.rms_norm import rms_norm
 from hllm.precision import autocast
 
-from .families import DECODERS, ENCODERS, save_family
+from .families import DECODERS, save_family
 
 PLAIN = {"llama", "qwen2", "qwen3", "mistral", "phi3"}
-
-
-def is_faster(module: torch.nn.Module) -> bool:
-    return type(module).__name__.startswith("Faster")
 
 
 @pytest.mark.parametrize("learns", [True, False])
@@ -30,7 +26,7 @@ def test_its_gradients_are_those_of_finite_differences(learns):
 @pytest.mark.parametrize("family", DECODERS)
 def test_the_norms_of_known_decoders_take_the_faster_way_in_bf16_only(family, tmp_path):
     backbone = load_backbone(save_family(family, tmp_path), num_layers=2, pretrained=True)
-    named = {n: m for n, m in backbone.network.named_modules() if type(m).__name__.endswith("RMSNorm") and is_faster(m)}
+    named = {n: m for n, m in backbone.network.named_modules() if type(m).__name__.startswith("Faster")}
     assert len(named) == (4 if family in PLAIN else 0)
     assert all(name.endswith(("input_layernorm", "post_attention_layernorm")) for name in named)
     for norm in named.values():
@@ -46,28 +42,12 @@ def test_the_norms_of_known_decoders_take_the_faster_way_in_bf16_only(family, tm
         torch.testing.assert_close(found, plain(x).bfloat16(), rtol=1e-2, atol=1e-6)  # one place of bf16
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gpt-neox", "opt", *sorted(set(ENCODERS) - {"embedding-gemma"})])
-def test_layer_norms_inside_layers_write_bf16_once(family, tmp_path):
-    network = load_backbone(save_family(family, tmp_path), num_layers=2, pretrained=True).network
-    found = [norm for norm in network.modules() if isinstance(norm, torch.nn.LayerNorm) and is_faster(norm)]
-    assert len(found) >= 2
-    plain = torch.nn.LayerNorm(16, eps=found[0].eps)
-    plain.load_state_dict(found[0].state_dict(), strict=False)
-    for given in (torch.randn(7, 16), torch.randn(7, 16).bfloat16()):
-        assert torch.equal(found[0](given.float()), plain(given.float())), "in fp32 it is the stock norm"
-        with autocast("bf16", torch.device("cpu")):
-            normed = found[0](given)
-        assert normed.dtype == torch.bfloat16
-        torch.testing.assert_close(normed, plain(given.float()).bfloat16(), rtol=1e-2, atol=1e-6)  # one place of bf16
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "modernbert"])
-def test_a_network_in_bf16_gives_what_the_stock_one_gives(family, tmp_path):
-    path = save_family(family, tmp_path)
+def test_a_network_in_bf16_gives_what_the_stock_one_gives(tmp_path):
+    path = save_family("llama", tmp_path)
     ours = load_backbone(path, num_layers=None, pretrained=True)
     stock = copy.deepcopy(ours)
     for module in stock.modules():
-        if is_faster(module):
+        if type(module).__name__.startswith("Faster"):
             module.__class__ = type(module).__mro__[2]
     vectors, mask = torch.randn(4, 6, 16), torch.ones(4, 6, dtype=torch.bool)
     weighted = torch.randn(4, 6, 16)
@@ -77,11 +57,10 @@ def test_a_network_in_bf16_gives_what_the_stock_one_gives(family, tmp_path):
         with autocast("bf16", torch.device("cpu")):
             states = network(given, mask)
         (states.float() * weighted).sum().backward()
-        norm = next(p for name, p in network.network.named_parameters() if "norm" in name.lower() or "ln_" in name)
-        results.append((states.detach(), given.grad, norm.grad.clone()))
+        results.append((states.detach(), given.grad, network.network.layers[0].input_layernorm.weight.grad.clone()))
     exact = vectors.clone().requires_grad_()
     (ours(exact, mask) * weighted).sum().backward()
     for found, expected in zip(*results, strict=True):
         assert (found - expected).norm() <= 2e-2 * expected.norm()
-    # No farther from fp32 than the stock network is, but for chance; BERT adds up what its norms wrote.
-    assert (results[0][1] - exact.grad).norm() <= (2 if family == "bert" else 1.5) * (results[1][1] - exact.grad).norm()
+    # No farther from fp32 than the stock network is, but for chance.
+    assert (results[0][1] - exact.grad).norm() <= 1.5 * (results[1][1] - exact.grad).norm()
