@@ -1,8 +1,10 @@
 """The counters of benchmarks/cpu.py: what a step computes, which no machine changes."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -32,3 +34,32 @@ def test_a_counter_that_differs_is_named(monkeypatch, capsys):
     monkeypatch.setattr(cpu, "counters", lambda: expected | {"c4": {"worst of 20 batches": 1.3}})
     assert cpu.gate(accept=False) == 1
     assert "c4, worst of 20 batches: found 1.3, expected 1.00" in capsys.readouterr().out
+
+
+def test_every_stage_of_the_gpu_benchmark_runs(tmp_path):
+    out = tmp_path / "found.jsonl"
+    command = [sys.executable, BENCHMARKS / "gpu.py", "--device", "cpu", "--size", "tiny", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    stages = {line["stage"]: line for line in map(json.loads, out.read_text().splitlines())}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(stages) == 10
+    assert stages["training is correct"]["found"]["fp32"]["of the worst gradient"] < 1e-4
+    tokens = stages["step"]["found"]["tokens"]
+    assert 0 < tokens["needed"] <= tokens["computed"]
+
+
+def test_a_stage_whose_time_is_up_says_so_and_the_next_one_begins(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu
+
+    before, out = signal.getsignal(signal.SIGALRM), tmp_path / "found.jsonl"
+    monkeypatch.setitem(gpu.STAGES, "training is correct", (lambda _: time.sleep(600), 40))
+    try:
+        chosen = ["--only", "training is correct", "search is correct", "--budget", "5"]
+        assert gpu.main(["--device", "cpu", "--size", "tiny", "--out", str(out), *chosen]) == 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    _, training, search = map(json.loads, out.read_text().splitlines())
+    assert training["failed"].startswith("TimeoutError: its time is up (test_benchmarks.py:")
+    assert search["found"]["error of the scores"] < 1e-3
+    assert "its time is up" in capsys.readouterr().out

@@ -1,0 +1,228 @@
+"""The stages of gpu.py that run the networks: correctness, encoding, a step, the loss, the user tier."""
+
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import step as steps
+import torch
+import torch.nn.functional as F
+from gpu_world import HISTORY, World, require, told
+from measure import ratios, span
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from hllm.data.tokens import TokenCache
+from hllm.distributed import Group
+from hllm.embedding.encode import encode_catalogue
+from hllm.losses import LossConfig, contrast
+from hllm.models.flops import backbone_cost
+from hllm.models.item.text import TextItemEncoder
+from hllm.models.recommender import SequentialRecommender
+from hllm.models.user.llm import UserLLM
+from hllm.objectives.next_item import NextItem
+from hllm.precision import autocast
+from hllm.training.step import accumulate, cached
+
+ATTENTION = ("flash", "fmha", "attention", "softmax")
+"""What the names of kernels of attention have in them."""
+
+
+def correctness(world: World) -> dict[str, Any]:
+    """Loss and gradients of two layers, against the padded baseline in float64 on the host."""
+    ours, theirs = steps.same_weights(world.size.network | {"num_hidden_layers": 2}, "sdpa")
+    tier = TextItemEncoder(ours[0], ours[0].width, pooling="item", whiten=False, train_word_embeddings=True)
+    model = SequentialRecommender(tier, UserLLM(ours[1]))
+    baseline = steps.Baseline(*theirs, tier.item_token, world.texts, lean=True).double()
+    draw = windows_of(world, 1)  # float64 is slow
+    expected = float(baseline.step(draw, baseline.encode))
+    batch, objective = steps.collate(draw, world.texts).to(world.device), NextItem(LossConfig(), world.size.items)
+    found: dict[str, Any] = {}
+    for name, most in (("fp32", 1e-4), (world.precision, 0.1)):
+        model.to(world.device).zero_grad()
+        context = partial(autocast, name, world.device)
+        outcome, _ = accumulate(model, objective, [batch], context, between=lambda: None, group=Group())
+        error, worst = abs(float(outcome.loss) / expected - 1), max(steps.gradient_errors(model, baseline))
+        found[name] = {"error of the loss": error, "of the worst gradient": worst}
+        require(error <= most and worst <= most, f"{name} differs from float64: {told(found)}")
+    return found
+
+
+def windows_of(world: World, number: int) -> steps.Draw:
+    """Return a batch of that many windows, with the same number of negatives each."""
+    negatives = number * world.size.negatives
+    (draw,) = steps.draws(1, steps.options([f"--batch={number}", f"--negatives={negatives}"]), items=world.size.items)
+    return draw
+
+
+def encode(world: World) -> dict[str, Any]:
+    """H3, H4. Items a second, against plain transformers in bf16: padded by 64 in the order given, and by length."""
+    lengths = world.texts.lengths[: world.size.encoded]
+    texts = TokenCache(world.texts.tokens[: lengths.sum()], world.texts.offsets[: len(lengths) + 1])
+    baseline = steps.Baseline(*world.networks[1], world.model.item_encoder.item_token, world.texts, lean=True)
+    dtype = torch.bfloat16 if world.precision == "bf16" else torch.float32
+    theirs = baseline.to(world.device, dtype)
+
+    @torch.no_grad()
+    def plain(order: np.ndarray) -> Tensor:
+        vectors = []
+        for start in range(0, len(order), 64):
+            some = order[start : start + 64]
+            width = int(lengths[some].max()) + 1
+            vectors.append(padded_to(theirs, width, some))
+        return torch.cat(vectors)[torch.from_numpy(np.argsort(order))]
+
+    def ours() -> Tensor:
+        return encode_catalogue(
+            world.model.item_encoder, len(lengths), texts, device=world.device, precision=world.precision
+        )
+
+    in_order = np.argsort(lengths, kind="stable")
+    sides = {"padded": lambda: plain(np.arange(len(lengths))), "sorted": lambda: plain(in_order), "ours": ours}
+    vectors = {name: run().float() for name, run in sides.items()}
+    for name in ("padded", "sorted"):
+        alike = float(F.cosine_similarity(vectors[name], vectors["ours"], dim=-1).min())
+        require(alike >= 0.98, f"{name}: lowest cosine with ours {alike}")
+    seconds = world.in_turns(sides, 5)
+    operations = backbone_cost(world.networks[0][0]).forward(lengths + 1)
+    found: dict[str, Any] = {
+        "items/s": {name: span([len(lengths) / s for s in times]) for name, times in seconds.items()}
+    }
+    found |= {f"{name} / ours": ratios(times, seconds["ours"]) for name, times in seconds.items() if name != "ours"}
+    return found | {
+        "ours": world.rate(operations, seconds["ours"]),
+        "share of attention": share_of_attention(world, ours),
+    }
+
+
+def padded_to(theirs: Any, width: int, items: np.ndarray) -> Tensor:
+    """Return what the baseline's item network makes of some texts, padded to the longest of them."""
+    index = theirs.moved(items)
+    ends, rows = theirs.lengths[index], torch.arange(len(index), device=index.device)
+    embeddings = theirs.item.model.embed_tokens(theirs.texts[index, :width])
+    embeddings[rows, ends] = theirs.item_token
+    vectors: Tensor = theirs.run(theirs.item, embeddings, None)[rows, ends]
+    return vectors
+
+
+def share_of_attention(world: World, run: Callable[[], object]) -> float | None:
+    """Return the share of the device's time in kernels of attention; None on a CPU."""
+    if world.device.type != "cuda":
+        return None
+    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+        run()
+        world.wait()
+    spent = {event.key.lower(): event.self_device_time_total for event in trace.key_averages()}
+    return sum(t for name, t in spent.items() if any(part in name for part in ATTENTION)) / sum(spent.values())
+
+
+def a_step(world: World) -> dict[str, Any]:
+    """H1, H2, H6, H7, H12. A step forward and backward, against the reference's way."""
+    size = world.size
+    draw, one = (windows_of(world, number) for number in (size.samples, 1))
+    baseline = steps.Baseline(*world.networks[1], world.model.item_encoder.item_token, world.texts, lean=False)
+    theirs = baseline.to(world.device, torch.float32).train()
+    objective = NextItem(LossConfig(), size.items)
+    whole, single = (steps.collate(each, world.texts).to(world.device) for each in (draw, one))
+    between, group = (lambda: None), Group()
+
+    def ours(batch: Any) -> Tensor:
+        world.model.zero_grad()
+        return accumulate(world.model, objective, [batch], world.bf16, between=between, group=group)[0].loss
+
+    def in_parts(batch: Any) -> Tensor:
+        world.model.zero_grad()
+        part = -(-size.samples // 2)
+        return cached(world.model, objective, batch, world.bf16, size=part, between=between, group=group)[0].loss
+
+    def padded() -> Tensor:
+        theirs.zero_grad()
+        with world.bf16():
+            return theirs.step(one, theirs.encode)
+
+    start = time.perf_counter()
+    alone = float(ours(single))
+    first_step = time.perf_counter() - start
+    losses = {"padded": float(padded()), "in parts": float(in_parts(single))}
+    require(all(abs(loss / alone - 1) < 0.01 for loss in losses.values()), f"losses differ: {alone}, {losses}")
+    theirs.zero_grad()
+    tier = world.model.item_encoder
+    before = tier.tokens_needed, tier.tokens_computed
+    kept = world.peak_bytes(lambda: ours(whole))
+    needed, computed = tier.tokens_needed - before[0], tier.tokens_computed - before[1]
+    seconds = world.in_turns({"ours": lambda: ours(whole), "in parts": lambda: in_parts(whole), "padded": padded}, 5)
+    lengths = whole.mask.sum(-1).cpu().numpy()
+    item, user = (backbone_cost(network) for network in world.networks[0])
+    texts = whole.items.lengths.numpy() + 1
+    operations = sum(cost.forward(n) + cost.backward(n) for cost, n in ((item, texts), (user, lengths)))
+    samples = {"ours": size.samples, "padded": 1}
+    rates = {name: [number / s for s in seconds[name]] for name, number in samples.items()}
+    return {
+        "samples/s": {name: span(values) for name, values in rates.items()},
+        "ours / padded": ratios(rates["ours"], rates["padded"]),
+        "tokens/s": span([needed / s for s in seconds["ours"]]),
+        "tokens": {"needed": needed, "computed": computed},
+        "ours": world.rate(operations, seconds["ours"]),
+        "bytes a token": kept / computed,
+        "gradient cache / direct": ratios(seconds["in parts"], seconds["ours"]),
+        "waits for the device in a step": waits(world, lambda: ours(whole)),
+        "seconds of the first step": first_step,
+    }
+
+
+def waits(world: World, run: Callable[[], object]) -> int | None:
+    """Return how often the host waits for the device; None on a CPU."""
+    if world.device.type != "cuda":
+        return None
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+def contrastive_loss(world: World) -> dict[str, Any]:
+    """H5. The loss, forward and backward, over many negatives."""
+    queries, negatives = world.size.loss
+    dim, device = world.size.network["hidden_size"], world.device
+    user, items = (torch.randn(n, dim, device=device, requires_grad=True) for n in (queries, negatives))
+    targets = torch.randint(negatives, (queries,), device=device)
+    everything = torch.arange(negatives, device=device)
+
+    def run() -> None:
+        with world.bf16():
+            loss = contrast(
+                LossConfig(), user, F.embedding(targets, items), items, everything, positive_ids=targets, scale=14.0
+            ).loss
+        loss.backward()
+        user.grad = items.grad = None
+
+    seconds = world.in_turns({"loss": run}, 5)["loss"]
+    return {"seconds": span(seconds), "bytes": world.peak_bytes(run)} | world.rate(
+        6 * queries * negatives * dim, seconds
+    )
+
+
+def user_tier(world: World) -> dict[str, Any]:
+    """H8. Training the user tier alone, on vectors that are there already."""
+    number, dim = world.size.users, world.size.network["hidden_size"]
+    vectors = torch.randn(number, HISTORY, dim, device=world.device)
+    mask = torch.ones(number, HISTORY, dtype=torch.bool, device=world.device)
+    network = world.model.user_encoder.backbone
+
+    def run() -> None:
+        with world.bf16():
+            states = network(vectors, mask)
+        states.float().square().mean().backward()
+        world.model.zero_grad()
+
+    seconds = world.in_turns({"users": run}, 5)["users"]
+    cost, lengths = backbone_cost(network), np.full(number, HISTORY)
+    found = {"samples/s": span([number / s for s in seconds])}
+    return found | world.rate(cost.forward(lengths) + cost.backward(lengths), seconds)
