@@ -33,15 +33,14 @@ def in_order(log: InteractionLog, item: Int[np.ndarray, " name"]) -> tuple[Event
     """
     of_row = np.append(item, MISSING).astype(np.int32)[log.item]
     whole = (log.user != MISSING) & (of_row >= 0) & ~log.no_time
-    everything = bool(whole.all())
-    row = np.arange(len(log)) if everything else np.flatnonzero(whole)
-    user, times = (log.user, log.timestamps) if everything else (log.user[row], log.timestamps[row])
+    kept = slice(None) if whole.all() else np.flatnonzero(whole)
+    user, times = log.user[kept], log.timestamps[kept]
     by_first = _by_first_interaction(user, times, len(log.users))
     number = np.zeros(len(log.users), dtype=np.int32)
     number[by_first] = np.arange(len(by_first))
     user = number[user]
     order = _stable_order(user, times)
-    row = order if everything else row[order]
+    row = order if isinstance(kept, slice) else kept[order]
     lengths = np.bincount(user, minlength=len(by_first))
     user = np.repeat(np.arange(len(by_first), dtype=np.int32), lengths)
     actions = log.actions[row] if log.action_names else log.actions[: len(row)]
