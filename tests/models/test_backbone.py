@@ -202,6 +202,22 @@ def test_nothing_is_dropped_in_training(family, rng):
 
 
 @every_family
+def test_given_weights_are_taken_as_they_are_and_none_are_drawn(family):
+    network = load_backbone(family, num_layers=None, pretrained=True).network
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    filled = load_backbone(family, num_layers=None, pretrained=False, weights=weights)
+    if not hasattr(filled.network, "pooler"):  # which is not kept, and drawn to be thrown away
+        assert torch.equal(torch.get_rng_state(), before)
+    vectors = torch.randn(2, 5, filled.input_width)
+    with torch.no_grad():
+        states = [model(inputs_embeds=vectors).last_hidden_state for model in (filled.network, network)]
+    assert torch.equal(*states)
+    assert filled.network.state_dict().keys() == weights.keys()
+
+
+@every_family
 def test_fresh_weights_have_the_shape_and_come_from_the_seed(family):
     pretrained = load_backbone(family, num_layers=None, pretrained=True).state_dict()
     drawn = []

@@ -1,10 +1,12 @@
 """From a config to a model: one match statement for each tier."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from hllm.config import Config
 from hllm.data.loader import WindowConfig
@@ -25,6 +27,9 @@ from hllm.models.user.gru4rec import GRU4Rec, GRU4RecConfig
 from hllm.models.user.hstu import HSTU, HSTUConfig
 from hllm.models.user.llm import UserLLM, UserLLMConfig
 from hllm.models.user.sasrec import SASRec, SASRecConfig
+
+NetworkWeights = Mapping[str, Tensor]
+"""A language model's tensors by its own names for them."""
 
 
 class ModelConfig(WindowConfig):
@@ -120,8 +125,19 @@ def outline_model(config: ModelConfig, *, num_items: int, num_actions: int, base
         return build_model(config, num_items=num_items, num_actions=num_actions, base=base)
 
 
-def rebuild_model(config: ModelConfig, *, num_items: int, num_actions: int, checkpoint: Path) -> SequentialRecommender:
-    """Build the same shape from the configs kept in a checkpoint, to be filled with its weights."""
+def rebuild_model(
+    config: ModelConfig,
+    *,
+    num_items: int,
+    num_actions: int,
+    checkpoint: Path,
+    item_network: NetworkWeights | None = None,
+    user_network: NetworkWeights | None = None,
+) -> SequentialRecommender:
+    """Build the same shape from the configs kept in a checkpoint, to be filled with its weights.
+
+    The weights of the language models, where given, are in them already, and need not be drawn first.
+    """
     item, user = config.item, config.user
     if item.kind == "llm":
         kept = {"backbone": "item_backbone", "num_layers": None, "pretrained": False}
@@ -129,8 +145,8 @@ def rebuild_model(config: ModelConfig, *, num_items: int, num_actions: int, chec
     if user.kind == "llm":
         user = user.model_copy(update={"backbone": "user_backbone", "num_layers": None, "pretrained": False})
     config = config.model_copy(update={"item": item, "user": user})
-    user_encoder, dim = _user_encoder(config, checkpoint)
-    item_encoder = _item_encoder(config, dim, num_items, checkpoint, user_encoder)
+    user_encoder, dim = _user_encoder(config, checkpoint, user_network)
+    item_encoder = _item_encoder(config, dim, num_items, checkpoint, user_encoder, item_network)
     return _join(config, item_encoder, user_encoder, dim, num_items, num_actions)
 
 
@@ -156,21 +172,22 @@ def _join(
     )
 
 
-def _backbone(config: TextItemConfig | UserLLMConfig, base: Path) -> Backbone:
+def _backbone(config: TextItemConfig | UserLLMConfig, base: Path, weights: NetworkWeights | None) -> Backbone:
     outline = torch.get_default_device().type == "meta"
     # What reads words needs a tokenizer, which a shape alone does not have.
     shape_is_enough = outline or (isinstance(config, UserLLMConfig) and not config.pretrained)
     path = (resolve_shape if shape_is_enough else resolve_backbone)(config.backbone, base)
-    backbone = load_backbone(path, num_layers=config.num_layers, pretrained=config.pretrained and not outline)
+    pretrained = config.pretrained and not outline
+    backbone = load_backbone(path, num_layers=config.num_layers, pretrained=pretrained, weights=weights)
     if config.lora is not None:
         add_lora(backbone, config.lora)
     return backbone
 
 
-def _user_encoder(config: ModelConfig, base: Path) -> tuple[UserEncoder, int]:
+def _user_encoder(config: ModelConfig, base: Path, weights: NetworkWeights | None = None) -> tuple[UserEncoder, int]:
     match config.user:
         case UserLLMConfig() as user:
-            backbone = _backbone(user, base)
+            backbone = _backbone(user, base, weights)
             backbone.require_positions(config.max_positions, f"model.max_history = {config.max_history}")
             if config.ranking is not None and backbone.causal:
                 backbone.require_suffixes(config.max_history)
@@ -187,10 +204,18 @@ def _user_encoder(config: ModelConfig, base: Path) -> tuple[UserEncoder, int]:
             return GRU4Rec(**_arguments(user)), user.dim
 
 
-def _item_encoder(config: ModelConfig, dim: int, num_items: int, base: Path, user: UserEncoder) -> ItemEncoder:
+def _item_encoder(
+    config: ModelConfig,
+    dim: int,
+    num_items: int,
+    base: Path,
+    user: UserEncoder,
+    weights: NetworkWeights | None = None,
+) -> ItemEncoder:
     match config.item:
         case TextItemConfig() as item:
-            backbone = user.backbone if config.share_backbone and isinstance(user, UserLLM) else _backbone(item, base)
+            shared = user.backbone if config.share_backbone and isinstance(user, UserLLM) else None
+            backbone = shared or _backbone(item, base, weights)
             what = f"model.item.prompt.max_tokens = {item.prompt.max_tokens} with pooling {item.pooling!r}"
             backbone.require_positions(item.max_positions, what)
             return TextItemEncoder(

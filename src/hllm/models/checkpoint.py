@@ -1,12 +1,14 @@
 """A model on disk: safetensors for each tier, the backbones' configs and the tokenizer; enough to use it anywhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from hllm import artifacts
 from hllm.errors import CheckpointError, ConfigError
@@ -22,6 +24,7 @@ KIND = "checkpoint"
 ITEM_BACKBONE = "item_backbone"
 USER_BACKBONE = "user_backbone"
 _PARTS = ("item_encoder", "user_encoder", "fusion", "ranker")
+_NETWORK = "backbone.network."
 
 
 def save_checkpoint(
@@ -68,9 +71,7 @@ def load_checkpoint(path: Path) -> tuple[SequentialRecommender, ModelConfig, art
     manifest = artifacts.verify(path, KIND)
     config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
     sizes = {name: manifest.details[name] for name in ("num_items", "num_actions")}
-    model = rebuild_model(config, **sizes, checkpoint=path)
-    _fill(model, path, weights_of(manifest))
-    return model.eval(), config, manifest
+    return _rebuilt(config, path, weights_of(manifest), **sizes).eval(), config, manifest
 
 
 def merge_checkpoint(path: Path, destination: Path) -> None:
@@ -109,8 +110,7 @@ def load_grown(path: Path, *, num_items: int, num_actions: int) -> SequentialRec
     manifest = artifacts.verify(path, KIND)
     _require_fp32(path, manifest, CheckpointError)
     config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
-    model = rebuild_model(config, num_items=num_items, num_actions=num_actions, checkpoint=path)
-    _fill(model, path, "fp32", grown=True)
+    model = _rebuilt(config, path, "fp32", num_items=num_items, num_actions=num_actions, grown=True)
     if isinstance(config.item, TextItemConfig) and isinstance(model.item_encoder, TextItemEncoder):
         words = model.item_encoder.backbone.network.get_input_embeddings().weight
         words.requires_grad_(config.item.train_word_embeddings or not config.item.pretrained)
@@ -123,21 +123,61 @@ def load_weights(model: SequentialRecommender, path: Path) -> None:
     So too for weights that were exported to bf16 or int8, which have lost the digits that small steps change.
     """
     _require_fp32(path, artifacts.read_manifest(path, KIND), CheckpointError)
-    _fill(model, path, "fp32")
+    with _fitting(path):
+        _fill(model, path, _read_parts(path, "fp32"))
 
 
-def _fill(model: SequentialRecommender, path: Path, weights: Weights, *, grown: bool = False) -> None:
-    """Load what is kept; with `grown`, rows that the model has behind those that are kept stay as they are."""
+def _rebuilt(
+    config: ModelConfig, path: Path, weights: Weights, *, num_items: int, num_actions: int, grown: bool = False
+) -> SequentialRecommender:
+    """Return a checkpoint's model with its weights; see `_fill` for `grown`."""
+    with _fitting(path):
+        kept = _read_parts(path, weights)
+        item, user = (_network_of(kept[part]) for part in ("item_encoder", "user_encoder"))
+        model = rebuild_model(
+            config,
+            num_items=num_items,
+            num_actions=num_actions,
+            checkpoint=path,
+            item_network=item,
+            user_network=item if config.share_backbone else user,
+        )
+        _fill(model, path, kept, grown=grown)
+    return model
+
+
+def _read_parts(path: Path, weights: Weights) -> dict[str, dict[str, Tensor]]:
+    return {part: load_part(path, part, weights) for part in _PARTS if (path / f"{part}.safetensors").is_file()}
+
+
+def _network_of(part: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a tier's language model by its own names, without LoRA's additions."""
+    return {
+        name.removeprefix(_NETWORK).replace(".base_layer.", "."): value
+        for name, value in part.items()
+        if name.startswith(_NETWORK) and ".lora_" not in name
+    }
+
+
+def _fill(
+    model: SequentialRecommender, path: Path, parts: dict[str, dict[str, Tensor]], *, grown: bool = False
+) -> None:
+    """Fill in what is kept; with `grown`, rows that the model has behind those that are kept stay as they are."""
+    repeated = _repeated(model)
+    for part in _PARTS:
+        if (module := getattr(model, part)) is not None:
+            here, kept = module.state_dict(), parts[part]
+            if grown:
+                kept = {k: torch.cat([v, here[k][len(v) :]]) if v.dim() else v for k, v in kept.items()}
+            module.load_state_dict({k: v for k, v in here.items() if f"{part}.{k}" in repeated} | kept)
+    model.log_scale.data.copy_(load_file(path / "scale.safetensors")["log_scale"][0])
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Say what does not fit together inside."""
     try:
-        repeated = _repeated(model)
-        for part in _PARTS:
-            if (module := getattr(model, part)) is not None:
-                here = module.state_dict()
-                kept = load_part(path, part, weights)
-                if grown:
-                    kept = {k: torch.cat([v, here[k][len(v) :]]) if v.dim() else v for k, v in kept.items()}
-                module.load_state_dict({k: v for k, v in here.items() if f"{part}.{k}" in repeated} | kept)
-        model.log_scale.data.copy_(load_file(path / "scale.safetensors")["log_scale"][0])
+        yield
     except (RuntimeError, SafetensorError, FileNotFoundError, KeyError) as error:
         raise CheckpointError(f"the weights in {path} do not fit the model: {str(error).splitlines()[0]}") from None
 
