@@ -195,9 +195,9 @@ def load_backbone(
     """Load the network in a Hugging Face directory in fp32, without its head.
 
     `num_layers` keeps only the first layers; None keeps all. `pretrained=False` takes the shape and fresh weights,
-    and then `path` may also be the values of a config; the `weights` that are given, by the network's names for them,
-    become its own instead of fresh ones, which take half a minute for a billion. Dropout is off, so that a cached item
-    vector equals a live one. Raises ConfigError for a directory that is no such model, or fewer layers than asked;
+    and then `path` may also be the values of a config; `weights`, by the network's names for them, become its own
+    instead of fresh ones, which take tens of seconds for a billion. Dropout is off, so that a cached item vector
+    equals a live one. Raises ConfigError for a directory that is no such model, or fewer layers than asked;
     CheckpointError for missing weights; RuntimeError for `weights` of other shapes.
     """
     config = _load_config(path)
