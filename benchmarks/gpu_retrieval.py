@@ -6,33 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gpu_world import HISTORY, World, require
+from evaluation import Vectors
+from gpu_world import World, require
 from measure import span
+from step import POSITIONS
 from torch import Tensor
 
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.model import ModelScorer
-from hllm.retrieval.retriever import Histories
-
-
-class Vectors:
-    """A scorer whose histories are the users' numbers."""
-
-    def __init__(self, users: Tensor, keys: Tensor) -> None:
-        self.users, self.keys = users, keys
-
-    @property
-    def num_items(self) -> int:
-        """Return the number of items."""
-        return len(self.keys)
-
-    def queries(self, histories: Histories) -> Tensor:
-        """Return the users' vectors."""
-        return self.users[torch.tensor([int(history[0]) for history in histories], device=self.users.device)]
-
-    def score(self, histories: Histories) -> np.ndarray:
-        """Return all scores."""
-        return (self.queries(histories) @ self.keys[:].float().T).cpu().numpy()
 
 
 def numbers(count: int) -> list[np.ndarray]:
@@ -76,9 +57,9 @@ def serving(world: World) -> dict[str, Any]:
     """H11. A history of 50 to the best ten of the first table's items, one user at a time and 64."""
     count, dim = world.size.tables[0], world.size.network["hidden_size"]
     table = F.normalize(torch.randn(count, dim, device=world.device), dim=-1)
-    scorer = ModelScorer(world.model, table, max_history=HISTORY, device=world.device, precision=world.precision)
+    scorer = ModelScorer(world.model, table, max_history=POSITIONS, device=world.device, precision=world.precision)
     retriever, rng = ExactRetriever(scorer), np.random.default_rng(0)
-    histories = [rng.integers(count, size=HISTORY) for _ in range(64)]
+    histories = [rng.integers(count, size=POSITIONS) for _ in range(64)]
     seconds = world.in_turns(
         {"one": lambda: retriever.recommend(histories[:1], 10), "64": lambda: retriever.recommend(histories, 10)}, 30
     )

@@ -10,7 +10,7 @@ import numpy as np
 import step as steps
 import torch
 import torch.nn.functional as F
-from gpu_world import HISTORY, World, require, told
+from gpu_world import World, require, told
 from measure import ratios, span
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -71,8 +71,7 @@ def encode(world: World) -> dict[str, Any]:
         vectors = []
         for start in range(0, len(order), 64):
             some = order[start : start + 64]
-            width = int(lengths[some].max()) + 1
-            vectors.append(padded_to(theirs, width, some))
+            vectors.append(theirs.encode(some, int(lengths[some].max()) + 1))
         return torch.cat(vectors)[torch.from_numpy(np.argsort(order))]
 
     def ours() -> Tensor:
@@ -98,16 +97,6 @@ def encode(world: World) -> dict[str, Any]:
     }
 
 
-def padded_to(theirs: Any, width: int, items: np.ndarray) -> Tensor:
-    """Return what the baseline's item network makes of some texts, padded to the longest of them."""
-    index = theirs.moved(items)
-    ends, rows = theirs.lengths[index], torch.arange(len(index), device=index.device)
-    embeddings = theirs.item.model.embed_tokens(theirs.texts[index, :width])
-    embeddings[rows, ends] = theirs.item_token
-    vectors: Tensor = theirs.run(theirs.item, embeddings, None)[rows, ends]
-    return vectors
-
-
 def share_of_attention(world: World, run: Callable[[], object]) -> float | None:
     """Return the share of the device's time in kernels of attention; None on a CPU."""
     if world.device.type != "cuda":
@@ -131,16 +120,16 @@ def a_step(world: World) -> dict[str, Any]:
 
     def ours(batch: Any) -> Tensor:
         world.model.zero_grad()
-        return accumulate(world.model, objective, [batch], world.bf16, between=between, group=group)[0].loss
+        return accumulate(world.model, objective, [batch], world.autocast, between=between, group=group)[0].loss
 
     def in_parts(batch: Any) -> Tensor:
         world.model.zero_grad()
         part = -(-size.samples // 2)
-        return cached(world.model, objective, batch, world.bf16, size=part, between=between, group=group)[0].loss
+        return cached(world.model, objective, batch, world.autocast, size=part, between=between, group=group)[0].loss
 
     def padded() -> Tensor:
         theirs.zero_grad()
-        with world.bf16():
+        with world.autocast():
             return theirs.step(one, theirs.encode)
 
     start = time.perf_counter()
@@ -196,7 +185,7 @@ def contrastive_loss(world: World) -> dict[str, Any]:
     everything = torch.arange(negatives, device=device)
 
     def run() -> None:
-        with world.bf16():
+        with world.autocast():
             loss = contrast(
                 LossConfig(), user, F.embedding(targets, items), items, everything, positive_ids=targets, scale=14.0
             ).loss
@@ -212,17 +201,17 @@ def contrastive_loss(world: World) -> dict[str, Any]:
 def user_tier(world: World) -> dict[str, Any]:
     """H8. Training the user tier alone, on vectors that are there already."""
     number, dim = world.size.users, world.size.network["hidden_size"]
-    vectors = torch.randn(number, HISTORY, dim, device=world.device)
-    mask = torch.ones(number, HISTORY, dtype=torch.bool, device=world.device)
+    vectors = torch.randn(number, steps.POSITIONS, dim, device=world.device)
+    mask = torch.ones(number, steps.POSITIONS, dtype=torch.bool, device=world.device)
     network = world.model.user_encoder.backbone
 
     def run() -> None:
-        with world.bf16():
+        with world.autocast():
             states = network(vectors, mask)
         states.float().square().mean().backward()
         world.model.zero_grad()
 
     seconds = world.in_turns({"users": run}, 5)["users"]
-    cost, lengths = backbone_cost(network), np.full(number, HISTORY)
+    cost, lengths = backbone_cost(network), np.full(number, steps.POSITIONS)
     found = {"samples/s": span([number / s for s in seconds])}
     return found | world.rate(cost.forward(lengths) + cost.backward(lengths), seconds)

@@ -1,16 +1,15 @@
 """What the stages of gpu.py share: the sizes, the device, its clock and its memory."""
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import step as steps
 import torch
-from measure import span
+from measure import in_turns, span
 
 from hllm.data.tokens import TokenCache
 from hllm.models.item.text import TextItemEncoder
@@ -18,7 +17,6 @@ from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.llm import UserLLM
 from hllm.precision import autocast, resolve_precision
 
-HISTORY = 50
 TINY_LLAMA = {
     "model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 22, "num_attention_heads": 32,
     "num_key_value_heads": 4, "intermediate_size": 5632, "vocab_size": 32_000, "use_cache": False,
@@ -94,7 +92,7 @@ class World:
         tier = TextItemEncoder(item, item.width, pooling="item", whiten=False, train_word_embeddings=True)
         return SequentialRecommender(tier, UserLLM(user)).to(self.device)
 
-    def bf16(self) -> AbstractContextManager[object]:
+    def autocast(self) -> AbstractContextManager[object]:
         """Return the context of training."""
         return autocast(self.precision, self.device)
 
@@ -104,17 +102,14 @@ class World:
             torch.cuda.synchronize()
 
     def in_turns(self, sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-        """Return the seconds of each side's turns, after one that is not counted."""
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
-        for turn in range(repeats + 1):
-            for name, run in sides.items():
-                self.wait()
-                start = time.perf_counter()
-                run()
-                self.wait()
-                if turn:
-                    seconds[name].append(time.perf_counter() - start)
-        return seconds
+        """Return the seconds of each side's turns, until the device is done; the first round is not counted."""
+
+        def until_done(run: Callable[[], object]) -> None:
+            run()
+            self.wait()
+
+        waited = {name: partial(until_done, run) for name, run in sides.items()}
+        return {name: seconds["wall_s"] for name, seconds in in_turns(waited, repeats=repeats).items()}
 
     def peak_bytes(self, run: Callable[[], object]) -> int:
         """Return how much more memory the device needs while it runs; 0 on a CPU, which does not tell."""

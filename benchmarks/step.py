@@ -111,11 +111,11 @@ class Baseline(nn.Module):
         """Return the values beside the weights."""
         return torch.from_numpy(values).to(self.item_token.device)
 
-    def encode(self, items: np.ndarray) -> Tensor:
-        """Return the items' embeddings."""
+    def encode(self, items: np.ndarray, width: int | None = None) -> Tensor:
+        """Return the items' embeddings; their texts and [ITEM] are padded to `width`, None: to the longest there is."""
         index = self.moved(items)
         ends, rows = self.lengths[index], torch.arange(len(index), device=index.device)
-        embeddings = self.item.model.embed_tokens(self.texts[index])
+        embeddings = self.item.model.embed_tokens(self.texts[index, :width])
         embeddings[rows, ends] = self.item_token
         return self.run(self.item, embeddings, None)[rows, ends]  # causal, so what is behind [ITEM] is not seen
 

@@ -26,7 +26,7 @@ class TopK:
         self.keys = _keys(nothing, torch.full((1,), _NO_ITEM, device=device)).repeat(num_users, k)
 
     def add(self, first: int, scores: Float[Tensor, "user item"]) -> None:
-        """Take the scores, in fp32, of neighbouring items that begin with `first`; -inf for one that is left out."""
+        """Take the scores, in fp32, of neighbouring items from `first` on, all below 2³² - 1; -inf for one left out."""
         keys = _keys(scores, torch.arange(first, first + scores.shape[1], device=scores.device))
         of_tile = keys.topk(min(self.k, scores.shape[1]), sorted=False).values
         self.keys = torch.cat([self.keys, of_tile], 1).topk(self.k).values
