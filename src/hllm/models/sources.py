@@ -1,7 +1,9 @@
 """Pre-trained language models that `hllm model fetch` knows, and how a recipe's name becomes a directory."""
 
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,15 +36,32 @@ def _convert_gguf(unpacked: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    (gguf,) = unpacked.glob("*.gguf")
-    # Without dequantize=True transformers may keep the weights packed, which can be neither trained nor saved.
-    model = AutoModelForCausalLM.from_pretrained(
-        unpacked, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
-    )
+    (file,) = unpacked.glob("*.gguf")
+    with _parsed_once():
+        # Without dequantize=True transformers may keep the weights packed, which can be neither trained nor saved.
+        model = AutoModelForCausalLM.from_pretrained(
+            unpacked, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        )
+        tokenizer = AutoTokenizer.from_pretrained(unpacked, gguf_file=file.name)
     # The settings name where the file was read from; nothing of that belongs in the copy.
     model.config._name_or_path = ""
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(unpacked, gguf_file=gguf.name).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Keep what is read from a GGUF file, which transformers parses for the settings, the weights and the tokenizer."""
+    import gguf
+
+    originals = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, original in originals.items():
+            setattr(gguf, name, functools.cache(original))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(gguf, name, original)
 
 
 # smollm2-135m: SmolLM2-135M-Instruct, a decoder of 30 layers, width 576, for either tier; Apache-2.0.
