@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo smoke three-stage test check format slow network clean
 
 demo: $(VENV)/.demo
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/demo.sh
+	$(BIN)/python runs/demo.py
 
 smoke: $(VENV)/.demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/smoke.sh

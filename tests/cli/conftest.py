@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 
 from hllm.cli.main import main
@@ -11,8 +9,7 @@ def hllm(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "160")
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hllm", *map(str, arguments)])
-        code = main()
+        code = main([*map(str, arguments)])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -72,8 +72,7 @@ KILLS = {
 def all_verbs(out: str, recipe: str) -> None:
     """Do what the script does: each verb in turn, until one fails."""
     for verb in verbs(out, recipe):
-        sys.argv = ["hllm", *verb]
-        if code := main():
+        if code := main(verb):
             os._exit(code)
     os._exit(0)
 

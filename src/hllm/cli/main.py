@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import TextIO
 
 import typer
@@ -84,11 +85,11 @@ def _top(version: bool = typer.Option(False, "--version", help="Print the versio
         raise typer.Exit
 
 
-def main() -> int:
-    """Run the command line; errors meant for people end in one line on stderr."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, or `arguments` instead of it; errors meant for people end in one line on stderr."""
     warnings.showwarning = _show_warning
     try:
-        app()
+        app(arguments, prog_name="hllm")
     except SystemExit as end:  # typer has shown its own messages about the use of verbs and options
         return end.code if isinstance(end.code, int) else 0
     except (DataError, ConfigError, CheckpointError) as error:
