@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from hllm.precision import fast_fp32_products
+from hllm import precision
+from hllm.errors import HllmWarning
+from hllm.precision import fast_fp32_products, resolve_precision
 
 
 def test_products_are_in_full_precision_again_whatever_happens():
@@ -23,3 +25,15 @@ def test_products_are_in_full_precision_again_whatever_happens():
     if torch.cpu._is_amx_tile_supported():
         assert not torch.equal(inside, exact), "inside, an AMX core rounds the factors"
     assert torch.equal(left @ right, exact)
+
+
+def test_bf16_on_a_cpu_that_has_none_is_warned_about(monkeypatch, recwarn):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(precision, "_multiplies_bf16", lambda: False)
+    with pytest.warns(HllmWarning, match='may take many times as long as with "fp32"'):
+        assert resolve_precision("bf16", cpu) == "bf16"
+    monkeypatch.setattr(precision, "_multiplies_bf16", lambda: True)
+    assert resolve_precision("bf16", cpu) == "bf16"
+    assert resolve_precision("bf16", torch.device("cuda")) == "bf16"
+    assert resolve_precision("fp32", cpu) == "fp32"
+    assert not recwarn.list

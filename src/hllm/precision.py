@@ -1,10 +1,13 @@
 """Which device and number format the work runs in."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+
+from hllm.errors import HllmWarning
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -21,10 +24,22 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp
     the loss's factors.
     """
     if precision != "auto":
+        if precision == "bf16" and device.type == "cpu" and not _multiplies_bf16():
+            warnings.warn(
+                'precision = "bf16" on this CPU, for which torch has no fast products of bf16 (they need AVX-512): a '
+                'step may take many times as long as with "fp32"; "auto" chooses what suits the machine',
+                HllmWarning,
+                stacklevel=1,  # the same place for all callers, so that it is said once
+            )
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def _multiplies_bf16() -> bool:
+    """Return whether oneDNN multiplies matrices of bf16 on this CPU; what torch does without it is very slow."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> contextlib.AbstractContextManager[object]:
