@@ -10,7 +10,10 @@ from torch import nn
 from hllm.errors import CheckpointError
 from hllm.training.recipe import StageConfig
 
-_LANGUAGE_MODEL = ("item_encoder.backbone.", "item_encoder.item_token")
+# In a model that remembers item vectors the encoder is one level further down.
+_LANGUAGE_MODEL = tuple(
+    f"item_encoder.{level}{part}" for level in ("", "encoder.") for part in ("backbone.", "item_token")
+)
 _USER_TIER = ("user_encoder.",)
 
 
