@@ -122,8 +122,10 @@ def test_reused_item_vectors_are_not_read(values, tmp_path):
         stages = [{"batch_size": 4, "negatives": {"num_sampled": 8}, "reuse": reuse}]
         return plan_recipe(recipe_of(values | {"stages": stages}), tmp_path).stages[0]
 
-    whole, fourth, positives = stage(), stage(every=4), stage(negatives=True)
+    whole, fourth, positives, third = stage(), stage(every=4), stage(negatives=True), stage(share=0.3)
     assert fourth.tokens_per_step == pytest.approx(whole.tokens_per_step / 4)
+    assert third.tokens_per_step == pytest.approx(0.3 * whole.tokens_per_step)
+    assert third.memory_bytes["activations"] < whole.memory_bytes["activations"]
     assert fourth.items_per_step == positives.items_per_step == whole.items_per_step
     assert whole.tokens_per_step / 4 < positives.tokens_per_step < whole.tokens_per_step
     assert fourth.flops_per_step < positives.flops_per_step < whole.flops_per_step

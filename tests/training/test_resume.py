@@ -41,7 +41,7 @@ def hard_recipe(tiny_llama: Path, tiny_bert: Path) -> Recipe:
             "learning_rate": 3e-3,
             "gradient_cache": True,
             "start": "best",
-            "reuse": {"every": 2, "negatives": True},
+            "reuse": {"every": 2, "negatives": True, "share": 0.8},
         },
     ]
     return Recipe.from_dict(values, where="test")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hllm.data.batch import item_batch
+from hllm.data.batch import SequenceBatch, item_batch
 from hllm.data.loader import ReuseConfig, TrainingLoader, WindowConfig
 from hllm.data.negatives import NegativesConfig
 from hllm.data.split import SplitConfig, split_dataset
@@ -16,7 +16,8 @@ from hllm.models.build import ModelConfig, build_model
 from hllm.models.item.remembered import RememberingItemEncoder
 from hllm.models.item.text import TextItemEncoder
 from hllm.training.fit import catalogue_tokens, fit
-from hllm.training.recipe import Recipe
+from hllm.training.optimizer import build_optimizer
+from hllm.training.recipe import Recipe, StageConfig
 from hllm.training.run import Run
 
 from ..conftest import recipe_values
@@ -65,6 +66,20 @@ def test_items_without_their_text_are_read_from_memory_and_carry_no_gradient(enc
     assert layer.grad.any()
 
 
+def test_its_language_model_has_the_rate_of_language_models(encoder, dataset, tiny_llama, tmp_path):
+    values = recipe_values(tiny_llama, tiny_llama)["model"]
+    values["user"] = {"kind": "sasrec", "dim": 12, "num_heads": 2}
+    config = ModelConfig.from_dict(values, where="test")
+    model = build_model(config, num_items=dataset.num_items, num_actions=0, base=tmp_path)
+    memory = torch.zeros(dataset.num_items, encoder.backbone.width)
+    remembering = model.with_items(RememberingItemEncoder(encoder, memory))
+    optimizer = build_optimizer(remembering, StageConfig(learning_rate=1e-2, item_learning_rate=1e-3))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    learning = [p for p in (*encoder.backbone.parameters(), encoder.item_token) if p is not None and p.requires_grad]
+    assert {rates[id(p)] for p in learning} == {1e-3}
+    assert {rates[id(p)] for p in encoder.projector.parameters() if p.requires_grad} == {1e-2}
+
+
 def test_with_all_texts_it_is_the_encoder_itself(encoder, tokens, dataset):
     remembering = RememberingItemEncoder(encoder, torch.zeros(dataset.num_items, encoder.backbone.width))
     items = item_batch(np.arange(dataset.num_items), tokens)
@@ -73,8 +88,11 @@ def test_with_all_texts_it_is_the_encoder_itself(encoder, tokens, dataset):
     torch.testing.assert_close(remembering(nothing), encoder(items))
 
 
-def test_the_loader_leaves_out_the_texts_that_are_not_to_be_read(dataset, tokens):
-    def steps(reuse):
+@pytest.fixture
+def steps(dataset, tokens):
+    """Return the steps of two epochs."""
+
+    def batches(reuse) -> list[SequenceBatch]:
         return [
             batch
             for epoch in range(2)
@@ -84,6 +102,34 @@ def test_the_loader_leaves_out_the_texts_that_are_not_to_be_read(dataset, tokens
             ).steps(epoch)
         ]  # fmt: skip
 
+    return batches
+
+
+def test_a_share_of_the_items_is_read_others_in_each_step(steps, dataset):
+    whole, shared = steps(None), steps(ReuseConfig(share=0.4))
+    readings, offered = np.zeros(dataset.num_items), np.zeros(dataset.num_items)
+    for batch, expected in zip(shared, whole, strict=True):
+        assert torch.equal(batch.items.index, expected.items.index)
+        read = batch.items.lengths > 0
+        assert torch.equal(batch.items.lengths, expected.items.lengths * read)
+        kept = torch.repeat_interleave(read, expected.items.lengths)
+        assert torch.equal(batch.items.tokens, expected.items.tokens[kept])
+        readings[batch.items.index[read]] += 1
+        offered[batch.items.index] += 1
+    deviation = (offered.sum() * 0.4 * 0.6) ** 0.5
+    assert abs(readings.sum() - 0.4 * offered.sum()) < 3 * deviation
+    often = offered > len(whole) / 2
+    assert often.any()
+    assert (readings[often] > 0).all(), "no item is left out for ever"
+    assert (readings[often] < offered[often]).all()
+
+
+def test_what_the_texts_that_are_read_begin_with_is_known(tokens):
+    index, read = np.array([7, 2, 5, 0]), np.array([False, True, False, True])
+    assert item_batch(index, tokens, read).prefix == item_batch(index[read], tokens).prefix > 0
+
+
+def test_the_loader_leaves_out_the_texts_that_are_not_to_be_read(steps):
     whole = steps(None)
     assert len(whole) // 2 % 3, "so that the count goes on from epoch to epoch"
     for number, (batch, expected) in enumerate(zip(steps(ReuseConfig(every=3, negatives=True)), whole, strict=True)):

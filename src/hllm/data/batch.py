@@ -25,7 +25,8 @@ class ItemBatch:
     lengths: Int[Tensor, " item"]
     """Number of tokens of each item; 0 for one that comes without its text."""
     prefix: int = 0
-    """First tokens that all items have in common, fewer than any has: of the prompt, or of the first field's name."""
+    """First tokens that all items which come with their text have in common, fewer than any of them has: of the prompt,
+    or of the first field's name."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -126,13 +127,13 @@ def item_batch(
     if tokens is None:
         empty = torch.zeros(0, dtype=torch.long)
         return ItemBatch(torch.from_numpy(index.astype(np.int64)), empty, torch.zeros(len(index), dtype=torch.long))
-    if read is None:
-        ids, lengths = tokens.take(index)
-    else:
+    ids, of_read = tokens.take(index if read is None else index[read])
+    lengths = of_read
+    if read is not None:
         lengths = np.zeros(len(index), dtype=np.int64)
-        ids, lengths[read] = tokens.take(index[read])
+        lengths[read] = of_read
     numbers, flat, counts = (torch.from_numpy(array.astype(np.int64)) for array in (index, ids, lengths))
-    return ItemBatch(numbers, flat, counts, _shared_prefix(ids, lengths))
+    return ItemBatch(numbers, flat, counts, _shared_prefix(ids, of_read))
 
 
 def text_batch(token_ids: Sequence[Sequence[int]]) -> ItemBatch:
@@ -162,19 +163,24 @@ def sequence_batch(
     times: Sequence[Int[np.ndarray, " _"]],
     actions: Sequence[Int[np.ndarray, " _"]],
     points: Points | None = None,
+    readable: Bool[np.ndarray, " num_items"] | None = None,
     read_negatives: bool = True,
 ) -> SequenceBatch:
     """Turn windows of item indices, each of at least two, into inputs and shifted targets over distinct items.
 
-    `times` and `actions` are those of the windows' items, as in SequenceBatch; so are `points`. Without
-    `read_negatives` those items come without their tokens that are neither in a window nor asked for by `points`.
+    `times` and `actions` are those of the windows' items, as in SequenceBatch; so are `points`. Items that are not
+    `readable` come without their tokens, and without `read_negatives` those that are neither in a window nor asked for
+    by `points`.
     """
     history, mask = pad([window[:-1] for window in windows])
     targets, _ = pad([window[1:] for window in windows])
     own = negatives.per_position
     asked = [] if points is None else [points.candidates.ravel()]
     index = distinct(np.concatenate([*windows, negatives.shared, *([own.ravel()] if own is not None else []), *asked]))
-    read = None if read_negatives else np.isin(index, np.concatenate([*windows, *asked]))
+    read = None if readable is None else readable[index]
+    if not read_negatives:
+        inside = np.isin(index, np.concatenate([*windows, *asked]))
+        read = inside if read is None else read & inside
 
     def rows(items: Int[np.ndarray, "..."]) -> Tensor:
         return torch.from_numpy(np.searchsorted(index, items))

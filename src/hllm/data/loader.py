@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from pydantic import Field, model_validator
 
 from hllm.config import Config
@@ -85,11 +85,13 @@ class ReuseConfig(Config):
     """The Item LLM reads, and learns, in one of so many steps; in the others all its vectors are reused. 1: in each."""
     negatives: bool = False
     """Reuse, in every step, the vectors of items that are negatives only: they may then be many."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Of the items that a step would read, about this share is, drawn anew in each step; the others are reused."""
 
     @property
     def on(self) -> bool:
         """Return whether anything is reused."""
-        return self.every > 1 or self.negatives
+        return self.every > 1 or self.negatives or self.share < 1
 
 
 class TrainingLoader:
@@ -147,21 +149,34 @@ class TrainingLoader:
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             starts = range(0, len(chosen), self.micro_batch_size)
             parts = [chosen[part : part + self.micro_batch_size] for part in starts]
-            reads = (epoch * self.steps_per_epoch + step) % self.reuse.every == 0
-            yield _counted([self._batch(part, rng, asks, reads=reads) for part in parts])
+            readable = self._readable(epoch, step)
+            yield _counted([self._batch(part, rng, asks, readable) for part in parts])
+
+    def _readable(self, epoch: int, step: int) -> Bool[np.ndarray, " num_items"] | None:
+        """Return which items' texts may be read in a step; None: all."""
+        if not self.reuse.on:
+            return None
+        reads = (epoch * self.steps_per_epoch + step) % self.reuse.every == 0
+        drawn = stream(self.seed, "reuse", self.stage, epoch, step).random(self.sampler.num_items)
+        return drawn < (self.reuse.share if reads else 0.0)
 
     def _batch(
-        self, chosen: Int[np.ndarray, " window"], rng: np.random.Generator, asks: np.random.Generator, *, reads: bool
+        self,
+        chosen: Int[np.ndarray, " window"],
+        rng: np.random.Generator,
+        asks: np.random.Generator,
+        readable: Bool[np.ndarray, " num_items"] | None,
     ) -> SequenceBatch:
         slices = [slice(start, end) for start, end in self.windows[chosen]]
         items = [self.item_index[s] for s in slices]
         return sequence_batch(
             items,
             self.sampler.draw(items, rng) if self.needs_negatives else no_negatives(self.sampler.num_items),
-            self.tokens if reads else None,
+            self.tokens,
             times=[self.times[s] for s in slices],
             actions=[self.actions[s] for s in slices],
             points=self.points.draw(self.windows[chosen], asks) if self.points is not None else None,
+            readable=readable,
             read_negatives=not self.reuse.negatives,
         )
 

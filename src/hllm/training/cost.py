@@ -168,7 +168,7 @@ def _read(stage: StageConfig, items: float, asked_for: float) -> float:
     """Return how many of a batch's items are read; `asked_for` are those that are not negatives alone."""
     if stage.item_tier == "frozen":
         return 0.0
-    return (asked_for if stage.reuse.negatives else items) / stage.reuse.every
+    return (asked_for if stage.reuse.negatives else items) * stage.reuse.share / stage.reuse.every
 
 
 def _negatives(facts: DataFacts, config: NegativesConfig, sequences: int, items: float) -> float:
