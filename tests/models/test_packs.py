@@ -86,9 +86,10 @@ def test_histories_of_a_batch_are_packed_and_not_grouped(monkeypatch, tiny_llama
     """Grouped by powers of two, these would be four groups."""
     tier = UserLLM(load_backbone(tiny_llama, num_layers=None, pretrained=True))
     shapes = rows_read(monkeypatch, tier.backbone)
-    mask = torch.arange(8) < torch.tensor([8, 1, 2, 3, 1, 1, 4, 2])[:, None]
+    lengths = torch.tensor([8, 1, 2, 3, 1, 1, 4, 2])
+    mask = torch.arange(8) < lengths[:, None]
     vectors = torch.randn(8, 8, tier.dim)
-    states = by_length(tier, History(vectors, mask, torch.zeros(8, 8, dtype=torch.long)))
+    states = by_length(tier, History(vectors, mask, torch.zeros(8, 8, dtype=torch.long)), lengths)
     assert shapes == [(3, 8)]
     for row, length in enumerate(mask.sum(1)):
         alone = tier.backbone(vectors[row : row + 1, :length], torch.ones(1, length, dtype=torch.bool))

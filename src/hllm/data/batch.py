@@ -32,8 +32,9 @@ class ItemBatch:
         return len(self.index)
 
     def to(self, device: torch.device) -> "ItemBatch":
-        """Return the batch on `device`; lengths stay on the host, where they are needed."""
-        return replace(self, index=self.index.to(device), tokens=self.tokens.to(device))
+        """Return the batch on `device`, without waiting for it; lengths stay on the host, where they are needed."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("index", "tokens")}
+        return replace(self, **moved)
 
     def take(self, rows: Int[np.ndarray, " row"]) -> "ItemBatch":
         """Return some of the items."""
@@ -44,7 +45,8 @@ class ItemBatch:
             int(lengths.sum())
         )
         device = self.tokens.device
-        return ItemBatch(self.index[chosen.to(device)], self.tokens[places.to(device)], lengths, self.prefix)
+        index = self.index[chosen.to(device, non_blocking=True)]
+        return ItemBatch(index, self.tokens[places.to(device, non_blocking=True)], lengths, self.prefix)
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class PointBatch:
         return int((self.labels != UNKNOWN).sum())
 
     def to(self, device: torch.device) -> "PointBatch":
-        """Return the points on `device`."""
-        moved = {name: getattr(self, name).to(device) for name in ("anchors", "candidates", "labels")}
+        """Return the points on `device`, without waiting for it."""
+        names = ("anchors", "candidates", "labels")
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
         return replace(self, **moved)
 
     def __getitem__(self, part: slice) -> "PointBatch":
@@ -85,6 +88,8 @@ class SequenceBatch:
     """The item after each position of `history`."""
     mask: Bool[Tensor, "batch position"]
     """True where both history and target are real; padding is on the right and points at row 0."""
+    lengths: Int[Tensor, " batch"]
+    """How many positions of each row are real; on the host, so that nobody waits for a device to count the mask."""
     times: Int[Tensor, "batch position"]
     """When each item of `history` was met, in seconds since 1970; 0 where the data do not tell."""
     actions: Int[Tensor, "batch position"]
@@ -101,19 +106,29 @@ class SequenceBatch:
     @property
     def num_targets(self) -> int:
         """Return the number of positions with a target."""
-        return int(self.mask.sum())
+        return int(self.lengths.sum())
+
+    @property
+    def places(self) -> Int[Tensor, " query"]:
+        """Return where each position with a target is among all positions, row by row."""
+        inside = torch.arange(self.mask.shape[1]) < self.lengths[:, None]
+        return inside.flatten().nonzero()[:, 0].to(self.mask.device, non_blocking=True)
 
     def to(self, device: torch.device) -> "SequenceBatch":
-        """Return the batch on `device`."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
-        return replace(self, **moved)
+        """Return the batch on `device`, without waiting for it."""
+        parts = {name: value for name, value in vars(self).items() if name != "lengths" and value is not None}
+        structured = {name: parts.pop(name).to(device) for name in ("items", "points") if name in parts}
+        return replace(
+            self, **structured, **{name: value.to(device, non_blocking=True) for name, value in parts.items()}
+        )
 
     def __getitem__(self, part: slice) -> "SequenceBatch":
         """Return some of the sequences, over the same items and shared negatives."""
-        rows = {name: getattr(self, name)[part] for name in ("history", "targets", "mask", "times", "actions")}
+        names = ("history", "targets", "mask", "lengths", "times", "actions")
+        rows = {name: getattr(self, name)[part] for name in names}
         own = self.own_negatives
         if own is not None:
-            ends = [0, *self.mask.sum(1).cumsum(0).tolist()]
+            ends = [0, *self.lengths.cumsum(0).tolist()]
             first, last, _ = part.indices(len(self.mask))
             own = own[ends[first] : ends[max(first, last)]]
         points = self.points[part] if self.points is not None else None
@@ -191,6 +206,7 @@ def sequence_batch(
         history=rows(np.where(mask, history, fill)),
         targets=rows(np.where(mask, targets, fill)),
         mask=torch.from_numpy(mask),
+        lengths=torch.from_numpy(mask.sum(1)),
         times=torch.from_numpy(pad([moments[:-1] for moments in times])[0]),
         actions=torch.from_numpy(pad([done[:-1] for done in actions])[0]),
         negatives=rows(negatives.shared),

@@ -86,7 +86,7 @@ class SequentialRecommender(nn.Module):
 
     def users(self, items: Float[Tensor, "item dim"], batch: SequenceBatch) -> Float[Tensor, "batch position dim"]:
         """Arrange item embeddings, rows as in `batch.items`, into histories and encode those."""
-        return by_length(self.user_encoder, self.histories(items, batch))
+        return by_length(self.user_encoder, self.histories(items, batch), batch.lengths)
 
     def histories(self, items: Float[Tensor, "item dim"], batch: SequenceBatch) -> History:
         """Arrange item embeddings, rows as in `batch.items`, into histories."""

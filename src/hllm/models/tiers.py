@@ -76,32 +76,34 @@ def at_last(
     return states[torch.arange(len(states), device=states.device), mask.sum(-1) - 1]
 
 
-def by_length(encoder: UserEncoder, history: History) -> Float[Tensor, "batch position dim"]:
+def by_length(
+    encoder: UserEncoder, history: History, lengths: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch position dim"]:
     """Run a user tier on histories of like length at a time, so that short ones are not padded to the longest.
 
-    Lengths are grouped by powers of two: at least half of what is computed is real. Where this would save less than
-    half of the positions, everything is run at once: a CPU builds kernels for each new shape. Amazon Beauty in batches
-    of 256, 6 items at the mean and 50 at most: 85 % are saved. A tier that packs gets everything at once too. Values
-    behind the end of a history mean nothing.
+    `lengths`, of the histories, are on the host. They are grouped by powers of two: at least half of what is computed
+    is real. Where this would save less than half of the positions, everything is run at once: a CPU builds kernels for
+    each new shape. Amazon Beauty in batches of 256, 6 items at the mean and 50 at most: 85 % are saved. A tier that
+    packs gets everything at once too. Values behind the end of a history mean nothing.
     """
     if encoder.packs(history):
         packed: Tensor = encoder(history)
         return packed
-    lengths = history.mask.sum(-1).tolist()
+    real = lengths.tolist()
     groups: dict[int, list[int]] = {}
-    for row, length in enumerate(lengths):
+    for row, length in enumerate(real):
         groups.setdefault(max(0, length - 1).bit_length(), []).append(row)
-    width = history.mask.shape[1]
-    grouped = sum(len(rows) * max(lengths[row] for row in rows) for rows in groups.values())
-    if 2 * grouped > len(lengths) * width:
+    width, device = history.mask.shape[1], history.mask.device
+    grouped = sum(len(rows) * max(real[row] for row in rows) for rows in groups.values())
+    if 2 * grouped > len(real) * width:
         states: Tensor = encoder(history)
         return states
     parts, order = [], []
     for _, rows in sorted(groups.items()):
-        longest = max(1, max(lengths[row] for row in rows))
-        chosen = torch.tensor(rows, device=history.mask.device)
+        longest = max(1, max(real[row] for row in rows))
+        chosen = torch.tensor(rows).to(device, non_blocking=True)
         part = History(*(value[chosen, :longest] for value in (history.embeddings, history.mask, history.times)))
         parts.append(F.pad(encoder(part), (0, 0, 0, width - longest)))
         order += rows
-    back = torch.tensor(order, device=history.mask.device).argsort()
+    back = torch.tensor(order).argsort().to(device, non_blocking=True)
     return torch.cat(parts)[back]

@@ -65,7 +65,7 @@ class MaskedItem:
             F.embedding(rows, items), mask, items=batch.items.index[rows], times=times, actions=actions
         )
         hidden = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
-        users = by_length(encoder, encoder.masked(history, hidden))
+        users = by_length(encoder, encoder.masked(history, hidden), batch.lengths + 1)
         targets = batch.targets[chosen]  # (query,), rows of batch.items
         own = batch.own_negatives
         result = contrast(

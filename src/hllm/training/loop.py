@@ -247,10 +247,11 @@ class Trainer:
         steps = stage.loader.steps_per_epoch
         set_rates(stage.optimizer, config, place.epoch * steps + place.step_in_epoch, config.epochs * steps)
         outcome, items = self._gradients(stage, [batch.to(self.device) for batch in batches])
-        norm = float(nn.utils.clip_grad_norm_(stage.model.parameters(), config.max_gradient_norm))
-        loss, step = float(outcome.loss), place.step + 1
-        numbers = {name: float(value) for name, value in outcome.numbers.items()}
-        numbers |= {"scale": float(stage.model.scale.detach()), "mean_cosine": float(mean_cosine(items))}
+        norm = nn.utils.clip_grad_norm_(stage.model.parameters(), config.max_gradient_norm)
+        logged = {**outcome.numbers, "scale": stage.model.scale.detach(), "mean_cosine": mean_cosine(items)}
+        fetched = torch.stack([value.double() for value in (outcome.loss, norm, *logged.values())])  # waits once
+        loss, norm, *values = fetched.tolist()
+        numbers, step = dict(zip(logged, values, strict=True)), place.step + 1
         if stage.alarm.is_finite(step, loss, norm):
             stage.optimizer.step()
             stage.model.clamp_scale()

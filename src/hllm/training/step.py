@@ -128,7 +128,7 @@ def _encode(model: SequentialRecommender, items: ItemBatch, rows: Int[np.ndarray
 
 
 def _rows(rows: Int[np.ndarray, " row"], beside: Tensor) -> Int[Tensor, " row"]:
-    return torch.from_numpy(rows).to(beside.device)
+    return torch.from_numpy(rows).to(beside.device, non_blocking=True)
 
 
 def _corrected(model: SequentialRecommender, outcomes: Sequence[Outcome], count: int, group: Group) -> Outcome:

@@ -32,7 +32,7 @@ class RememberingItemEncoder(ItemEncoder):
         read = (items.lengths > 0).nonzero().squeeze(-1)
         pooled = self.memory[items.index]
         if len(read):
-            rows = read.to(pooled.device)
+            rows = read.to(pooled.device, non_blocking=True)
             fresh = self.encoder.pool(items.take(read.numpy())).to(pooled.dtype)
             self.memory[items.index[rows]] = fresh.detach()
             pooled = torch.index_put(pooled, (rows,), fresh)

@@ -119,7 +119,7 @@ class TextItemEncoder(ItemEncoder):
         runs = chunks(plan.lengths + self.num_item_tokens, max_tokens=CHUNK_TOKENS[items.tokens.device.type])
         rows = [torch.from_numpy(plan.order[run]) for run in runs]
         pooled = torch.cat([self._pool_chunk(items, starts, chunk, prefix) for chunk in rows])
-        return pooled[torch.from_numpy(plan.inverse).to(pooled.device)]
+        return pooled[torch.from_numpy(plan.inverse).to(pooled.device, non_blocking=True)]
 
     def project(self, pooled: Float[Tensor, "item width"]) -> Float[Tensor, "item dim"]:
         """Map the language model's vectors to the embedding space."""
@@ -145,21 +145,22 @@ class TextItemEncoder(ItemEncoder):
         lengths = items.lengths[chunk]
         inside = torch.arange(int(lengths.max())) < lengths[:, None]  # (chunk, position)
         position = (starts[chunk, None] + torch.arange(inside.shape[1])).masked_fill(~inside, 0)
-        states = self.backbone.embed(items.tokens[position.to(device)])
+        states = self.backbone.embed(items.tokens[position.to(device, non_blocking=True)])
         rows = torch.arange(len(chunk), device=device)[:, None]
         if self.item_token is not None:
             # More positions for every item; each item's [ITEM] vectors go right behind its own last token.
             states = nn.functional.pad(states, (0, 0, 0, self.num_item_tokens))
             lengths = lengths + self.num_item_tokens
-        at_end = (lengths[:, None] - torch.arange(self.num_item_tokens, 0, -1)).to(device)  # (chunk, item tokens)
+        at_end = lengths[:, None] - torch.arange(self.num_item_tokens, 0, -1)  # (chunk, item tokens)
+        at_end = at_end.to(device, non_blocking=True)
         if self.item_token is not None:
             states[rows, at_end] = self.item_token.to(states.dtype)
-        mask = (torch.arange(states.shape[1]) < lengths[:, None]).to(device)
+        mask = (torch.arange(states.shape[1]) < lengths[:, None]).to(device, non_blocking=True)
         self.items_encoded += len(chunk)
         self.tokens_needed += int(lengths.sum())
         self.tokens_computed += mask.numel()
         if self.pooling != "mean":
             return self.backbone.at(states, mask, at_end, prefix).float().mean(1)
         hidden: Tensor = self.backbone(states, mask)
-        weights = mask[..., None] / lengths[:, None, None].to(device)
+        weights = mask[..., None] / lengths[:, None, None].to(device, non_blocking=True)
         return (hidden.float() * weights).sum(1)

@@ -1,0 +1,73 @@
+"""Until a step's gradients are there the host asks the device for one result at most, so a GPU need not stand still.
+
+Tensors on torch's meta device have no values: whatever would wait for one fails there. The one is transformers' look at
+the positions of the User LLM; it looks at the mask of every chunk of an encoder, too, so those are left out.
+"""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from transformers import masking_utils
+
+from hllm.data.loader import TrainingLoader, WindowConfig
+from hllm.data.negatives import NegativesConfig
+from hllm.data.split import SplitConfig, split_dataset
+from hllm.losses import LossConfig
+from hllm.models.build import ModelConfig, build_model
+from hllm.models.item import text
+from hllm.objectives.next_item import NextItem
+from hllm.training.fit import catalogue_tokens
+from hllm.training.run import Run
+
+from ..conftest import recipe_values
+
+NEGATIVES = {
+    "mixed": {"kind": "mixed", "num_sampled": 9},
+    "catalogue": {"kind": "catalogue"},
+    "own": {"kind": "sampled", "num_sampled": 5, "per_position": True},
+}
+
+
+@pytest.fixture
+def meta(monkeypatch) -> torch.device:
+    """A device that computes shapes alone."""
+    monkeypatch.setitem(text.CHUNK_TOKENS, "meta", 40)  # several chunks
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which it has not
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
+    return torch.device("meta")
+
+
+@pytest.fixture
+def looks(monkeypatch) -> list[torch.Tensor]:
+    """What transformers looks at, to see whether several sequences share a row."""
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", seen.append)
+    return seen
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("pooling", ["item", "last"])
+@pytest.mark.parametrize("user", ["llm", "sasrec"])
+def test_a_step_of_decoders_waits_once_at_most(dataset, tiny_llama, tmp_path, meta, looks, user, pooling, negatives):
+    values = recipe_values(tiny_llama, tiny_llama)["model"]
+    values["item"] |= {"pooling": pooling}
+    if user == "sasrec":
+        values["user"] = {"kind": "sasrec", "dim": 12, "num_heads": 2}
+    config = ModelConfig.from_dict(values, where="test")
+    tokens = catalogue_tokens(Run(tmp_path), dataset, config.item, tiny_llama)
+    loader = TrainingLoader(
+        dataset, split_dataset(dataset, SplitConfig()), tokens, windows=WindowConfig(max_history=5), batch_size=7,
+        negatives=NegativesConfig.from_dict(NEGATIVES[negatives], where="test"), seed=1, stage=0,
+    )  # fmt: skip
+    (batch,) = next(iter(loader.steps(0)))
+    model = build_model(config, num_items=dataset.num_items, num_actions=0, base=tmp_path).to(meta)
+    there = batch.to(meta)
+    with pytest.raises(RuntimeError, match="meta tensors"):
+        int(there.mask.sum())
+    looks.clear()  # at what was computed when the model was made
+    outcome = NextItem(LossConfig(), dataset.num_items)(model, model.item_encoder(there.items), there, 1)
+    outcome.loss.backward()
+    assert len(looks) == (user == "llm")
+    assert outcome.num_queries == there.num_targets == int(batch.mask.sum())
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
