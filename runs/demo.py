@@ -9,6 +9,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import typer
+
 from hllm.cli.main import main
 
 COMMANDS = """
@@ -29,7 +31,7 @@ def demo(out: str) -> int:
     """Run the commands in turn; return the exit code of the first that fails, or 0."""
     os.chdir(Path(__file__).parents[1])
     for command in COMMANDS.format(out=shlex.quote(out)).strip().splitlines():
-        sys.stderr.write(f"\n$ hllm {command}\n")
+        typer.echo(f"\n$ hllm {command}")
         if code := main(shlex.split(command)):
             return code
     return 0

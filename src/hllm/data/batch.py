@@ -117,10 +117,11 @@ class SequenceBatch:
     def to(self, device: torch.device) -> "SequenceBatch":
         """Return the batch on `device`, without waiting for it."""
         parts = {name: value for name, value in vars(self).items() if name != "lengths" and value is not None}
-        structured = {name: parts.pop(name).to(device) for name in ("items", "points") if name in parts}
-        return replace(
-            self, **structured, **{name: value.to(device, non_blocking=True) for name, value in parts.items()}
-        )
+        moved = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value.to(device)
+            for name, value in parts.items()
+        }
+        return replace(self, **moved)
 
     def __getitem__(self, part: slice) -> "SequenceBatch":
         """Return some of the sequences, over the same items and shared negatives."""
