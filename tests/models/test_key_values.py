@@ -82,7 +82,7 @@ def test_the_prompt_is_what_all_items_begin_with_but_never_all_of_one():
     cache = TokenCache.of(rows)
     assert item_batch(np.array([0, 1]), cache).prefix == 2
     assert item_batch(np.array([2, 1, 0]), cache).prefix == 1
-    assert item_batch(np.array([2, 1, 0]), cache, np.array([False, True, True])).prefix == 0, "one has no text"
+    assert item_batch(np.array([2, 1, 0]), cache, np.array([False, True, True])).prefix == 2, "one has no text"
 
 
 def test_a_network_that_counts_positions_by_itself_is_seen(tiny_llama):

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import torch
 
 from hllm.errors import TrainingError
 from hllm.training.alarm import MAX_SKIPPED, PATIENCE, Alarm
@@ -70,7 +71,7 @@ def test_the_alarm_watches_training(tmp_path, monkeypatch, interactions, items, 
 
 def test_steps_that_are_not_finite_leave_the_weights_alone(tmp_path, monkeypatch, interactions, items, id_recipe):
     """Every gradient is made NaN: ten steps are logged as skipped, then training stops with advice."""
-    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *_: math.nan)
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *_: torch.tensor(math.nan))
     with pytest.raises(TrainingError, match="the 10th step of this stage that is not finite; none of them changed"):
         fit(interactions, items, id_recipe, tmp_path / "run", base=tmp_path)
     steps = Run(tmp_path / "run").events()
