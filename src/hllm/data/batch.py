@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +118,7 @@ class SequenceBatch:
     def to(self, device: torch.device) -> "SequenceBatch":
         """Return the batch on `device`, without waiting for it."""
         parts = {name: value for name, value in vars(self).items() if name != "lengths" and value is not None}
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value.to(device)
             for name, value in parts.items()
         }
