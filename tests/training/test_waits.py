@@ -1,7 +1,8 @@
 """Until a step's gradients are there the host asks the device for one result at most, so a GPU need not stand still.
 
 Tensors on torch's meta device have no values: whatever would wait for one fails there. The one is transformers' look at
-the positions of the User LLM; it looks at the mask of every chunk of an encoder, too, so those are left out.
+the positions of the User LLM. It looks at every chunk of texts, too, where they have no beginning in common or an encoder
+reads them: those are left out.
 """
 
 from contextlib import nullcontext
@@ -63,6 +64,7 @@ def test_a_step_of_decoders_waits_once_at_most(dataset, tiny_llama, tmp_path, me
     (batch,) = next(iter(loader.steps(0)))
     model = build_model(config, num_items=dataset.num_items, num_actions=0, base=tmp_path).to(meta)
     there = batch.to(meta)
+    assert there.items.prefix > 0
     with pytest.raises(RuntimeError, match="meta tensors"):
         int(there.mask.sum())
     looks.clear()  # at what was computed when the model was made
