@@ -1,9 +1,14 @@
+import copy
+
 import pytest
 import torch
 
-from hllm.errors import CheckpointError
-from hllm.training.optimizer import build_optimizer, load_optimizer, save_optimizer, set_rates
-from hllm.training.recipe import StageConfig
+from hllm.errors import CheckpointError, ConfigError
+from hllm.training.muon import Muon, orthogonal
+from hllm.training.optimizer import build_optimizer
+from hllm.training.recipe import Recipe, StageConfig
+
+from ..conftest import recipe_values
 
 
 def test_each_tier_has_its_rate_and_only_matrices_decay(trained):
@@ -38,7 +43,7 @@ def test_rates_rise_then_follow_the_schedule(schedule, at_half, at_end):
     optimizer = build_optimizer(torch.nn.Linear(2, 2), stage)
 
     def rate(step: int) -> float:
-        set_rates(optimizer, stage, step, 120)
+        optimizer.set_rates(stage, step, 120)
         return optimizer.param_groups[0]["lr"]
 
     assert rate(0) == pytest.approx(2.0 / 20)
@@ -47,17 +52,85 @@ def test_rates_rise_then_follow_the_schedule(schedule, at_half, at_end):
     assert rate(120) == pytest.approx(2.0 * at_end)
 
 
-def test_a_state_comes_back_and_not_into_a_smaller_model(tmp_path):
+def test_muon_moves_the_matrices_of_the_item_llms_layers_and_adamw_all_else(trained):
+    names = {id(p): n for n, p in trained.model.named_parameters()}
+    adamw, muon = build_optimizer(trained.model, StageConfig(item_optimizer="muon", betas=(0.8, 0.9))).parts
+    moved = [{names[id(p)] for group in part.param_groups for p in group["params"]} for part in (adamw, muon)]
+    learning = {name for name, p in trained.model.named_parameters() if p.requires_grad}
+    of_layers = {name for name in learning if name.startswith("item_encoder.backbone.network.encoder.layer.")}
+    assert moved[1] == {name for name in of_layers if name.endswith(".weight") and "LayerNorm" not in name}
+    assert len(moved[1]) == 2 * 6, "in each layer queries, keys, values, what joins them, and a feed-forward net's two"
+    assert moved[0] == learning - moved[1]
+    assert (type(adamw), type(muon)) == (torch.optim.AdamW, Muon)
+    assert muon.momentum == 0.8
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (16, 16)])
+def test_muon_is_torchs_but_in_fp32(shape):
+    """torch.optim.Muon multiplies in bf16, so a step differs by a hundredth."""
     torch.manual_seed(0)
+    start = torch.randn(shape)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    muon = Muon([{"params": [ours], "lr": 0.01, "weight_decay": 0.1}], momentum=0.9)
+    of_torch = torch.optim.Muon(
+        [theirs], lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw", ns_steps=3
+    )
+    for _ in range(4):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        muon.step()
+        of_torch.step()
+    moved = (theirs - start).abs().max()
+    assert moved > 0.01
+    assert (ours - theirs).abs().max() < 0.02 * moved
+
+
+def test_a_muon_step_has_no_favourite_direction():
+    """A gradient that is nearly the same for all inputs, as that of a network's common shift, moves no more by it."""
+    torch.manual_seed(0)
+    gradient = 10 * torch.outer(torch.randn(32), torch.randn(48)) + torch.randn(32, 48)
+    before, after = torch.linalg.svdvals(gradient), torch.linalg.svdvals(orthogonal(gradient))
+    assert before[0] / before[16] > 40
+    assert after[0] / after[16] < 2
+    assert not orthogonal(torch.zeros(4, 6)).any()
+
+
+def test_muon_needs_an_item_llm_that_learns(tiny_llama):
+    with pytest.raises(ConfigError, match='item_tier = "frozen" trains no Item LLM: leave out item_optimizer'):
+        StageConfig.from_dict({"item_tier": "frozen", "item_optimizer": "muon"}, where="test")
+    values = recipe_values(tiny_llama, tiny_llama)
+    values["model"]["item"] = {"kind": "id"}
+    values["stages"] = [{"item_optimizer": "muon"}]
+    with pytest.raises(ConfigError, match=r'item_optimizer = "muon" needs model.item.kind = "llm"'):
+        Recipe.from_dict(values, where="test")
+
+
+@pytest.mark.parametrize("item_optimizer", ["adamw", "muon"])
+def test_a_state_comes_back(tmp_path, trained, item_optimizer):
+    stage = StageConfig(item_optimizer=item_optimizer)
+    model = copy.deepcopy(trained.model)
+    optimizer = build_optimizer(model, stage)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    optimizer.save(tmp_path / "o.safetensors")
+    again = build_optimizer(model, stage)
+    again.load(tmp_path / "o.safetensors")
+    kinds = set()
+    for ours, theirs in zip(again.parts, optimizer.parts, strict=True):
+        assert set(ours.state) == set(theirs.state) != set()
+        for parameter, kept in theirs.state.items():
+            kinds |= set(kept)
+            assert all(torch.equal(ours.state[parameter][name], value) for name, value in kept.items())
+    assert kinds == {"exp_avg", "exp_avg_sq", "step"} | ({"momentum"} if item_optimizer == "muon" else set())
+
+
+def test_a_state_does_not_go_into_a_smaller_model(tmp_path):
     model = torch.nn.Linear(2, 2)
     optimizer = build_optimizer(model, StageConfig())
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    save_optimizer(optimizer, tmp_path / "o.safetensors")
-    again = build_optimizer(model, StageConfig())
-    load_optimizer(again, tmp_path / "o.safetensors")
-    for ours, theirs in zip(again.state.values(), optimizer.state.values(), strict=True):
-        assert all(torch.equal(ours[name], theirs[name]) for name in ("exp_avg", "exp_avg_sq", "step"))
+    optimizer.save(tmp_path / "o.safetensors")
     smaller = build_optimizer(torch.nn.Linear(2, 2, bias=False), StageConfig())
     with pytest.raises(CheckpointError, match="holds the state of parameter 1, the model trains 1"):
-        load_optimizer(smaller, tmp_path / "o.safetensors")
+        smaller.load(tmp_path / "o.safetensors")

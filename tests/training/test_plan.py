@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from hllm.data.loader import TrainingLoader, WindowConfig, training_windows
 from hllm.data.negatives import NegativesConfig
@@ -11,6 +12,7 @@ from hllm.errors import ConfigError, DataError
 from hllm.models.build import build_model
 from hllm.training import speed
 from hllm.training.facts import gather_facts, length_law
+from hllm.training.muon import orthogonal
 from hllm.training.plan import plan_recipe
 from hllm.training.recipe import Recipe
 
@@ -115,6 +117,19 @@ def test_micro_batches_save_memory_and_a_gradient_cache_costs_a_forward_pass(val
     assert cached.flops_per_step - whole.flops_per_step == pytest.approx(30 * forward)
     assert cached.memory_bytes["activations"] == pytest.approx(whole.memory_bytes["activations"] / 4, rel=0.01)
     assert (whole.items_per_step, cached.items_per_step, parts.items_per_step) == (30, 30, 4 * 30)
+
+
+def test_muon_keeps_one_mean_of_each_matrix_instead_of_two_and_multiplies_for_it(values, tmp_path):
+    values["stages"] = [{}, {"item_optimizer": "muon"}]
+    adamw, muon = plan_recipe(recipe_of(values), tmp_path).stages
+    layers, width, inner = 2, 24, 48
+    shapes = layers * [*4 * [(width, width)], (width, inner), (inner, width)]
+    saved = adamw.memory_bytes["optimizer"] - muon.memory_bytes["optimizer"]
+    assert saved == 4 * sum(rows * columns for rows, columns in shapes)
+    with FlopCounterMode(display=False) as counted:
+        for shape in shapes:
+            orthogonal(torch.ones(shape))
+    assert muon.flops_per_step - adamw.flops_per_step == pytest.approx(counted.get_total_flops())
 
 
 def test_reused_item_vectors_are_not_read(values, tmp_path):

@@ -1,5 +1,6 @@
 """What one stage of training costs: items, tokens and operations of a step, and memory."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from hllm.models.item.text import TextItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.llm import UserLLM
 from hllm.training.facts import DataFacts, num_drawn
+from hllm.training.muon import operations
+from hllm.training.optimizer import matrices_of_item_llm
 from hllm.training.recipe import Recipe, StageConfig
 
 FP32_BYTES = 4  # of a weight, a gradient, a moment
@@ -103,7 +106,7 @@ def stage_cost(
         tokens=parts * batch.read * float(networks.texts.mean()) if len(networks.texts) else 0.0,
         positions=stage.batch_size * (batch.longest + batch.suffixes),
         negatives=batch.negatives,
-        step_flops=parts * _batch_flops(stage, batch, networks),
+        step_flops=parts * _batch_flops(stage, batch, networks) + sum(map(operations, _by_muon(stage, outline))),
         other_flops=_other_flops(stage, facts, networks, history),
         memory_bytes=_memory(stage, batch, networks, facts, outline, precision, fused_attention),
         trained=trained,
@@ -239,13 +242,20 @@ def _memory(
     sizes = {
         "weights": FP32_BYTES * weights,
         "gradients": FP32_BYTES * learnt,
-        "optimizer": 2 * FP32_BYTES * learnt,
+        "optimizer": FP32_BYTES * (2 * learnt - sum(map(math.prod, _by_muon(stage, outline)))),
         "moving average": FP32_BYTES * learnt if stage.ema else 0,
         "bf16 copies": 2 * in_use if precision == "bf16" else 0,
         "cached items": FP32_BYTES * facts.num_items * width if frozen or stage.reuse.on else 0,
         "activations": kept,
     }
     return {name: float(size) for name, size in sizes.items() if size}
+
+
+def _by_muon(stage: StageConfig, outline: SequentialRecommender) -> list[tuple[int, ...]]:
+    """Return the shapes of the matrices that Muon moves; it keeps one mean of each, AdamW two."""
+    names = matrices_of_item_llm(outline) if stage.item_optimizer == "muon" else frozenset()
+    learning = (item for item in outline.named_parameters() if item[1].requires_grad)
+    return [tuple(parameter.shape) for name, parameter in learning if name in names]
 
 
 def _positions_of_texts(facts: DataFacts, outline: SequentialRecommender) -> Int[np.ndarray, " sample"]:

@@ -41,7 +41,7 @@ from hllm.spread import effective_rank, mean_cosine
 from hllm.training.alarm import Alarm
 from hllm.training.catalogue import Catalogue
 from hllm.training.ema import MovingAverage
-from hllm.training.optimizer import build_optimizer, load_optimizer, save_optimizer, set_rates
+from hllm.training.optimizer import StageOptimizer, build_optimizer
 from hllm.training.recipe import RANKING_METRICS, Recipe, StageConfig
 from hllm.training.run import Position, Run
 from hllm.training.step import accumulate, cached
@@ -60,7 +60,7 @@ class _Stage:
     model: SequentialRecommender
     objective: Objective
     loader: TrainingLoader
-    optimizer: torch.optim.AdamW
+    optimizer: StageOptimizer
     average: MovingAverage | None
     alarm: Alarm
 
@@ -95,6 +95,7 @@ class Trainer:
         self.device = device
         self.group = group
         self.fresh = fresh
+        self.autocast = partial(autocast, resolve_precision(recipe.precision, device), device)
         self.trainable = {name for name, p in model.named_parameters() if p.requires_grad}
         self.position = Position()
         self.stop = Stopping()
@@ -166,7 +167,7 @@ class Trainer:
         optimizer = build_optimizer(model, config)
         average = MovingAverage(model, config.ema) if config.ema else None
         if inside and checkpoint is not None:
-            load_optimizer(optimizer, checkpoint / _OPTIMIZER)
+            optimizer.load(checkpoint / _OPTIMIZER)
             if average is not None:
                 average.load(load_file(checkpoint / _AVERAGE))
         alarm = Alarm(self.position.skipped, self.position.collapsed, self.position.masked)
@@ -245,7 +246,7 @@ class Trainer:
         own = (self.group.rank,) if self.group.size > 1 else ()
         torch.manual_seed(int(stream(self.recipe.seed, *names, *own).integers(2**62)))
         steps = stage.loader.steps_per_epoch
-        set_rates(stage.optimizer, config, place.epoch * steps + place.step_in_epoch, config.epochs * steps)
+        stage.optimizer.set_rates(config, place.epoch * steps + place.step_in_epoch, config.epochs * steps)
         outcome, items = self._gradients(stage, [batch.to(self.device) for batch in batches])
         norm = nn.utils.clip_grad_norm_(stage.model.parameters(), config.max_gradient_norm)
         logged = {**outcome.numbers, "scale": stage.model.scale.detach(), "mean_cosine": mean_cosine(items)}
@@ -253,7 +254,8 @@ class Trainer:
         loss, norm, *values = fetched.tolist()
         numbers, step = dict(zip(logged, values, strict=True)), place.step + 1
         if stage.alarm.is_finite(step, loss, norm):
-            stage.optimizer.step()
+            with self.autocast():
+                stage.optimizer.step()
             stage.model.clamp_scale()
             if stage.average is not None:
                 stage.average.update()
@@ -267,12 +269,11 @@ class Trainer:
             numbers["skipped"] = True
         self._move(skipped=stage.alarm.skipped, collapsed=stage.alarm.collapsed, masked=stage.alarm.masked)
         stage.optimizer.zero_grad()
-        rates = {"learning_rate": stage.optimizer.param_groups[-1]["lr"]}
+        rates = {"learning_rate": stage.optimizer.parts[0].param_groups[-1]["lr"]}
         return {"loss": loss, "gradient_norm": norm} | rates | numbers
 
     def _gradients(self, stage: _Stage, batches: list[SequenceBatch]) -> tuple[Outcome, Tensor]:
-        precision = resolve_precision(self.recipe.precision, self.device)
-        context = partial(autocast, precision, self.device)
+        context = self.autocast
         between = self.stop.check if self.group.size == 1 else _nothing
         size = stage.config.micro_batch_size
         if not stage.config.gradient_cache or size is None:
@@ -345,7 +346,7 @@ class Trainer:
     def _save(self, path: Path, metrics: dict[str, float], stage: _Stage | None) -> None:
         def extra_files(folder: Path) -> None:
             if stage is not None:
-                save_optimizer(stage.optimizer, folder / _OPTIMIZER)
+                stage.optimizer.save(folder / _OPTIMIZER)
                 if stage.average is not None:
                     save_file({k: v.contiguous().cpu() for k, v in stage.average.state().items()}, folder / _AVERAGE)
                 if isinstance(stage.model.item_encoder, RememberingItemEncoder):

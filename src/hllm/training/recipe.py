@@ -63,16 +63,19 @@ class StageConfig(Config):
     """Peak rate of the item tier's language model. None: learning_rate."""
     user_learning_rate: float | None = Field(default=None, gt=0)
     """Peak rate of the user tier. None: learning_rate."""
+    item_optimizer: Literal["adamw", "muon"] = "adamw"
+    """What moves the matrices of the Item LLM's layers. "muon" moves them as far in rare directions as in the one that
+    all items share, so a short stage loses less of what was learnt before; all else is AdamW's."""
     warmup: float = Field(default=0.1, ge=0, le=1)
     """Share of the stage's steps in which the rate rises from 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the rate goes on after the warm-up: falls to 0 by the end of the stage, or stays."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """Of AdamW, on what `decay` says."""
+    """On what `decay` says."""
     decay: Literal["matrices", "all"] = "matrices"
     """What decays: "matrices" spares norms, biases, the [ITEM] vector and the scale; "all" spares nothing."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """AdamW's two decay rates of its running means."""
+    """AdamW's two decay rates of its running means; the first is Muon's too."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm; inf leaves them as they are."""
     ema: float = Field(default=0.0, ge=0, lt=1)
@@ -113,6 +116,8 @@ class StageConfig(Config):
             raise ValueError('item_tier = "frozen" reuses all item vectors as it is: leave out reuse')
         if self.reuse.on and self.ema:
             raise ValueError("ema validates averaged weights, whose item vectors reuse would train on: leave out one")
+        if self.item_optimizer == "muon" and self.item_tier == "frozen":
+            raise ValueError('item_tier = "frozen" trains no Item LLM: leave out item_optimizer')
         if self.loss.kind in ("bce", "gbce") and self.negatives.kind == "catalogue":
             raise ValueError(f'loss.kind = "{self.loss.kind}" needs sampled negatives, found "catalogue"')
         return self
@@ -199,6 +204,8 @@ class Recipe(Config):
             raise ValueError('item_tier = "frozen" needs model.item.kind = "llm": ids have nothing to start from')
         if self.model.item.kind == "id" and any(stage.reuse.on for stage in self.stages):
             raise ValueError('reuse needs model.item.kind = "llm": ids are not read, so nothing is saved')
+        if self.model.item.kind == "id" and any(stage.item_optimizer == "muon" for stage in self.stages):
+            raise ValueError('item_optimizer = "muon" needs model.item.kind = "llm": it moves the matrices of layers')
         return self
 
     @model_validator(mode="after")
