@@ -19,7 +19,7 @@ from hllm.training.run import Run
 from ..conftest import recipe_values
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-SETTINGS = ["plain", "gradient-cache", "ids", "ranking"]
+SETTINGS = ["plain", "gradient-cache", "reuse", "reuse-cached", "ids", "ranking"]
 
 
 def launch(*arguments: str) -> str:
@@ -36,6 +36,10 @@ def recipes(model: Path) -> dict[str, dict]:
         stage["batch_size"] = 5
     cache = copy.deepcopy(plain)
     cache["stages"][1] |= {"gradient_cache": True, "micro_batch_size": 2}
+    reuse = copy.deepcopy(plain)
+    reuse["stages"][1] |= {"item_optimizer": "muon", "reuse": {"share": 0.3}, "micro_batch_size": 3}
+    reuse_cached = copy.deepcopy(cache)
+    reuse_cached["stages"][1] |= {"reuse": {"every": 2, "share": 0.1}}
     ids = copy.deepcopy(plain)
     ids["model"] |= {"item": {"kind": "id"}, "user": {"kind": "sasrec", "dim": 16, "num_heads": 2, "dropout": 0.0}}
     ids["stages"] = [ids["stages"][1] | {"batch_size": 11}]  # one window is left for two processes
@@ -43,7 +47,8 @@ def recipes(model: Path) -> dict[str, dict]:
     ranking["model"]["ranking"] = {"width": 8}
     ranking["stages"][1] |= {"objective": "ranking", "ranking": {"points": 2, "num_negatives": 2}}
     ranking["evaluation"]["ranking_negatives"] = 3
-    return {"plain": plain, "gradient-cache": cache, "ids": ids, "ranking": ranking}
+    reusing = {"reuse": reuse, "reuse-cached": reuse_cached}
+    return {"plain": plain, "gradient-cache": cache, "ids": ids, "ranking": ranking} | reusing
 
 
 @pytest.fixture(scope="module")

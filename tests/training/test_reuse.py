@@ -1,7 +1,5 @@
 """Item vectors that are reused: what is read, what is remembered, and what learns."""
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from hllm.data.batch import SequenceBatch, item_batch
 from hllm.data.loader import ReuseConfig, TrainingLoader, WindowConfig
 from hllm.data.negatives import NegativesConfig
 from hllm.data.split import SplitConfig, split_dataset
-from hllm.distributed import Group
 from hllm.errors import ConfigError
 from hllm.models.build import ModelConfig, build_model
 from hllm.models.item.remembered import RememberingItemEncoder
@@ -159,17 +156,7 @@ def test_the_language_model_learns_in_one_of_k_steps(tmp_path, monkeypatch, inte
     assert steps[-1]["loss"] < steps[0]["loss"]
 
 
-class Two(Group):
-    """The first of two processes, as far as one can see before they meet."""
-
-    def __init__(self):
-        super().__init__(0, 2)
-
-    def wait(self):
-        pass
-
-
-def test_what_cannot_be_reused_is_refused(tmp_path, interactions, items, tiny_llama, monkeypatch):
+def test_what_cannot_be_reused_is_refused(tiny_llama):
     values = recipe_values(tiny_llama, tiny_llama)
     values["stages"] = [{"reuse": {"every": 2}, "item_tier": "frozen"}]
     with pytest.raises(ConfigError, match="leave out reuse"):
@@ -181,7 +168,3 @@ def test_what_cannot_be_reused_is_refused(tmp_path, interactions, items, tiny_ll
     values["model"]["item"] = {"kind": "id"}
     with pytest.raises(ConfigError, match=r'reuse needs model\.item\.kind = "llm"'):
         Recipe.from_dict(values, where="test")
-    monkeypatch.setattr("hllm.training.fit.joined", lambda: nullcontext(Two()))
-    with pytest.raises(ConfigError, match="train it in one process, or leave reuse out"):
-        fit(interactions, items, reusing(tiny_llama, every=2), tmp_path / "run", base=tmp_path)
-    assert not (tmp_path / "run" / "recipe.json").exists()

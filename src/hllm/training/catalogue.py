@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hllm.data.batch import ItemBatch
 from hllm.data.dataset import Dataset
+from hllm.data.item_plan import plan_items
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.distributed import Group
@@ -36,7 +37,13 @@ class Catalogue:
 
     def embeddings(self, encoder: ItemEncoder) -> Float[Tensor, "num_items dim"]:
         """Return every item's embedding, for a validation; the encoder is in evaluation mode."""
-        return self._encoded(encoder, "validate")
+        embeddings = self._encoded(encoder, "validate")
+        if isinstance(encoder, RememberingItemEncoder):
+            assert self.tokens is not None, "it reads texts"
+            plan = plan_items(self.tokens.lengths, num_shards=self.group.size)
+            index = torch.arange(self.dataset.num_items, device=self.device)
+            encoder.share(index, [plan.shard(rank) for rank in range(self.group.size)], self.group)
+        return embeddings
 
     def pooled(self, encoder: TextItemEncoder) -> Float[Tensor, "num_items width"]:
         """Return the language model's own vector of every item, before the projector."""

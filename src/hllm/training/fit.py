@@ -98,11 +98,6 @@ def _train(
     model = build_model(recipe.model, **sizes, base=base) if start is None else load_grown(start, **sizes)
     for stage in recipe.stages:
         check_prefixes(stage.loss, model.user_encoder.dim)
-        if stage.reuse.on and group.size > 1:
-            raise ConfigError(
-                f"stage {stage.name!r} reuses item vectors, which each process would remember for itself: train it in "
-                "one process, or leave reuse out"
-            )
     if recipe.model.ranking is not None and recipe.select_by in RANKING_METRICS:
         require_both_kinds(dataset, split, "validation", recipe.model.ranking.names)
     if model.reads_times:

@@ -18,8 +18,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hllm.data.batch import ItemBatch, SequenceBatch
-from hllm.data.item_plan import plan_items
+from hllm.data.item_plan import ItemPlan, plan_items
 from hllm.distributed import Group
+from hllm.models.item.remembered import RememberingItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import Objective, Outcome
 
@@ -52,6 +53,7 @@ def accumulate(
             outcome = _weighted(objective(model, items, own, count), weight)
         outcome.loss.backward()
         outcomes.append(outcome)
+        _share_memory(model, batch.items, plan, group)
     return _corrected(model, outcomes, count, group), items.detach()
 
 
@@ -103,6 +105,7 @@ def cached(
         if again.requires_grad:
             again.backward(items.grad[_rows(part, items)].to(again.dtype))
     _set_random_state(after)
+    _share_memory(model, batch.items, plan, group)
     return _corrected(model, outcomes, count, group), items.detach()
 
 
@@ -119,12 +122,24 @@ def _weighted(outcome: Outcome, weight: int) -> Outcome:
 
 
 def _encode(model: SequentialRecommender, items: ItemBatch, rows: Int[np.ndarray, " row"]) -> Float[Tensor, "row dim"]:
-    """Return the embeddings of some rows; of none, still a part of the graph, so that every weight has a gradient."""
-    if not len(rows):
-        nothing: Tensor = model.item_encoder(items.take(np.zeros(1, dtype=np.int64)))[:0]
-        return nothing
-    embeddings: Tensor = model.item_encoder(items.take(rows))
-    return embeddings
+    """Return the embeddings of some rows; if none of them is read, still a part of the graph of one that is.
+
+    So every process has a gradient for every weight that any has one for.
+    """
+    read = items.lengths.numpy() > 0
+    parts = [model.item_encoder(items.take(rows))] if len(rows) else []
+    if not len(rows) or (read.any() and not read[rows].any()):
+        parts.append(model.item_encoder(items.take(np.array([read.argmax()])))[:0])
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _share_memory(model: SequentialRecommender, items: ItemBatch, plan: ItemPlan, group: Group) -> None:
+    """Let every process remember what the shards of all have read."""
+    encoder = model.item_encoder
+    if isinstance(encoder, RememberingItemEncoder):
+        per_process = np.split(plan.order, plan.shard_offsets[:: len(plan.shard_sizes) // group.size][1:-1])
+        read = items.lengths.numpy() > 0
+        encoder.share(items.index, [rows[read[rows]] for rows in per_process], group)
 
 
 def _rows(rows: Int[np.ndarray, " row"], beside: Tensor) -> Int[Tensor, " row"]:
