@@ -34,6 +34,7 @@ class Catalogue:
         self.device = device
         self.precision: Precision = precision
         self.group = group
+        self._pooled: Tensor | None = None
 
     def embeddings(self, encoder: ItemEncoder) -> Float[Tensor, "num_items dim"]:
         """Return every item's embedding, for a validation; the encoder is in evaluation mode."""
@@ -46,9 +47,15 @@ class Catalogue:
         return embeddings
 
     def pooled(self, encoder: TextItemEncoder) -> Float[Tensor, "num_items width"]:
-        """Return the language model's own vector of every item, before the projector."""
-        encoder.eval()
-        return self._encoded(encoder.pool, "encode items once")
+        """Return the language model's own vector of every item, before the projector; made once, until `forget`."""
+        if self._pooled is None:
+            encoder.eval()
+            self._pooled = self._encoded(encoder.pool, "encode items once")
+        return self._pooled
+
+    def forget(self) -> None:
+        """Drop the vectors that were made once: the language model is about to change, or has changed."""
+        self._pooled = None
 
     def _encoded(self, encode: Callable[[ItemBatch], Tensor], label: str) -> Tensor:
         return encode_catalogue(

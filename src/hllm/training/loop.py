@@ -151,6 +151,8 @@ class Trainer:
         elif config.reuse.on:
             kept = load_file(checkpoint / _MEMORY)["memory"] if inside and checkpoint is not None else None
             model = self.catalogue.remembering(model, kept)
+        if config.item_tier == "train":
+            self.catalogue.forget()
         loader = TrainingLoader(
             self.dataset,
             self.split,
@@ -196,6 +198,7 @@ class Trainer:
         following = self.recipe.stages[stage.number + 1 :]
         if following and following[0].start == "best":
             load_weights(self.model, self.run.best)  # before saving: the next stage may come to replace the best
+            self.catalogue.forget()
         self._move(
             stage=stage.number + 1, epoch=0, step_in_epoch=0, validations_since_best=0, skipped=0, collapsed=0, masked=0
         )
