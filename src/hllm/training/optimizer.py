@@ -80,26 +80,28 @@ class StageOptimizer:
 
 def build_optimizer(model: nn.Module, stage: StageConfig) -> StageOptimizer:
     """Return the optimizer over trainable parameters, grouped by what moves them, rate and decay."""
-    orthogonal = matrices_of_item_llm(model) if stage.item_optimizer == "muon" else frozenset()
+    matrices = matrices_of_item_llm(model) if stage.item_optimizer == "muon" else frozenset()
     groups: dict[tuple[bool, float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_matrix = parameter.ndim >= 2 and not name.endswith("item_token")
             decay = stage.weight_decay if is_matrix or stage.decay == "all" else 0.0
-            groups[name in orthogonal, _rate(name, stage), decay].append(parameter)
+            groups[name in matrices, _rate(name, stage), decay].append(parameter)
 
-    def those(by_muon: bool) -> list[dict[str, Any]]:
+    def those(orthogonal: bool) -> list[dict[str, Any]]:
         return [
             {"params": p, "lr": rate, "peak": rate, "weight_decay": decay}
-            for (muon, rate, decay), p in groups.items()
-            if muon == by_muon
+            for (chosen, rate, decay), p in groups.items()
+            if chosen == orthogonal
         ]
 
-    # Fused: one pass over memory instead of five, a quarter of the time, on a CPU too.
-    adamw = torch.optim.AdamW(those(False), betas=stage.betas, fused=True)
-    if stage.item_optimizer == "adamw":
-        return StageOptimizer(adamw)
-    return StageOptimizer(adamw, Muon(those(True), momentum=stage.betas[0]))
+    parts: list[torch.optim.Optimizer] = []
+    if by_adamw := those(False):
+        # Fused: one pass over memory instead of five, a quarter of the time, on a CPU too.
+        parts.append(torch.optim.AdamW(by_adamw, betas=stage.betas, fused=True))
+    if by_muon := those(True):
+        parts.append(Muon(by_muon, momentum=stage.betas[0]))
+    return StageOptimizer(*parts)
 
 
 def matrices_of_item_llm(model: nn.Module) -> frozenset[str]:
