@@ -65,6 +65,14 @@ def test_muon_moves_the_matrices_of_the_item_llms_layers_and_adamw_all_else(trai
     assert muon.momentum == 0.8
 
 
+def test_a_stage_may_be_muons_alone(trained):
+    model = copy.deepcopy(trained.model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.endswith("layer.0.output.dense.weight"))
+    (muon,) = build_optimizer(model, StageConfig(item_optimizer="muon")).parts
+    assert type(muon) is Muon
+
+
 @pytest.mark.parametrize("shape", [(24, 40), (40, 24), (16, 16)])
 def test_muon_is_torchs_but_in_fp32(shape):
     """torch.optim.Muon multiplies in bf16, so a step differs by a hundredth."""

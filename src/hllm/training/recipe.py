@@ -65,7 +65,7 @@ class StageConfig(Config):
     """Peak rate of the user tier. None: learning_rate."""
     item_optimizer: Literal["adamw", "muon"] = "adamw"
     """What moves the matrices of the Item LLM's layers. "muon" moves them as far in rare directions as in the one that
-    all items share, which bears higher rates in a short stage; all else is AdamW's."""
+    all items share; all else is AdamW's."""
     warmup: float = Field(default=0.1, ge=0, le=1)
     """Share of the stage's steps in which the rate rises from 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
