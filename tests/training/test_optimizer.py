@@ -93,6 +93,20 @@ def test_muon_is_torchs_but_in_fp32(shape):
     assert (ours - theirs).abs().max() < 0.02 * moved
 
 
+def test_muon_in_bf16_keeps_its_weights_and_its_mean_in_fp32():
+    torch.manual_seed(0)
+    start = torch.randn(24, 40)
+    exact, rounded = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    for matrix, enabled in ((exact, False), (rounded, True)):
+        muon = Muon([{"params": [matrix], "lr": 0.01, "weight_decay": 0.1}], momentum=0.9)
+        matrix.grad = start.flip(0).clone()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            muon.step()
+        assert {matrix.dtype, muon.state[matrix]["momentum"].dtype} == {torch.float32}
+    moved = (exact - start).abs().max()
+    assert 0 < (exact - rounded).abs().max() < 0.02 * moved
+
+
 def test_a_muon_step_has_no_favourite_direction():
     """A gradient that is nearly the same for all inputs, as that of a network's common shift, moves no more by it."""
     torch.manual_seed(0)
