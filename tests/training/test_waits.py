@@ -1,11 +1,12 @@
 """Until a step's gradients are there the host asks the device for one result at most, so a GPU need not stand still.
 
 Tensors on torch's meta device have no values: whatever would wait for one fails there. The one is transformers' look at
-the positions of the User LLM. It looks at every chunk of texts, too, where they have no beginning in common or an encoder
-reads them: those are left out.
+the positions of the User LLM. It looks at every chunk of padded texts, too, where they have no beginning in common or an
+encoder reads them: those are left out.
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from hllm.data.loader import TrainingLoader, WindowConfig
 from hllm.data.negatives import NegativesConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.losses import LossConfig
+from hllm.models import rows
+from hllm.models.backbone import Backbone
 from hllm.models.build import ModelConfig, build_model
 from hllm.models.item import text
 from hllm.objectives.next_item import NextItem
@@ -47,10 +50,34 @@ def looks(monkeypatch) -> list[torch.Tensor]:
     return seen
 
 
+@pytest.fixture
+def kernel(monkeypatch) -> list[int]:
+    """How long each row is that the kernel's call is given."""
+    lengths, call = [], rows.attend_by_kernel
+
+    def noted(query, *given, **options):
+        lengths.append(len(query))
+        return call(query, *given, **options)
+
+    monkeypatch.setattr(rows, "attend_by_kernel", noted)
+    return lengths
+
+
+@pytest.fixture(params=["padded", "rows", "rows without a common beginning"])
+def texts(request, monkeypatch) -> str:
+    """How chunks of texts are read: as on a GPU, in rows, or where rows are not to be had."""
+    if request.param != "padded":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(Backbone, "reads_rows", lambda backbone, _: bool(backbone._heads_in_rows))
+    return request.param
+
+
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("pooling", ["item", "last"])
 @pytest.mark.parametrize("user", ["llm", "sasrec"])
-def test_a_step_of_decoders_waits_once_at_most(dataset, tiny_llama, tmp_path, meta, looks, user, pooling, negatives):
+def test_a_step_of_decoders_waits_once_at_most(
+    dataset, tiny_llama, tmp_path, meta, looks, texts, kernel, user, pooling, negatives
+):
     values = recipe_values(tiny_llama, tiny_llama)["model"]
     values["item"] |= {"pooling": pooling}
     if user == "sasrec":
@@ -65,11 +92,14 @@ def test_a_step_of_decoders_waits_once_at_most(dataset, tiny_llama, tmp_path, me
     model = build_model(config, num_items=dataset.num_items, num_actions=0, base=tmp_path).to(meta)
     there = batch.to(meta)
     assert there.items.prefix > 0
+    if texts == "rows without a common beginning":
+        there = replace(there, items=replace(there.items, prefix=0))
     with pytest.raises(RuntimeError, match="meta tensors"):
         int(there.mask.sum())
     looks.clear()  # at what was computed when the model was made
     outcome = NextItem(LossConfig(), dataset.num_items)(model, model.item_encoder(there.items), there, 1)
     outcome.loss.backward()
     assert len(looks) == (user == "llm")
+    assert bool(kernel) == (texts != "padded")
     assert outcome.num_queries == there.num_targets == int(batch.mask.sum())
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)

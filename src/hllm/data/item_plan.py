@@ -63,3 +63,15 @@ def chunks(lengths: Int[np.ndarray, " item"], *, max_tokens: int) -> list[slice]
         runs.append(slice(start, min(start + size, len(lengths))))
         start += size
     return runs
+
+
+def rows(lengths: Int[np.ndarray, " item"], *, max_tokens: int) -> list[slice]:
+    """Cut items into runs that one behind another have at most `max_tokens` (or are one item)."""
+    ends = np.cumsum(lengths)
+    runs, start = [], 0
+    while start < len(lengths):
+        before = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + max_tokens, side="right")))
+        runs.append(slice(start, end))
+        start = end
+    return runs

@@ -31,6 +31,7 @@ from hllm.models.key_values import KeysAndValues, behind, can_read_behind, keep,
 from hllm.models.last_layer import let_end_early, only_at
 from hllm.models.packs import can_read_packed, read_packed
 from hllm.models.rms_norm import speed_up_norms
+from hllm.models.rows import Row, kernel_agrees, let_read_rows, read_row
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -75,6 +76,8 @@ class Backbone(nn.Module):
         self.reads_behind = self.causal and can_read_behind(network, self.input_width)
         """Whether texts with the same beginning can share what is computed of it."""
         self._reads_packed = self.causal and can_read_packed(network, self.input_width)
+        on_gpu = self.causal and torch.cuda.is_available()
+        self._heads_in_rows = let_read_rows(network, self.input_width) if on_gpu else frozenset()
 
     def embed(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position input"]:
         """Return the word embeddings of tokens."""
@@ -122,6 +125,26 @@ class Backbone(nn.Module):
                 return self._run(embeddings, mask, prefix)
         rows = torch.arange(len(positions), device=positions.device)[:, None]
         return self._run(embeddings, mask, prefix)[rows, positions]
+
+    def reads_rows(self, device: torch.device) -> bool:
+        """Return whether `in_row` is there: on CUDA, in half precision, where torch's kernel is seen to be right."""
+        if device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
+            return False
+        half = torch.get_autocast_dtype("cuda")
+        return bool(self._heads_in_rows) and all(kernel_agrees(heads, half, device) for heads in self._heads_in_rows)
+
+    def in_row(
+        self,
+        embeddings: Float[Tensor, "position input"],
+        row: Row,
+        positions: Int[Tensor, " chosen"],
+        prefix: KeysAndValues | None = None,
+    ) -> Float[Tensor, "chosen width"]:
+        """Return what `at` does, of sequences that stand one behind another without padding."""
+        if self._ends_early:
+            with only_at(positions[None]):
+                return read_row(self.network, embeddings, row, prefix)[0]
+        return read_row(self.network, embeddings, row, prefix)[0, positions]
 
     def keep(self, embeddings: Float[Tensor, "1 prefix input"]) -> KeysAndValues:
         """Return the keys and values of a text's beginning, for `at` to read other texts behind it."""

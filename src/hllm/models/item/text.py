@@ -11,12 +11,13 @@ from typing_extensions import override
 
 from hllm.config import Config
 from hllm.data.batch import ItemBatch
-from hllm.data.item_plan import chunks, plan_items
+from hllm.data.item_plan import chunks, plan_items, rows
 from hllm.data.prompt import PromptConfig
 from hllm.models.backbone import Backbone
 from hllm.models.item.projector import Projector
 from hllm.models.key_values import KeysAndValues
 from hllm.models.lora import LoraConfig
+from hllm.models.rows import Row
 from hllm.models.tiers import ItemEncoder
 
 # Tokens in a chunk, padding included. On a CPU small chunks keep the padding small, but with half of this two cores
@@ -116,9 +117,11 @@ class TextItemEncoder(ItemEncoder):
         if prefix is not None:
             starts, items = starts + items.prefix, replace(items, lengths=items.lengths - items.prefix)
         plan = plan_items(items.lengths.numpy())
-        runs = chunks(plan.lengths + self.num_item_tokens, max_tokens=CHUNK_TOKENS[items.tokens.device.type])
-        rows = [torch.from_numpy(plan.order[run]) for run in runs]
-        pooled = torch.cat([self._pool_chunk(items, starts, chunk, prefix) for chunk in rows])
+        in_rows = self.pooling != "mean" and self.backbone.reads_rows(items.tokens.device)
+        cut, read = (rows, self._pool_row) if in_rows else (chunks, self._pool_chunk)
+        runs = cut(plan.lengths + self.num_item_tokens, max_tokens=CHUNK_TOKENS[items.tokens.device.type])
+        chosen = [torch.from_numpy(plan.order[run]) for run in runs]
+        pooled = torch.cat([read(items, starts, chunk, prefix) for chunk in chosen])
         return pooled[torch.from_numpy(plan.inverse).to(pooled.device, non_blocking=True)]
 
     def project(self, pooled: Float[Tensor, "item width"]) -> Float[Tensor, "item dim"]:
@@ -164,3 +167,30 @@ class TextItemEncoder(ItemEncoder):
         hidden: Tensor = self.backbone(states, mask)
         weights = mask[..., None] / lengths[:, None, None].to(device, non_blocking=True)
         return (hidden.float() * weights).sum(1)
+
+    def _pool_row(
+        self,
+        items: ItemBatch,
+        starts: Int[Tensor, " item"],
+        chunk: Int[Tensor, " chunk"],
+        prefix: KeysAndValues | None,
+    ) -> Float[Tensor, "chunk width"]:
+        """Do what `_pool_chunk` does, for pooling other than "mean", with the texts one behind another."""
+        device = items.tokens.device
+        texts = items.lengths[chunk]
+        lengths = texts + (0 if self.item_token is None else self.num_item_tokens)
+        ends = lengths.cumsum(0)
+        within = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - lengths, lengths)
+        place = torch.repeat_interleave(starts[chunk], lengths) + within
+        place = place.masked_fill(within >= torch.repeat_interleave(texts, lengths), 0)
+        states = self.backbone.embed(items.tokens[place.to(device, non_blocking=True)][None])[0]
+        at_end = ends[:, None] - torch.arange(self.num_item_tokens, 0, -1)  # (chunk, item tokens)
+        at_end = at_end.to(device, non_blocking=True)
+        if self.item_token is not None:
+            states[at_end] = self.item_token.to(states.dtype)
+        self.items_encoded += len(chunk)
+        self.tokens_needed += len(place)
+        self.tokens_computed += len(place)
+        row = Row.of(lengths, items.prefix if prefix is not None else 0, device)
+        pooled = self.backbone.in_row(states, row, at_end.flatten(), prefix).float()
+        return pooled.view(*at_end.shape, -1).mean(1)
