@@ -11,10 +11,12 @@ def test_products_are_in_full_precision_again_whatever_happens():
     left, right = torch.randn(2, 256, 256, generator=torch.Generator().manual_seed(0))
     exact = left @ right
     found = []
+    assert torch.get_float32_matmul_precision() == "highest"
 
     def stopped() -> None:
         with fast_fp32_products():
             found.append(left @ right)
+            assert torch.backends.cuda.matmul.fp32_precision == "tf32"
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -25,6 +27,8 @@ def test_products_are_in_full_precision_again_whatever_happens():
     if torch.cpu._is_amx_tile_supported():
         assert not torch.equal(inside, exact), "inside, an AMX core rounds the factors"
     assert torch.equal(left @ right, exact)
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_bf16_on_a_cpu_that_has_none_is_warned_about(monkeypatch, recwarn):

@@ -91,9 +91,9 @@ def info_nce(
     """Cross-entropy of each positive against itself and negatives that all queries share.
 
     A logit is `scale` (1 / temperature) times the cosine, or the dot product, computed in fp32 (fp64 for fp64
-    inputs) also under autocast: there a CPU may round the factors of a product to bf16, but adds up in fp32 and gives
-    fp32. A negative that the mask takes for the query's positive leaves that query's softmax; with none left the loss
-    is 0, and so is its gradient.
+    inputs) also under autocast: there the factors of a product may be rounded (`fast_fp32_products`), but sums and
+    results are fp32. A negative that the mask takes for the query's positive leaves that query's softmax; with none
+    left the loss is 0, and so is its gradient.
 
     The result is the sum over queries divided by `count` (None: their number), so that micro-batches normalised
     by the count of the whole step add up to its loss and gradients. Without queries it is 0.
