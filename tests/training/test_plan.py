@@ -75,6 +75,13 @@ def test_distinct_items_and_negatives_are_those_of_training(values, tmp_path, da
     assert stage.steps == loader.steps_per_epoch
 
 
+def test_a_stage_s_own_windows_are_counted(values, tmp_path, dataset):
+    values["stages"] = [{"max_history": 3, "windows": "latest"}, {"max_history": 3}, {"windows": "latest"}]
+    latest, all_targets, longer = plan_recipe(recipe_of(values), tmp_path).stages
+    assert latest.windows == longer.windows == dataset.num_users < all_targets.windows
+    assert latest.other_flops == longer.other_flops, "validations read model.max_history whatever the stage does"
+
+
 def test_parameters_are_those_of_the_model(values, tmp_path):
     recipe = recipe_of(values)
     plan = plan_recipe(recipe, tmp_path)

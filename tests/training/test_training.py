@@ -206,6 +206,14 @@ def test_a_stage_with_short_histories_sees_only_those(tmp_path, monkeypatch, int
     assert max(seen[half:]) == 8
 
 
+def test_a_stage_may_cut_histories_in_its_own_way(tmp_path, interactions, items, recipe):
+    chosen = stages_of(recipe, {"windows": "latest", "max_history": 3, "batch_size": 4}, {"batch_size": 4})
+    run = fit(interactions, items, chosen, tmp_path / "run", base=tmp_path)
+    steps = [sum(event["stage"] == n for event in run.events() if event["event"] == "step") for n in (0, 1)]
+    users = interactions["user_id"].n_unique()
+    assert steps[0] == -(-users // 4) < steps[1]
+
+
 def test_a_stage_ends_early_and_the_next_may_begin_with_the_best(tmp_path, interactions, items, id_recipe):
     """A rate so small that nothing changes: the first validation is the best, two more and the stage ends."""
     tiny = {"learning_rate": 1e-12, "epochs": 9, "early_stopping": 2}

@@ -17,13 +17,15 @@ from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.random import stream
 
+Windows = Literal["all-targets", "latest", "blocks", "strides"]
+
 
 class WindowConfig(Config):
     """How histories are cut for training and scoring."""
 
     max_history: int = Field(default=50, ge=1)
     """Most items the User LLM reads at once: the latest ones when scoring, windows of them when training."""
-    windows: Literal["all-targets", "latest", "blocks", "strides"] = "all-targets"
+    windows: Windows = "all-targets"
     """How a long history is cut for training. "all-targets": from the latest backwards, neighbours share an item,
     so that every item but the first is a target once. "latest": only the latest window. "blocks": as the HLLM
     paper's code, windows that share nothing; the oldest items that do not fill one are dropped. "strides": from the

@@ -89,8 +89,7 @@ def stage_cost(
 ) -> StageCost:
     """Estimate a stage of the model `outline`, whose parameters are set to learn as in that stage."""
     trained = frozenset(name for name, parameter in outline.named_parameters() if parameter.requires_grad)
-    history = stage.max_history or recipe.model.max_history
-    lengths, counts = facts.windows(recipe.model.model_copy(update={"max_history": history}))
+    lengths, counts = facts.windows(recipe.windows_in(stage))
     batch = _batch(facts, recipe, stage, lengths, counts)
     networks = _Networks(
         item=item_cost(outline),
@@ -107,7 +106,7 @@ def stage_cost(
         positions=stage.batch_size * (batch.longest + batch.suffixes),
         negatives=batch.negatives,
         step_flops=parts * _batch_flops(stage, batch, networks) + sum(map(operations, _by_muon(stage, outline))),
-        other_flops=_other_flops(stage, facts, networks, history),
+        other_flops=_other_flops(stage, facts, networks, recipe.model.max_history),
         memory_bytes=_memory(stage, batch, networks, facts, outline, precision, fused_attention),
         trained=trained,
     )

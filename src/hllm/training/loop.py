@@ -144,7 +144,6 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             frozen = config.user_tier == "frozen" and name.startswith(("user_encoder.", "fusion."))
             parameter.requires_grad_(name in self.trainable and not frozen)
-        max_history = config.max_history or recipe.model.max_history
         model = self.model
         if config.item_tier == "frozen":
             model = self.catalogue.frozen(model)
@@ -157,7 +156,7 @@ class Trainer:
             self.dataset,
             self.split,
             None if config.item_tier == "frozen" else self.catalogue.tokens,
-            windows=recipe.model.model_copy(update={"max_history": max_history}),
+            windows=recipe.windows_in(config),
             batch_size=config.batch_size,
             micro_batch_size=None if config.gradient_cache else config.micro_batch_size,
             negatives=config.negatives,

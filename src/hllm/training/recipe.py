@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from hllm import artifacts
 from hllm.config import Config
 from hllm.data.additions import KnownItems
-from hllm.data.loader import ReuseConfig
+from hllm.data.loader import ReuseConfig, WindowConfig, Windows
 from hllm.data.negatives import NegativesConfig
 from hllm.data.points import PointsConfig
 from hllm.data.schema import DataConfig
@@ -48,6 +48,8 @@ class StageConfig(Config):
     max_history: int | None = Field(default=None, ge=1)
     """Most items of a history that this stage trains on. None: model.max_history, which is the limit and what
     validations read, as serving does."""
+    windows: Windows | None = None
+    """How long histories are cut in this stage; "latest" is the cheapest. None: as model.windows says."""
     epochs: int = Field(default=1, ge=0)
     """Passes over the training windows. 0: the model is validated and kept as it is."""
     batch_size: int = Field(default=64, ge=1)
@@ -262,6 +264,11 @@ class Recipe(Config):
                     f"model.ranking.targets: no [[data.targets]] table is named {name!r}{nearest(name, known)}"
                 )
         return self
+
+    def windows_in(self, stage: StageConfig) -> WindowConfig:
+        """Return how histories are cut in a stage."""
+        own = {"max_history": stage.max_history, "windows": stage.windows}
+        return self.model.model_copy(update={name: value for name, value in own.items() if value is not None})
 
     @property
     def settings(self) -> dict[str, Any]:
