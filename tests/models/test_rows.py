@@ -148,10 +148,12 @@ def as_documented(fault: str = ""):
 
 
 @pytest.mark.parametrize("heads", [Heads(4, 2, 16, None), Heads(3, 3, 8, 6)])
-def test_a_right_kernel_is_used(monkeypatch, heads):
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_right_kernel_is_used(monkeypatch, heads, context):
     monkeypatch.setattr(rows, "varlen_attn", as_documented())
     kernel_agrees.cache_clear()
-    assert kernel_agrees(heads, torch.bfloat16, CPU)
+    with context():
+        assert kernel_agrees(heads, torch.bfloat16, CPU)
 
 
 @pytest.mark.parametrize("fault", ["first aligned", "window", "scale", "gradient"])

@@ -249,6 +249,8 @@ def let_read_rows(network: Any, width: int) -> frozenset[Heads]:
 
 
 @functools.cache
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
 def kernel_agrees(heads: Heads, format_: torch.dtype, device: torch.device) -> bool:
     """Return whether the kernel gives what `attend_by_length` gives, and its gradients; warn where it does not.
 
@@ -266,7 +268,7 @@ def kernel_agrees(heads: Heads, format_: torch.dtype, device: torch.device) -> b
             results = []
             for attend_by, dtype in ((attend_by_kernel, format_), (attend_by_length, torch.float32)):
                 q, k, v = entered = [part.detach().to(dtype).requires_grad_() for part in drawn]
-                with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+                with torch.autocast(device.type, enabled=False):
                     states = attend_by(q, k, v, row, scale=heads.width**-0.5, window=heads.window)
                     (states.float() * weights).sum().backward()
                 results.append([states.detach(), *(part.grad for part in entered)])
