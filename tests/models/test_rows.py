@@ -91,6 +91,15 @@ def test_what_is_not_a_row_is_read_as_before(decoder, folder):
     assert (behind[0] - behind[1]).abs().max() < 1e-5
 
 
+def test_a_batch_of_histories_is_a_row_too(monkeypatch, decoder, folder):
+    stock = load_backbone(folder, num_layers=2, pretrained=True)
+    monkeypatch.setattr(decoder, "reads_rows", lambda device: True)
+    monkeypatch.setattr(decoder, "packs", lambda embeddings: False)  # which is a CPU's way
+    vectors = torch.randn(3, 8, decoder.input_width, generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(8) < torch.tensor([[8], [3], [5]])
+    assert (decoder(vectors, mask)[mask] - stock._run(vectors, mask)[mask]).abs().max() < 1e-5
+
+
 def test_attention_with_soft_caps_is_left_as_it_is(tmp_path):
     loaded = load_backbone(save_family("gemma2", tmp_path), num_layers=2, pretrained=True)
     assert not let_read_rows(loaded.network, loaded.input_width)

@@ -95,6 +95,9 @@ class Backbone(nn.Module):
             states = read_packed(self.network, embeddings, mask)
             if states is not None:
                 return states
+        if self.reads_rows(embeddings.device):  # where nobody looks at a mask or positions
+            row = Row.of(torch.full(mask.shape[:1], mask.shape[1]), 0, embeddings.device)
+            return read_row(self.network, embeddings.flatten(0, 1), row).view(*mask.shape, -1)
         return self._run(embeddings, mask)
 
     def packs(self, embeddings: Float[Tensor, "batch position input"]) -> bool:
@@ -128,10 +131,8 @@ class Backbone(nn.Module):
 
     def reads_rows(self, device: torch.device) -> bool:
         """Return whether `in_row` is there: on CUDA, in half precision, where torch's kernel is seen to be right."""
-        if device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
-            return False
-        half = torch.get_autocast_dtype("cuda")
-        return bool(self._heads_in_rows) and all(kernel_agrees(heads, half, device) for heads in self._heads_in_rows)
+        known = self._heads_in_rows if device.type == "cuda" and torch.is_autocast_enabled("cuda") else ()
+        return bool(known) and all(kernel_agrees(heads, torch.get_autocast_dtype("cuda"), device) for heads in known)
 
     def in_row(
         self,
