@@ -1,15 +1,17 @@
 """Texts one behind another, without padding: the same vectors and gradients. CUDA's kernel is not run here, but its call is."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import varlen
 
 from hllm.data.batch import text_batch
 from hllm.errors import HllmWarning
-from hllm.models import rows
 from hllm.models.backbone import Backbone, load_backbone
 from hllm.models.item import text
 from hllm.models.item.text import TextItemEncoder
@@ -159,7 +161,7 @@ def as_documented(fault: str = ""):
 @pytest.mark.parametrize("heads", [Heads(4, 2, 16, None), Heads(3, 3, 8, 6)])
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_a_right_kernel_is_used(monkeypatch, heads, context):
-    monkeypatch.setattr(rows, "varlen_attn", as_documented())
+    monkeypatch.setattr(varlen, "varlen_attn", as_documented())
     kernel_agrees.cache_clear()
     with context():
         assert kernel_agrees(heads, torch.bfloat16, CPU)
@@ -167,7 +169,7 @@ def test_a_right_kernel_is_used(monkeypatch, heads, context):
 
 @pytest.mark.parametrize("fault", ["first aligned", "window", "scale", "gradient"])
 def test_a_wrong_kernel_is_warned_about_and_not_used(monkeypatch, fault):
-    monkeypatch.setattr(rows, "varlen_attn", as_documented(fault))
+    monkeypatch.setattr(varlen, "varlen_attn", as_documented(fault))
     kernel_agrees.cache_clear()
     with pytest.warns(HllmWarning, match="attention without padding does not work here .* so texts are padded"):
         assert not kernel_agrees(Heads(4, 2, 16, 6), torch.bfloat16, CPU)
@@ -179,3 +181,9 @@ def test_a_kernel_that_is_not_there_is_told():
     kernel_agrees.cache_clear()
     with pytest.warns(HllmWarning, match="so texts are padded: Could not run 'aten::_flash_attention_forward'"):
         assert not kernel_agrees(Heads(4, 2, 16, None), torch.bfloat16, CPU)
+
+
+def test_a_cpu_does_not_load_the_kernel():
+    """Two seconds at the start of every command."""
+    loaded = "import hllm.models.backbone, sys; sys.exit('torch.nn.attention.varlen' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0

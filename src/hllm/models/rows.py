@@ -16,10 +16,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import DynamicCache
 
 from hllm.errors import HllmWarning
 from hllm.models.key_values import KeysAndValues, keep
@@ -112,6 +109,8 @@ def attend(
     """
     row = _thread.row
     if row is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
         given |= {} if sliding_window is None else {"sliding_window": sliding_window}
         states, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **given
@@ -131,10 +130,6 @@ def attend(
     return by(queries, keys, values, row, scale=scale, window=sliding_window)[None], None
 
 
-AttentionInterface.register(_NAME, attend)
-AttentionMaskInterface.register(_NAME, sdpa_mask)
-
-
 def attend_by_kernel(
     query: Float[Tensor, "position head width"],
     key: Float[Tensor, "key key_head width"],
@@ -145,6 +140,8 @@ def attend_by_kernel(
     window: int | None,
 ) -> Float[Tensor, "position head width"]:
     """Attention in a row by torch's kernel, in the format of CUDA's autocast, or that of the values."""
+    from torch.nn.attention.varlen import varlen_attn  # two seconds, which a CPU does not spend
+
     format_ = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else value.dtype
     longest = int(row.lengths.max())
     states = varlen_attn(
@@ -216,6 +213,11 @@ def let_read_rows(network: Any, width: int) -> frozenset[Heads]:
     """
     if next(network.parameters()).is_meta:
         return frozenset()
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(_NAME, attend)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
     stock = network.config._attn_implementation
     lengths = torch.tensor([2, 4, 1])
     vectors, beginning = torch.randn(9, width, generator=torch.Generator().manual_seed(0)).split([7, 2])
