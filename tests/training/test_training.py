@@ -145,6 +145,13 @@ def test_a_wrong_model_is_explained(tiny_llama, change, message):
         ({"stages": [{"gradient_cache": True}]}, "gradient_cache = true needs micro_batch_size"),
         ({"stages": [{"item_tier": "frozen", "user_tier": "frozen"}]}, "are both frozen: there is nothing to train"),
         ({"stages": [{"max_history": 99}]}, r"stages\.0\.max_history 99 is beyond model\.max_history, which is 8"),
+        (
+            {"stages": [{}, {"validate_every": 0}]},
+            r"stages\.1\.validate_every is 0, but the last stage's is what is kept",
+        ),
+        ({"stages": [{"validate_every": 0}, {"start": "best"}]}, 'start = "best", but no stage before it is validated'),
+        ({"stages": [{"validate_every": 0, "early_stopping": 1}, {}]}, "early_stopping needs validations"),
+        ({"stages": [{"validate_every": 0, "epochs": 0}, {}]}, "epochs = 0 needs validations"),
         ({"stages": [{"loss": {"kind": "bce"}, "negatives": {"kind": "catalogue"}}]}, "needs sampled negatives"),
         (
             {"select_by": "accuracy"},
@@ -223,6 +230,20 @@ def test_a_stage_ends_early_and_the_next_may_begin_with_the_best(tmp_path, inter
     assert epochs == [0, 1, 2]
     best, last = (load_checkpoint(path)[0].state_dict() for path in (run.best, run.checkpoints()[-1]))
     assert all(torch.equal(value, best[name]) for name, value in last.items())
+
+
+def test_a_stage_that_only_prepares_is_not_validated(tmp_path, interactions, items, id_recipe):
+    """And what it learnt is not lost."""
+    tiny = {"learning_rate": 1e-12, "epochs": 1}
+    runs = [
+        fit(interactions, items, stages_of(id_recipe, first, tiny), tmp_path / name, base=tmp_path)
+        for name, first in (("without", {"epochs": 3, "validate_every": 0}), ("with", {"epochs": 3}))
+    ]
+    stages = [[event["stage"] for event in run.events() if event["event"] == "validation"] for run in runs]
+    assert stages == [[1], [0, 0, 0, 1]]
+    without, with_ = map(weights, runs)
+    assert all(torch.equal(value, with_[name]) for name, value in without.items())
+    assert runs[0].best.exists()
 
 
 def test_validation_can_be_rarer_than_epochs(tmp_path, interactions, items, id_recipe):

@@ -210,7 +210,7 @@ def _other_flops(stage: StageConfig, facts: DataFacts, networks: _Networks, hist
     items = facts.num_items * ((0.0 if frozen else networks.encoding) + networks.projector.forward(np.ones(1)))
     once = facts.num_items * networks.encoding if frozen or stage.reuse.on else 0.0
     ranking = 2.0 * facts.num_users * facts.num_items * networks.dim
-    validations = max(1, -(-stage.epochs // stage.validate_every))
+    validations = max(1, -(-stage.epochs // stage.validate_every)) if stage.validate_every else 0
     return validations * (items + users + ranking) + once
 
 

@@ -185,7 +185,7 @@ class Trainer:
                 self._train_epoch(stage, advance)
                 epochs = self.position.epoch + 1
                 finished = epochs == config.epochs
-                if finished or epochs % config.validate_every == 0:
+                if config.validate_every and (finished or epochs % config.validate_every == 0):
                     self._validate(stage)
                     patience = config.early_stopping
                     finished |= 0 < patience <= self.position.validations_since_best

@@ -85,8 +85,9 @@ class StageConfig(Config):
     none."""
     early_stopping: int = Field(default=0, ge=0)
     """End the stage after so many validations in a row that did not improve select_by. 0: never."""
-    validate_every: int = Field(default=1, ge=1)
-    """Epochs between two validations; the stage's last epoch is always validated."""
+    validate_every: int = Field(default=1, ge=0)
+    """Epochs between two validations; the stage's last epoch is validated too. 0: none, for a stage that only prepares
+    the next one."""
     negatives: NegativesConfig = NegativesConfig()
     """What each position's target is told apart from."""
     reuse: ReuseConfig = ReuseConfig()
@@ -114,6 +115,9 @@ class StageConfig(Config):
             )
         if self.item_tier == self.user_tier == "frozen":
             raise ValueError("item_tier and user_tier are both frozen: there is nothing to train")
+        if not self.validate_every and (self.early_stopping or not self.epochs):
+            what = "early_stopping" if self.early_stopping else "epochs = 0"
+            raise ValueError(f"{what} needs validations, and validate_every is 0: set it to 1 or more")
         if self.reuse.on and self.item_tier == "frozen":
             raise ValueError('item_tier = "frozen" reuses all item vectors as it is: leave out reuse')
         if self.reuse.on and self.ema:
@@ -208,6 +212,15 @@ class Recipe(Config):
             raise ValueError('reuse needs model.item.kind = "llm": ids are not read, so nothing is saved')
         if self.model.item.kind == "id" and any(stage.item_optimizer == "muon" for stage in self.stages):
             raise ValueError('item_optimizer = "muon" needs model.item.kind = "llm": it moves the matrices of layers')
+        return self
+
+    @model_validator(mode="after")
+    def _a_best_one_is_known(self) -> "Recipe":
+        if not self.stages[-1].validate_every:
+            raise ValueError(f"stages.{len(self.stages) - 1}.validate_every is 0, but the last stage's is what is kept")
+        for number, stage in enumerate(self.stages):
+            if stage.start == "best" and number and not any(s.validate_every for s in self.stages[:number]):
+                raise ValueError(f'stages.{number}.start = "best", but no stage before it is validated')
         return self
 
     @model_validator(mode="after")
