@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hllm.data.item_plan import chunks, plan_items
+from hllm.data.item_plan import chunks, plan_items, unpadded_chunks
 
 
 def test_a_plan_worked_by_hand():
@@ -42,3 +42,10 @@ def test_a_chunk_padded_to_its_longest_stays_within_the_budget_or_is_one_item():
     lengths = np.array([40, 10, 10, 5, 5, 5, 5, 5])
     assert chunks(lengths, max_tokens=30) == [slice(0, 1), slice(1, 4), slice(4, 8)]
     assert chunks(lengths[:0], max_tokens=30) == []
+
+
+def test_chunks_without_padding_are_cut_by_the_sum():
+    """40 is too long for any; 9 + 8 + 3 is exactly 20; a chunk's end need not be full."""
+    lengths = np.array([40, 9, 8, 3, 3, 2])
+    assert unpadded_chunks(lengths, max_tokens=20) == [slice(0, 1), slice(1, 4), slice(4, 6)]
+    assert unpadded_chunks(lengths[:0], max_tokens=20) == []

@@ -65,7 +65,7 @@ def chunks(lengths: Int[np.ndarray, " item"], *, max_tokens: int) -> list[slice]
     return runs
 
 
-def rows(lengths: Int[np.ndarray, " item"], *, max_tokens: int) -> list[slice]:
+def unpadded_chunks(lengths: Int[np.ndarray, " item"], *, max_tokens: int) -> list[slice]:
     """Cut items into runs that one behind another have at most `max_tokens` (or are one item)."""
     ends = np.cumsum(lengths)
     runs, start = [], 0

@@ -49,7 +49,7 @@ class StageConfig(Config):
     """Most items of a history that this stage trains on. None: model.max_history, which is the limit and what
     validations read, as serving does."""
     windows: Windows | None = None
-    """How long histories are cut in this stage; "latest" is the cheapest. None: as model.windows says."""
+    """How histories become windows in this stage; "latest" is the cheapest. None: as model.windows says."""
     epochs: int = Field(default=1, ge=0)
     """Passes over the training windows. 0: the model is validated and kept as it is."""
     batch_size: int = Field(default=64, ge=1)

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from hllm.config import Config
 from hllm.data.batch import ItemBatch
-from hllm.data.item_plan import chunks, plan_items, rows
+from hllm.data.item_plan import chunks, plan_items, unpadded_chunks
 from hllm.data.prompt import PromptConfig
 from hllm.models.backbone import Backbone
 from hllm.models.item.projector import Projector
@@ -118,7 +118,7 @@ class TextItemEncoder(ItemEncoder):
             starts, items = starts + items.prefix, replace(items, lengths=items.lengths - items.prefix)
         plan = plan_items(items.lengths.numpy())
         in_rows = self.pooling != "mean" and self.backbone.reads_rows(items.tokens.device)
-        cut, read = (rows, self._pool_row) if in_rows else (chunks, self._pool_chunk)
+        cut, read = (unpadded_chunks, self._pool_row) if in_rows else (chunks, self._pool_chunk)
         runs = cut(plan.lengths + self.num_item_tokens, max_tokens=CHUNK_TOKENS[items.tokens.device.type])
         chosen = [torch.from_numpy(plan.order[run]) for run in runs]
         pooled = torch.cat([read(items, starts, chunk, prefix) for chunk in chosen])
