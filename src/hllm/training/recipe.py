@@ -217,10 +217,13 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _a_best_one_is_known(self) -> "Recipe":
         if not self.stages[-1].validate_every:
-            raise ValueError(f"stages.{len(self.stages) - 1}.validate_every is 0, but the last stage's is what is kept")
+            raise ValueError(
+                f"stages.{len(self.stages) - 1}.validate_every is 0, but the last stage's is what is kept: set it to "
+                "1 or more"
+            )
         for number, stage in enumerate(self.stages):
             if stage.start == "best" and number and not any(s.validate_every for s in self.stages[:number]):
-                raise ValueError(f'stages.{number}.start = "best", but no stage before it is validated')
+                raise ValueError(f'stages.{number}.start = "best", but no stage before it is validated: leave it out')
         return self
 
     @model_validator(mode="after")
