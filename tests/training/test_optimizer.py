@@ -117,6 +117,18 @@ def test_a_muon_step_has_no_favourite_direction():
     assert not orthogonal(torch.zeros(4, 6)).any()
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (16, 24), (12, 64), (64, 12)])
+def test_muons_polynomial_acts_on_singular_values_alone(shape):
+    """Whichever way the products are made: the polynomial three times over, on each singular value by itself."""
+    torch.manual_seed(0)
+    matrix = torch.randn(shape, dtype=torch.float64)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = values / matrix.norm()
+    for _ in range(3):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    torch.testing.assert_close(orthogonal(matrix), left @ values.diag() @ right, rtol=0, atol=1e-12)
+
+
 def test_muon_needs_an_item_llm_that_learns(tiny_llama):
     with pytest.raises(ConfigError, match='item_tier = "frozen" trains no Item LLM: leave out item_optimizer'):
         StageConfig.from_dict({"item_tier": "frozen", "item_optimizer": "muon"}, where="test")

@@ -10,6 +10,7 @@ from hllm.data.negatives import NegativesConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.errors import ConfigError, DataError
 from hllm.models.build import build_model
+from hllm.precision import autocast
 from hllm.training import speed
 from hllm.training.facts import gather_facts, length_law
 from hllm.training.muon import orthogonal
@@ -126,14 +127,16 @@ def test_micro_batches_save_memory_and_a_gradient_cache_costs_a_forward_pass(val
     assert (whole.items_per_step, cached.items_per_step, parts.items_per_step) == (30, 30, 4 * 30)
 
 
-def test_muon_keeps_one_mean_of_each_matrix_instead_of_two_and_multiplies_for_it(values, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.filterwarnings("ignore:precision = .bf16. on this CPU")
+def test_muon_keeps_one_mean_of_each_matrix_instead_of_two_and_multiplies_for_it(values, tmp_path, precision):
     values["stages"] = [{}, {"item_optimizer": "muon"}]
-    adamw, muon = plan_recipe(recipe_of(values), tmp_path).stages
+    adamw, muon = plan_recipe(recipe_of(values | {"precision": precision}), tmp_path).stages
     layers, width, inner = 2, 24, 48
     shapes = layers * [*4 * [(width, width)], (width, inner), (inner, width)]
     saved = adamw.memory_bytes["optimizer"] - muon.memory_bytes["optimizer"]
     assert saved == 4 * sum(rows * columns for rows, columns in shapes)
-    with FlopCounterMode(display=False) as counted:
+    with FlopCounterMode(display=False) as counted, autocast(precision, torch.device("cpu")):
         for shape in shapes:
             orthogonal(torch.ones(shape))
     assert muon.flops_per_step - adamw.flops_per_step == pytest.approx(counted.get_total_flops())

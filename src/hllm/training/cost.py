@@ -105,7 +105,8 @@ def stage_cost(
         tokens=parts * batch.read * float(networks.texts.mean()) if len(networks.texts) else 0.0,
         positions=stage.batch_size * (batch.longest + batch.suffixes),
         negatives=batch.negatives,
-        step_flops=parts * _batch_flops(stage, batch, networks) + sum(map(operations, _by_muon(stage, outline))),
+        step_flops=parts * _batch_flops(stage, batch, networks)
+        + sum(operations(shape, precision) for shape in _by_muon(stage, outline)),
         other_flops=_other_flops(stage, facts, networks, recipe.model.max_history),
         memory_bytes=_memory(stage, batch, networks, facts, outline, precision, fused_attention),
         trained=trained,

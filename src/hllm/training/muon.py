@@ -1,6 +1,6 @@
 """Muon: an optimizer for the matrices of a network's layers, with steps as large in one direction as in another."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -47,18 +47,49 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
     """Return the matrix with its singular values brought near 1, those far below the largest less near.
 
-    Newton-Schulz iterations: an odd polynomial of the matrix acts on its singular values alone.
+    Newton-Schulz iterations: an odd polynomial of the matrix acts on its singular values alone. Each multiplies the
+    matrix X by p(XXᵀ), along its shorter side. Where the other side is much longer, the p are multiplied with each
+    other first, and X enters twice only: XXᵀ becomes p(XXᵀ)² XXᵀ by an iteration, as all these commute. Not in bf16,
+    whose rounding these products add up.
     """
-    a, b, c = _COEFFICIENTS
     wide = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
     wide = wide / wide.norm().clamp_min(torch.finfo(wide.dtype).tiny)
-    for _ in range(_ITERATIONS):
-        gram = wide @ wide.mT
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    rounded = torch.is_autocast_enabled(matrix.device.type)
+    wide = _by_grams(wide) if _grams_pay(wide.shape) and not rounded else _by_turns(wide)
     return wide.mT if matrix.shape[0] > matrix.shape[1] else wide
 
 
-def operations(shape: tuple[int, ...]) -> float:
-    """Return the floating-point operations of a step for a matrix of `shape`."""
+def _by_turns(wide: Tensor) -> Tensor:
+    a, b, c = _COEFFICIENTS
+    for _ in range(_ITERATIONS):
+        gram = wide @ wide.mT
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide
+
+
+def _by_grams(wide: Tensor) -> Tensor:
+    a, b, c = _COEFFICIENTS
+    gram, factors = wide @ wide.mT, []
+    for iteration in range(_ITERATIONS):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        factors.append(factor)
+        if iteration < _ITERATIONS - 1:
+            gram = factor @ (factor @ gram)
+    product: Tensor = torch.linalg.multi_dot([*factors, wide])
+    return product
+
+
+def _grams_pay(shape: Sequence[int]) -> bool:
+    """Tell whether `_by_grams` takes less: 4 i - 3 square products and 2 oblong ones, instead of i and 2 i."""
     short, long = sorted(shape)
-    return _ITERATIONS * (4.0 * short * short * long + 2.0 * short**3)
+    return long > 1.5 * short
+
+
+def operations(shape: Sequence[int], precision: str) -> float:
+    """Return the floating-point operations of a step for a matrix of `shape`, computed in "fp32" or "bf16"."""
+    short, long = sorted(shape)
+    square, oblong = 2.0 * short**3, 2.0 * short * short * long
+    if _grams_pay(shape) and precision == "fp32":
+        return (4 * _ITERATIONS - 3) * square + 2 * oblong
+    return _ITERATIONS * (square + 2 * oblong)
