@@ -11,15 +11,14 @@ import torch.distributed as dist
 from hllm.distributed import joined
 from hllm.errors import Stopped
 from hllm.models.item.text import TextItemEncoder
-from hllm.training import catalogue, loop
+from hllm.training import loop
 from hllm.training.fit import fit
 from hllm.training.recipe import Recipe
 
 
 def count(counted: dict) -> None:
-    """Count the items that run through a language model, those that had to, and the bytes of each step."""
+    """Count the items that run through a language model, those that steps need, and the bytes of each step."""
     pool_chunk, accumulate = TextItemEncoder._pool_chunk, loop.accumulate
-    encode_catalogue = catalogue.encode_catalogue
 
     def counting_pool(self, items, starts, chunk, prefix):
         counted["items_encoded"] += len(chunk)
@@ -35,12 +34,8 @@ def count(counted: dict) -> None:
         counted["weights"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         return result
 
-    def counting_catalogue(encode, num_items, tokens, **options):
-        counted["items_needed"] += num_items if options["group"].first else 0
-        return encode_catalogue(encode, num_items, tokens, **options)
-
     TextItemEncoder._pool_chunk = counting_pool
-    loop.accumulate, catalogue.encode_catalogue = counting_step, counting_catalogue
+    loop.accumulate = counting_step
 
 
 def kill_after(step: int) -> None:

@@ -12,7 +12,6 @@ from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.losses import LossConfig
 from hllm.models.checkpoint import load_checkpoint
 from hllm.models.recommender import SequentialRecommender
-from hllm.training import catalogue
 from hllm.training.fit import fit
 from hllm.training.recipe import Recipe, StageConfig
 from hllm.training.run import Position, Run
@@ -180,25 +179,6 @@ def test_a_frozen_user_tier_stays_and_the_item_tier_learns(tmp_path, interaction
     changed = {name for name, value in last.items() if not torch.equal(value, first[name])}
     assert changed
     assert not [name for name in changed if name.startswith("user_encoder.")]
-
-
-def test_the_catalogue_is_read_again_only_when_the_language_model_has_changed(
-    tmp_path, monkeypatch, interactions, items, recipe
-):
-    """Once for whitening, two frozen stages and what a stage that reuses begins with; after that stage; after the best."""
-    weights, encode = [], catalogue.encode_catalogue
-
-    def reading(encoding, *given, label, **named):
-        if label == "encode items once":
-            weights.append(encoding.__self__.backbone.network.encoder.layer[0].output.dense.weight.sum().item())
-        return encode(encoding, *given, label=label, **named)
-
-    monkeypatch.setattr(catalogue, "encode_catalogue", reading)
-    frozen, reusing = {"item_tier": "frozen"}, {"reuse": {"share": 0.5}}
-    chosen = stages_of(recipe, frozen, frozen, reusing, frozen, frozen | {"start": "best"})
-    fit(interactions, items, chosen, tmp_path / "run", base=tmp_path)
-    assert len(weights) == 3
-    assert weights[0] != weights[1]
 
 
 def test_a_stage_with_short_histories_sees_only_those(tmp_path, monkeypatch, interactions, items, recipe):

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from hllm.data.batch import ItemBatch
 from hllm.data.dataset import Dataset
-from hllm.data.item_plan import plan_items
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.distributed import Group
@@ -38,19 +37,21 @@ class Catalogue:
 
     def embeddings(self, encoder: ItemEncoder) -> Float[Tensor, "num_items dim"]:
         """Return every item's embedding, for a validation; the encoder is in evaluation mode."""
-        embeddings = self._encoded(encoder, "validate")
-        if isinstance(encoder, RememberingItemEncoder):
-            assert self.tokens is not None, "it reads texts"
-            plan = plan_items(self.tokens.lengths, num_shards=self.group.size)
-            index = torch.arange(self.dataset.num_items, device=self.device)
-            encoder.share(index, [plan.shard(rank) for rank in range(self.group.size)], self.group)
-        return embeddings
+        if isinstance(encoder, TextItemEncoder | RememberingItemEncoder):
+            reader = encoder if isinstance(encoder, TextItemEncoder) else encoder.encoder
+            pooled = self.pooled(reader)
+            if isinstance(encoder, RememberingItemEncoder):
+                encoder.memory.copy_(pooled)
+            if reader.projector is None:
+                return pooled
+            encoder = CachedItemEncoder(reader, pooled)
+        return self._encoded(encoder, "validate")
 
     def pooled(self, encoder: TextItemEncoder) -> Float[Tensor, "num_items width"]:
         """Return the language model's own vector of every item, before the projector; made once, until `forget`."""
         if self._pooled is None:
             encoder.eval()
-            self._pooled = self._encoded(encoder.pool, "encode items once")
+            self._pooled = self._encoded(encoder.pool, "encode items")
         return self._pooled
 
     def forget(self) -> None:

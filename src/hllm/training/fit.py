@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from hllm import artifacts
 from hllm.data.build import build_dataset
@@ -81,17 +83,21 @@ def fit_dataset(
     start: Path | None = None,
 ) -> None:
     """Do what is still to be done of a run, on a dataset that is built; `start` is a checkpoint to begin with."""
+    vectors = None
     if position.stage < len(recipe.stages):
-        _train(run, dataset, recipe, position, base, group, start)
+        vectors = _train(run, dataset, recipe, position, base, group, start)
     else:
         _begin(run, recipe, dataset, group)
-    embed_catalogue(run, group)
+    embed_catalogue(run, group, vectors)
 
 
 def _train(
     run: Run, dataset: Dataset, recipe: Recipe, position: Position, base: Path, group: Group, start: Path | None
-) -> None:
-    """Run the stages that are still to come, with the numbers in TensorBoard if the recipe wants them there."""
+) -> Float[Tensor, "num_items dim"] | None:
+    """Run the stages that are still to come, with the numbers in TensorBoard if the recipe wants them there.
+
+    Return the item embeddings of the best checkpoint if the last validation was of it.
+    """
     split = split_dataset(dataset, recipe.split)
     torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
     sizes = {"num_items": dataset.num_items, "num_actions": len(dataset.action_names)}
@@ -120,11 +126,11 @@ def _train(
     wanted = recipe.tracking.tensorboard and group.first
     board = TensorBoard(run.folder / "tensorboard", step=position.step) if wanted else None
     told = run if board is None else Run(run.folder, (*run.listeners, board.write))
+    trainer = Trainer(
+        model, recipe, dataset, split, tokens, tokenizer, objective, told, choose_device(), group,
+        fresh=start is None,
+    )  # fmt: skip
     try:
-        trainer = Trainer(
-            model, recipe, dataset, split, tokens, tokenizer, objective, told, choose_device(), group,
-            fresh=start is None,
-        )  # fmt: skip
         trainer.train()
     except StopTraining as stopped:
         if not run.best.exists():
@@ -132,6 +138,7 @@ def _train(
     finally:
         if board is not None:
             board.close()
+    return trainer.best_items
 
 
 def catalogue_tokens(run: Run, dataset: Dataset, config: TextItemConfig, tokenizer: Path) -> TokenCache:

@@ -100,6 +100,8 @@ class Trainer:
         self.position = Position()
         self.stop = Stopping()
         self.saved_s = 0.0
+        self.best_items: Tensor | None = None
+        """The item embeddings of the best checkpoint; dropped where training goes on, as they take much memory."""
 
     def train(self) -> None:
         """Run every stage from where the run stands; the best validation checkpoint is kept beside the last ones.
@@ -150,8 +152,6 @@ class Trainer:
         elif config.reuse.on:
             kept = load_file(checkpoint / _MEMORY)["memory"] if inside and checkpoint is not None else None
             model = self.catalogue.remembering(model, kept)
-        if config.item_tier == "train":
-            self.catalogue.forget()
         loader = TrainingLoader(
             self.dataset,
             self.split,
@@ -205,6 +205,9 @@ class Trainer:
 
     def _train_epoch(self, stage: _Stage, advance: Progress) -> None:
         """Take the steps of the epoch that are still to come."""
+        self.best_items = None
+        if stage.config.item_tier == "train":
+            self.catalogue.forget()
         stage.model.train()
         if stage.config.user_tier == "frozen":
             stage.model.user_encoder.eval()
@@ -288,7 +291,9 @@ class Trainer:
         start, before = time.monotonic(), self.position.elapsed_s
         with stage.average.in_place() if stage.average is not None else torch.no_grad():
             with self._stopped_at_once():
-                metrics = self._metrics(stage)
+                stage.model.eval()
+                table = self.catalogue.embeddings(stage.model.item_encoder)
+                metrics = self._metrics(stage, table)
             if self.recipe.select_by not in metrics:
                 raise TrainingError(
                     f"the validation has no {self.recipe.select_by}: no user has impressions with label 1 and with 0; "
@@ -301,10 +306,11 @@ class Trainer:
             self._log("validation", stage, metrics)
             if since == 0:
                 self._save(self.run.best, metrics, None)
+                self.best_items = table
+        if stage.average is not None and stage.config.item_tier == "train":
+            self.catalogue.forget()  # it was of the averaged weights
 
-    def _metrics(self, stage: _Stage) -> dict[str, float]:
-        stage.model.eval()
-        table = self.catalogue.embeddings(stage.model.item_encoder)
+    def _metrics(self, stage: _Stage, table: Tensor) -> dict[str, float]:
         if not bool(torch.isfinite(table).all()):
             raise TrainingError("the item embeddings are no longer finite: lower learning_rate")
         scorer = ModelScorer(

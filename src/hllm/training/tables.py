@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from polars.exceptions import PolarsError
 
 from hllm import artifacts
@@ -21,7 +21,7 @@ from hllm.distributed import Group
 from hllm.embedding.encode import encode_in_batches
 from hllm.embedding.items import ItemWork, content_keys, embed_items, open_if_good
 from hllm.embedding.rows import Dtype
-from hllm.embedding.shards import Embedded, Share
+from hllm.embedding.shards import Compute, Embedded, Share
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.models.backbone import load_tokenizer
@@ -55,14 +55,16 @@ def embed_run_items(
     model, config, manifest = load_checkpoint(run.best)
     _check_dim(dim, model.user_encoder.dim, own=path.resolve() == run.table.resolve())
     dataset = Dataset.load(run.dataset)
-    device = choose_device()
-    encoder = _Encoder(model.to(device), recipe.precision, device, manifest.fingerprint)
+    device, origin = choose_device(), _Origin.of(manifest, recipe)
+    encoder = _Encoder(model.to(device), recipe.precision, device)
     if isinstance(config.item, TextItemConfig):
         catalogue = dataset.items if items is None else _items_of(items, dataset, dataset.text_cols)
-        work = encoder.texts(catalogue, dataset, config.item, run.best / ITEM_BACKBONE)
+        compute = encoder.texts(catalogue, dataset, config.item, run.best / ITEM_BACKBONE)
+        work = origin.texts(catalogue, dataset, config.item, compute)
     else:
         known = dataset.item_ids if items is None else _items_of(items, dataset, ())[dataset.item_col]
-        work = encoder.indices(known, dataset.item_rows(known))
+        rows = dataset.item_rows(known)
+        work = origin.indices(known, rows, encoder.indices(rows))
     return embed_items(replace(work, dim=dim), path, dtype=dtype, share=share or Share(), reuse=(run.table,))
 
 
@@ -99,18 +101,40 @@ def embed_run_users(
     )
 
 
-def embed_catalogue(run: Run, group: Group) -> None:
-    """Write the run's own table of items, unless a good one of its best checkpoint is there."""
+def embed_catalogue(run: Run, group: Group, vectors: Float[torch.Tensor, "item dim"] | None = None) -> None:
+    """Write the run's own table of items, unless a good one of its best checkpoint is there.
+
+    `vectors` are what that checkpoint gives for the run's items, where they are known.
+    """
     found = open_if_good(run.table)
     group.wait()  # all have looked
     if found is not None and found.checkpoint == artifacts.read_manifest(run.best, "checkpoint").fingerprint:
         return
-    if group.size > 1:
-        embed_run_items(run, run.table, share=Share(group.rank + 1, group.size))
-        group.wait()
-    if group.first:
-        embed_run_items(run, run.table)
+    if vectors is not None:
+        if group.first:
+            embed_items(_looked_up(run, vectors.cpu()), run.table, dtype="fp32", share=Share())
+    else:
+        if group.size > 1:
+            embed_run_items(run, run.table, share=Share(group.rank + 1, group.size))
+            group.wait()
+        if group.first:
+            embed_run_items(run, run.table)
     group.wait()
+
+
+def _looked_up(run: Run, vectors: Float[torch.Tensor, "item dim"]) -> ItemWork:
+    """Return the work of taking the run's items from `vectors`, which its best checkpoint gave for them."""
+    recipe, dataset = run.read_recipe(), Dataset.load(run.dataset)
+    config = recipe.model.item
+    origin = _Origin.of(artifacts.read_manifest(run.best, "checkpoint"), recipe)
+
+    def compute(rows: Int[np.ndarray, " item"], advance: Progress) -> torch.Tensor:
+        advance(len(rows))
+        return vectors[torch.from_numpy(rows)]
+
+    if isinstance(config, TextItemConfig):
+        return origin.texts(dataset.items, dataset, config, compute)
+    return origin.indices(dataset.item_ids, np.arange(dataset.num_items), compute)
 
 
 def require_trained(run: Run) -> None:
@@ -155,43 +179,56 @@ def _check_dim(dim: int | None, whole: int, *, own: bool) -> None:
         raise ConfigError("the run's own table is read by its user tier, whole vectors; give another --out for a dim")
 
 
-class _Encoder:
-    """The Item tier of a checkpoint, as the work of embedding sees it."""
+@dataclass(frozen=True)
+class _Origin:
+    """What vectors come out of."""
 
-    def __init__(
-        self, model: SequentialRecommender, precision: Precision, device: torch.device, checkpoint: str
-    ) -> None:
-        self.encode = model.item_encoder
-        self.precision = precision
-        self.device = device
-        self.named = {"checkpoint": checkpoint, "precision": resolve_precision(precision, device)}
+    checkpoint: str
+    precision: str
 
-    def texts(self, items: pl.DataFrame, dataset: Dataset, config: TextItemConfig, tokenizer: Path) -> ItemWork:
-        """Return the work of encoding the items' texts; at no time are all of them in memory as they are rendered."""
-        tokenize, _ = load_tokenizer(tokenizer, config.prompt.max_tokens)
+    @classmethod
+    def of(cls, manifest: artifacts.Manifest, recipe: Recipe) -> "_Origin":
+        return cls(manifest.fingerprint, resolve_precision(recipe.precision, choose_device()))
+
+    def texts(self, items: pl.DataFrame, dataset: Dataset, config: TextItemConfig, compute: Compute) -> ItemWork:
+        """Return the work on the items' texts; at no time are all of them in memory as they are rendered."""
         keys, lengths = [], []
         for part in items.iter_slices(_ROWS_AT_ONCE):
             texts = render(part, dataset.text_cols, config.prompt)
-            keys.append(content_keys(texts, **self.named))
+            keys.append(content_keys(texts, checkpoint=self.checkpoint, precision=self.precision))
             lengths.append(np.array([len(text) for text in texts]))
+        ids = items[dataset.item_col]
+        return ItemWork(ids, np.concatenate(keys), np.concatenate(lengths), compute, self.checkpoint, self.precision)
+
+    def indices(self, ids: pl.Series, index: Int[np.ndarray, " item"], compute: Compute) -> ItemWork:
+        """Return the work on items that are known by their number only."""
+        named = (f"item {number}" for number in index)
+        keys = content_keys(named, checkpoint=self.checkpoint, precision=self.precision)
+        return ItemWork(ids, keys, np.zeros(len(ids), dtype=np.int64), compute, self.checkpoint, self.precision)
+
+
+class _Encoder:
+    """The Item tier of a checkpoint, as the work of embedding sees it."""
+
+    def __init__(self, model: SequentialRecommender, precision: Precision, device: torch.device) -> None:
+        self.encode = model.item_encoder
+        self.precision = precision
+        self.device = device
+
+    def texts(self, items: pl.DataFrame, dataset: Dataset, config: TextItemConfig, tokenizer: Path) -> Compute:
+        """Return what encodes rows of `items`."""
+        tokenize, _ = load_tokenizer(tokenizer, config.prompt.max_tokens)
 
         def compute(rows: Int[np.ndarray, " item"], advance: Progress) -> torch.Tensor:
             tokens = TokenCache.of(tokenize(render(items[rows], dataset.text_cols, config.prompt)))
-            return self._run(len(rows), tokens, advance)
+            return encode_in_batches(
+                self.encode, len(rows), tokens, device=self.device, precision=self.precision, advance=advance
+            )
 
-        ids = items[dataset.item_col]
-        return ItemWork(
-            ids,
-            np.concatenate(keys),
-            np.concatenate(lengths),
-            compute,
-            self.named["checkpoint"],
-            self.named["precision"],
-        )
+        return compute
 
-    def indices(self, ids: pl.Series, index: Int[np.ndarray, " item"]) -> ItemWork:
-        """Return the work of looking up items that are known by their number only."""
-        keys = content_keys((f"item {number}" for number in index), **self.named)
+    def indices(self, index: Int[np.ndarray, " item"]) -> Compute:
+        """Return what looks up some of the items `index`."""
 
         def compute(rows: Int[np.ndarray, " item"], advance: Progress) -> torch.Tensor:
             batch = item_batch(index[rows], None).to(self.device)
@@ -200,14 +237,7 @@ class _Encoder:
             advance(len(rows))
             return vectors
 
-        return ItemWork(
-            ids, keys, np.zeros(len(ids), dtype=np.int64), compute, self.named["checkpoint"], self.named["precision"]
-        )
-
-    def _run(self, count: int, tokens: TokenCache, advance: Progress) -> torch.Tensor:
-        return encode_in_batches(
-            self.encode, count, tokens, device=self.device, precision=self.precision, advance=advance
-        )
+        return compute
 
 
 def _items_of(source: Table, dataset: Dataset, text_cols: tuple[str, ...]) -> pl.DataFrame:
