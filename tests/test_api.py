@@ -11,10 +11,12 @@ import torch
 from hllm.api import Recommender
 from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
-from hllm.errors import CheckpointError, ConfigError, DataError
+from hllm.errors import CheckpointError, ConfigError, DataError, HllmWarning
+from hllm.retrieval.model import ModelScorer
 from hllm.side_by_side import evaluate_all
 
 from .conftest import history_of
+from .test_artifacts import disk_of
 
 NEW = pl.DataFrame({"item_id": ["new"], "title": ["summer hat"], "kind": ["hat"]})
 
@@ -107,6 +109,58 @@ def test_the_audience_of_a_new_item_is_where_it_would_rank_best(trained):
     places = dict(lists.filter(pl.col("item_id") == "new").select("user_id", "rank").rows())
     assert dict(audience.select("user_id", "rank").rows()) == places
     assert audience["rank"].is_sorted()
+
+
+@pytest.fixture
+def own(trained_folder, tmp_path) -> Recommender:
+    """A copy that a test may write to."""
+    shutil.copytree(trained_folder, tmp_path / "own", ignore=shutil.ignore_patterns("users"))
+    return Recommender.load(tmp_path / "own")
+
+
+@pytest.fixture
+def histories_read(monkeypatch) -> list[int]:
+    """How many histories each call of the user tier got."""
+    users, counts = ModelScorer.users, []
+    monkeypatch.setattr(ModelScorer, "users", lambda self, read: counts.append(len(read)) or users(self, read))
+    return counts
+
+
+def test_the_second_audience_reads_no_history_again(own, histories_read):
+    text = {"title": "summer hat", "kind": "hat"}
+    first = own.audience(text, k=12)
+    assert histories_read == [12]
+    assert own.audience(text, k=12).equals(first)
+    assert Recommender.load(own.run.folder).audience(text, k=12).equals(first)
+    assert histories_read == [12]
+    short = own.at(4).audience(text, k=12)
+    own.add_items(NEW)
+    assert own.audience(text, k=12)["user_id"].n_unique() == 12
+    assert histories_read == [12, 12], "with more items than the run has, nothing is taken from it or put there"
+    assert Recommender.load(own.run.folder).at(4).audience(text, k=12).equals(short)
+    assert len(histories_read) == 2
+
+
+def test_other_weights_or_a_damaged_table_make_the_users_vectors_anew(own, histories_read, tmp_path):
+    text = {"title": "summer hat", "kind": "hat"}
+    first = own.audience(text, k=12)
+    (file,) = own.run.users.glob("*.npy")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.warns(HllmWarning, match=r"is damaged: .* Its vectors are made again"):
+        assert own.audience(text, k=12).equals(first)
+    own._checkpoint = "another"
+    assert own.audience(text, k=12).equals(first)
+    assert histories_read == [12, 12, 12]
+
+
+def test_an_audience_is_found_where_nothing_can_be_written(own):
+    expected = own.audience({"title": "summer hat", "kind": "hat"}, k=12)
+    shutil.rmtree(own.run.users)
+    with disk_of(100), pytest.warns(HllmWarning, match=r"the disk is full: .* vectors are not kept for the next call"):
+        assert own.audience({"title": "summer hat", "kind": "hat"}, k=12).equals(expected)
+    assert not own.run.users.exists()
 
 
 def test_similar_items_against_cosines(trained):

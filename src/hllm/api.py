@@ -3,6 +3,7 @@
 import copy
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,9 +22,10 @@ from hllm.data.prompt import render
 from hllm.data.sources.catalog import locate
 from hllm.data.split import Split, split_dataset
 from hllm.data.tables import Table
-from hllm.embedding.table import ItemEmbeddingTable
+from hllm.embedding.shards import Share
+from hllm.embedding.table import ItemEmbeddingTable, UserEmbeddingTable
 from hllm.embedding.texts import ItemReader, ItemText
-from hllm.errors import ConfigError, Stopped
+from hllm.errors import ConfigError, HllmWarning, Stopped, StorageError
 from hllm.evaluation.ablations import Ablations, TextReader, ablate, check_switches
 from hllm.evaluation.baselines import Popularity, build_baseline
 from hllm.evaluation.evaluate import Evaluated, Part, Result, evaluate_with_ranks
@@ -40,7 +42,8 @@ from hllm.retrieval.index import Index
 from hllm.retrieval.indexed import IndexRetriever, open_index
 from hllm.retrieval.model import ModelScorer
 from hllm.retrieval.question import Named, question_of, with_texts
-from hllm.retrieval.retriever import Recommendations, Retriever
+from hllm.retrieval.retriever import Histories, Recommendations, Retriever
+from hllm.retrieval.users import embed_users
 from hllm.training.evaluations import data_policy, log_evaluation, machine, run_facts
 from hllm.training.fit import Resume, fit, recipe_from
 from hllm.training.recipe import Recipe, default_recipe
@@ -61,6 +64,7 @@ class Recommender:
         self.dataset = dataset
         self.model = model
         self.dim: int | None = None
+        self._checkpoint = table.checkpoint
         self.device = choose_device()
         self._use_vectors(table.vectors)
 
@@ -237,10 +241,11 @@ class Recommender:
 
         The frame is user_id, score, rank: the place the item would take in that user's own list of
         unseen items, behind those that score the same up to rounding. Users are ordered by that place, then by score.
+        The first call reads all histories, which takes long; the users' vectors are kept in the run for the next.
         """
         _require_k(k)
         histories = question_of(self.dataset, self.model).histories
-        users = self.scorer.queries(histories)
+        users = self.scorer.comparable(self._user_vectors(histories))
         table = torch.cat([self.scorer.keys, self.scorer.comparable(self.reader().read([text]))])
         score, above = np.empty(len(histories)), np.empty(len(histories), dtype=np.int64)
         for user, history in enumerate(histories):
@@ -256,6 +261,21 @@ class Recommender:
                 "rank": above[order] + 1,
             }
         )
+
+    def _user_vectors(self, histories: Histories) -> Float[torch.Tensor, "user dim"]:
+        """Return the vectors of all known users, whose histories these are, from the run's table if it is of today."""
+        if self._grown:  # the run lacks the items
+            return self.scorer.users(histories)
+        everyone = np.arange(self.dataset.num_users)
+        try:
+            embed_users(
+                self.scorer, self.dataset, everyone, self.run.users,
+                checkpoint=self._checkpoint, dtype="fp32", share=Share(),
+            )  # fmt: skip
+        except StorageError as error:
+            warnings.warn(f"{error}. The users' vectors are not kept for the next call", HllmWarning, stacklevel=3)
+            return self.scorer.users(histories)
+        return UserEmbeddingTable.load(self.run.users, checkpoint=self._checkpoint).vectors.to(self.device)
 
     def add_items(self, items: Table) -> None:
         """Add new items, known only by their text, to the catalogue in memory; they can be recommended at once.

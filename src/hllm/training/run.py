@@ -101,6 +101,11 @@ class Run:
         return self.folder / "table"
 
     @property
+    def users(self) -> Path:
+        """The vectors of all users after all that they did, once somebody has asked for an audience."""
+        return self.folder / "users"
+
+    @property
     def index(self) -> Path:
         """The index over these vectors, once `hllm index` has made it."""
         return self.folder / "index"
