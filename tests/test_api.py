@@ -12,7 +12,7 @@ from hllm.api import Recommender
 from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmWarning
-from hllm.retrieval.model import ModelScorer
+from hllm.retrieval.model import POSITIONS_PER_BATCH, ModelScorer
 from hllm.side_by_side import evaluate_all
 
 from .conftest import history_of
@@ -46,6 +46,25 @@ def test_scores_against_the_two_tiers_by_hand(trained):
     frame = trained.recommend(users=["u5"], k=5)
     assert frame["item_id"].to_list() == [f"i{i}" for i in best]
     assert frame["score"].to_numpy() == pytest.approx(cosine[best], abs=1e-5)
+
+
+def test_histories_of_like_length_are_read_together_within_the_budget(trained, monkeypatch):
+    """In batches of 16 positions, padding included; the vectors are those of each history by itself."""
+    histories = [trained.dataset.history(n)[:length] for n, length in enumerate([3, 8, 1, 0, 2, 8, 6, 3, 1])]
+    alone = torch.cat([trained.scorer.users([history]) for history in histories])
+    read, shapes = ModelScorer.read, []
+
+    def noting(self, all_histories, users):
+        history = read(self, all_histories, users)
+        shapes.append(tuple(history.mask.shape))
+        return history
+
+    monkeypatch.setattr(ModelScorer, "read", noting)
+    monkeypatch.setitem(POSITIONS_PER_BATCH, "cpu", 16)
+    together = trained.scorer.users(histories)
+    assert torch.allclose(together, alone, rtol=0, atol=1e-6)
+    assert not together[3].any()
+    assert shapes == [(2, 8), (2, 6), (4, 3)]
 
 
 def test_seen_items_are_left_out_unless_asked_for(trained):

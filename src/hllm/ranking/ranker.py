@@ -62,7 +62,7 @@ class ModelRanker:
         numbers = np.array([len(c) for c in candidates], dtype=np.int64)
         order = np.lexsort((numbers, lengths))  # neighbours of like size, little padding
         widest = scorer.max_history + int(numbers.max(initial=1))
-        per_batch = max(1, POSITIONS_PER_BATCH // widest)
+        per_batch = max(1, POSITIONS_PER_BATCH[scorer.device.type] // widest)
         for start in range(0, len(order), per_batch):
             chosen = order[start : start + per_batch]
             padded = torch.from_numpy(pad([candidates[int(n)] for n in chosen])[0]).to(scorer.device)[:, None]

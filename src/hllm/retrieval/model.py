@@ -10,13 +10,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hllm.data.batch import pad
+from hllm.data.item_plan import chunks
 from hllm.errors import ConfigError, DataError
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.tiers import History
 from hllm.precision import Precision, autocast, resolve_precision
 from hllm.retrieval.retriever import Histories, HistoriesWithTexts, LoggedHistories
 
-POSITIONS_PER_BATCH = 16_384
+# Padding included. On a CPU a quarter of 16,384 takes .7 of the time (two cores, 943 histories, two layers of
+# SmolLM2-135M): a layer's states stay in the cache. Less is no faster.
+POSITIONS_PER_BATCH = {"cpu": 4096, "cuda": 16_384}
 _SENTENCE = -1  # in place of an item index
 
 
@@ -75,11 +78,9 @@ class ModelScorer:
         self.require_log(histories)
         vectors = torch.zeros(len(histories), self.table.shape[1], device=self.device)
         lengths = np.array([min(len(_elements(histories, n)), self.max_history) for n in range(len(histories))])
-        known = np.flatnonzero(lengths)
-        known = known[np.argsort(lengths[known], kind="stable")]  # neighbours of like length, little padding
-        per_batch = max(1, POSITIONS_PER_BATCH // self.max_history)
-        for start in range(0, len(known), per_batch):
-            chosen = known[start : start + per_batch]
+        order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+        for run in chunks(lengths[order], max_tokens=POSITIONS_PER_BATCH[self.device.type]):
+            chosen = order[run]
             history = self.read(histories, chosen)
             with autocast(self.precision, self.device):
                 encoded = self.model.user_encoder.after(history)
