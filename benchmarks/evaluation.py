@@ -19,10 +19,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
+from measure import peak_bytes
 
 from hllm.metrics import TargetRanks, ranking_metrics
 from hllm.retrieval.exact import ExactRetriever
@@ -108,12 +108,6 @@ def require_exact_counts(number: int = 1000) -> None:
     assert (ranks.tied == (scores == of_target).sum(1) - 1).all(), "items level with the target"
 
 
-def peak_mb() -> float:
-    """Return this process's greatest resident memory. What getrusage says would count the parent's too (Linux)."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
 def measure(version: str) -> dict[str, object]:
     """Rank once, in this process."""
     vectors, targets, seen = world()
@@ -122,7 +116,7 @@ def measure(version: str) -> dict[str, object]:
     return {
         "wall_s": time.perf_counter() - clock,
         "cpu_s": time.process_time() - cpu,
-        "peak_mb": peak_mb(),
+        "peak_mb": peak_bytes() / 2**20,
         "metrics": metrics,
     }
 

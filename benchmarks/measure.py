@@ -55,6 +55,12 @@ def in_process(command: Sequence[str | Path], *, python: str | Path = sys.execut
     return measured
 
 
+def peak_bytes() -> int:
+    """Return this process's greatest resident memory. What getrusage says would begin at the parent's (Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+
+
 def machine() -> dict[str, Any]:
     """Return what the figures depend on besides the code."""
     packages = {name: version(name) for name in ("numpy", "polars", "torch", "transformers")}

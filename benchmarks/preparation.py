@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import importlib
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import in_process, ratios, span
+from measure import in_process, peak_bytes, ratios, span
 
 NUM_ITEMS = 100_000
 SECONDS_OF_A_YEAR = 365 * 86_400
@@ -35,7 +34,6 @@ def measure(size: int, repeats: int) -> dict[str, Any]:
     """Return seconds and peak memory of preparing `size` interactions, and the ratios. Goal: 8 in time, 3 in memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # In a process of its own: a child's peak memory begins at what its parent had in memory.
         in_process([__file__, "tables", folder, str(size)])
         runs: dict[str, list[dict[str, Any]]] = {"pandas": [], "hllm": []}
         for _ in range(repeats):
@@ -135,7 +133,7 @@ def run_side(side: str, folder: Path) -> None:
     measured: dict[str, Any] = {
         "seconds": time.perf_counter() - start[0],
         "cpu_seconds": time.process_time() - start[1],
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
     }
     digest = hashlib.sha256()
     for user, (item, length) in sorted(outcome().items()):

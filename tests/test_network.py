@@ -4,8 +4,9 @@ import polars as pl
 import pytest
 
 from hllm.data.sources.catalog import fetch_data
-from hllm.models.backbone import load_backbone, load_tokenizer
+from hllm.models.backbone import load_backbone
 from hllm.models.sources import fetch_model
+from hllm.models.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.network
 

@@ -11,12 +11,13 @@ from transformers import AutoModel, BartConfig, Gemma3Config, GPTNeoConfig, T5Co
 
 from hllm.data.batch import text_batch
 from hllm.errors import CheckpointError, ConfigError
-from hllm.models.backbone import load_backbone, load_tokenizer
+from hllm.models.backbone import load_backbone
 from hllm.models.build import ModelConfig, build_model, outline_model
 from hllm.models.checkpoint import load_checkpoint, save_checkpoint
 from hllm.models.item.text import TextItemEncoder
 from hllm.models.shapes import SHAPES
 from hllm.models.sources import resolve_backbone
+from hllm.models.tokenizer import load_tokenizer
 from hllm.models.user.llm import UserLLM
 
 from ..conftest import history_of
@@ -215,6 +216,21 @@ def test_given_weights_are_taken_as_they_are_and_none_are_drawn(family):
         states = [model(inputs_embeds=vectors).last_hidden_state for model in (filled.network, network)]
     assert torch.equal(*states)
     assert filled.network.state_dict().keys() == weights.keys()
+
+
+@every_decoder
+def test_words_that_a_user_tier_has_not_kept_are_not_drawn_to_be_dropped(family):
+    network = load_backbone(family, num_layers=None, pretrained=True).network
+    words = network.get_input_embeddings().weight
+    weights = {name: value for name, value in network.named_parameters() if value is not words}
+    weights = {name: value.detach().clone() for name, value in weights.items()}
+    assert len(weights) < len(list(network.parameters()))
+    before = torch.get_rng_state()
+    filled = load_backbone(family, num_layers=None, pretrained=False, weights=weights)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not filled.network.get_input_embeddings().weight.any()
+    UserLLM(filled)
+    assert dict(filled.network.named_parameters()).keys() == weights.keys()
 
 
 @every_family

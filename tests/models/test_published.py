@@ -10,10 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from hllm.data.batch import text_batch
 from hllm.errors import CheckpointError, ConfigError
-from hllm.models.backbone import load_tokenizer
 from hllm.models.checkpoint import load_checkpoint
 from hllm.models.published import import_published
 from hllm.models.tiers import History
+from hllm.models.tokenizer import load_tokenizer
 
 REFERENCE = Path(__file__).parent.parent / "parity" / "fixtures" / "A"
 TOKENS = [[1, 9, 5, 7], [1], [1, 10, 11]]

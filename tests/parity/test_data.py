@@ -14,8 +14,8 @@ from hllm.data.schema import DataConfig
 from hllm.data.split import split_dataset
 from hllm.errors import ConfigError
 from hllm.evaluation.evaluate import queries
-from hllm.models.backbone import load_tokenizer
 from hllm.models.fusion import calendar
+from hllm.models.tokenizer import load_tokenizer
 from hllm.training.recipe import Recipe
 
 FOLDER = Path(__file__).parent / "fixtures" / "data"

@@ -197,8 +197,8 @@ def _counter(
             raise ConfigError("--max-length counts tokens: name a model with --tokenizer, such as minilm-l6")
         return None
     from hllm.data.describe import TokenCounter
-    from hllm.models.backbone import load_tokenizer
     from hllm.models.sources import resolve_backbone
+    from hllm.models.tokenizer import load_tokenizer
 
     tokenize, _ = load_tokenizer(resolve_backbone(tokenizer, base), _UNCUT)
     return TokenCounter(shown or tokenizer, tokenize, max_length or prompt.max_tokens)

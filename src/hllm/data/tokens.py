@@ -16,7 +16,7 @@ KIND = "tokens"
 _CHUNK = 1024
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
-"""Texts to token ids, cut to the maximum length; made by `models.backbone.load_tokenizer`."""
+"""Texts to token ids, cut to the maximum length; made by `models.tokenizer.load_tokenizer`."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -24,28 +24,12 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from hllm import artifacts
-from hllm.data.tokens import Tokenize
 from hllm.errors import CheckpointError, ConfigError
 from hllm.models.key_values import KeysAndValues, behind, can_read_behind, keep, read_suffixes
 from hllm.models.last_layer import let_end_early, only_at
 from hllm.models.packs import can_read_packed, read_packed
 from hllm.models.rms_norm import speed_up_norms
 from hllm.models.rows import Row, kernel_agrees, let_read_rows, read_row
-
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "added_tokens.json",
-)
-
 
 # Names of tables of learnt positions: BERT and its kin; GPT-2; OPT.
 _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
@@ -238,7 +222,9 @@ def load_backbone(
     if weights is not None:
         of_type: Any = MODEL_MAPPING[type(config)]
         with _quiet():
-            network = of_type.from_pretrained(None, config=config, state_dict=dict(weights), **options)
+            network = of_type.from_pretrained(
+                None, config=config, state_dict=_with_words(of_type, config, weights), **options
+            )
     elif not pretrained:
         network = AutoModel.from_config(config, **options)
     else:
@@ -274,37 +260,19 @@ def save_backbone_config(backbone: Backbone, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
 
 
-def tokenizer_files(source: Path) -> list[str]:
-    """Return the names of the tokenizer's files in a model directory; none if it has no tokenizer."""
-    return [name for name in _TOKENIZER_FILES if (source / name).is_file()]
+def _with_words(of_type: Any, config: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `weights` with zeros, which take no memory, for word embeddings that are not among them.
 
-
-def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy the tokenizer's files, so that a checkpoint can read new text without the original model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in tokenizer_files(source):
-        (folder / name).write_bytes((source / name).read_bytes())
-
-
-def load_tokenizer(path: Path, max_tokens: int) -> tuple[Tokenize, str]:
-    """Return a function from texts to at most `max_tokens` ids each, and the fingerprint of both.
-
-    The tokenizer's own special tokens are added as it was trained with; text that spells one, such as
-    "</s>" or "[SEP]", is read as ordinary characters.
+    A tier that reads no words has none, and drops them. Without anything in their place transformers draws them first,
+    which takes longer than all else in loading a few layers.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} holds no tokenizer: {error}") from None
-
-    def tokenize(texts: Any) -> list[list[int]]:
-        encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens, split_special_tokens=True)
-        ids: list[list[int]] = encoded["input_ids"]
-        # A tokenizer without special tokens makes nothing of some texts (spaces, say): give the model one token.
-        return [row or [tokenizer.eos_token_id or 0] for row in ids]
-
-    hashes = [artifacts.sha256_of(path / name) for name in tokenizer_files(path)]
-    return tokenize, artifacts.fingerprint([hashes, max_tokens, transformers.__version__])
+    if any(len(weight) == config.vocab_size for weight in weights.values() if weight.ndim == 2):
+        return dict(weights)  # most likely they are there
+    with torch.device("meta"):
+        outline = of_type(config)
+    words = outline.get_input_embeddings().weight
+    name = next(name for name, parameter in outline.named_parameters() if parameter is words)
+    return {name: torch.zeros(()).expand(words.shape), **weights}
 
 
 def _load_config(path: Path | dict[str, Any]) -> Any:

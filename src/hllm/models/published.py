@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from hllm import artifacts
 from hllm.data.prompt import PromptConfig
 from hllm.errors import CheckpointError, ConfigError
-from hllm.models.backbone import copy_tokenizer, load_tokenizer, tokenizer_files
 from hllm.models.build import ModelConfig, rebuild_model
 from hllm.models.checkpoint import ITEM_BACKBONE, USER_BACKBONE, save_checkpoint
 from hllm.models.item.text import TextItemConfig
 from hllm.models.recommender import MAX_SCALE, SequentialRecommender
 from hllm.models.state_dict import read_state_dict
+from hllm.models.tokenizer import copy_tokenizer, load_tokenizer, tokenizer_files
 from hllm.models.user.llm import UserLLMConfig
 
 PROMPT = "Compress the following sentence into embedding: "

@@ -15,9 +15,9 @@ from hllm.data.sources.catalog import SIZES, locate
 from hllm.data.sources.local import Size
 from hllm.data.split import split_dataset
 from hllm.errors import ConfigError
-from hllm.models.backbone import load_tokenizer
 from hllm.models.item.text import TextItemConfig
 from hllm.models.sources import resolve_backbone
+from hllm.models.tokenizer import load_tokenizer
 from hllm.training.recipe import Recipe
 
 _SAMPLE = 1000  # items that are tokenised to see how long they are

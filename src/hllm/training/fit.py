@@ -19,11 +19,11 @@ from hllm.distributed import Group, joined
 from hllm.errors import ConfigError, DataError, TrainingError
 from hllm.evaluation.impressions import require_both_kinds
 from hllm.losses import check_prefixes
-from hllm.models.backbone import load_tokenizer
 from hllm.models.build import build_model
 from hllm.models.checkpoint import ITEM_BACKBONE, load_grown
 from hllm.models.item.text import TextItemConfig
 from hllm.models.sources import resolve_backbone
+from hllm.models.tokenizer import load_tokenizer
 from hllm.objectives.masked_item import MaskedItem
 from hllm.objectives.next_item import NextItem
 from hllm.objectives.objective import Objective

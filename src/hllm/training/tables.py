@@ -24,10 +24,10 @@ from hllm.embedding.rows import Dtype
 from hllm.embedding.shards import Compute, Embedded, Share
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import CheckpointError, ConfigError, DataError
-from hllm.models.backbone import load_tokenizer
 from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
 from hllm.models.item.text import TextItemConfig
 from hllm.models.recommender import SequentialRecommender
+from hllm.models.tokenizer import load_tokenizer
 from hllm.precision import Precision, choose_device, resolve_precision
 from hllm.progress import Progress
 from hllm.retrieval.model import ModelScorer
