@@ -39,10 +39,12 @@ def fine_tune(
     report is kept in drift.json of the new run: how far the vectors of old items moved, how many of their neighbours
     stayed, and how well old validation targets are found before and after.
     """
+    from hllm.cli.allocator import keep_freed_memory
     from hllm.data.dataset import Dataset
     from hllm.training.fine_tune import fine_tune as train_on
     from hllm.training.run import Run
 
+    keep_freed_memory()
     tuned, report = train_on(Run(run), interactions, items, out, recipe=recipe, overrides=overrides)
     if not is_first_process():
         return

@@ -46,9 +46,11 @@ def train(
     if out is None:
         raise ConfigError("give --out, the run's directory; or --dry-run, for an estimate of what training costs")
     from hllm.api import fit_recipe
+    from hllm.cli.allocator import keep_freed_memory
 
     if resume not in ("auto", "never"):
         raise ConfigError(f'--resume is {resume!r}; expected "auto" or "never"')
+    keep_freed_memory()
     recommender = fit_recipe(recipe, out, overrides, resume="auto" if resume == "auto" else "never")
     if not is_first_process():
         return

@@ -25,9 +25,11 @@ def tune(
     as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
 ) -> None:
     """Search for better values of a recipe's keys: full runs, compared on the validation part only."""
+    from hllm.cli.allocator import keep_freed_memory
     from hllm.training.trials import ranked
     from hllm.training.tune import tune as run_trials
 
+    keep_freed_memory()
     result, done = run_trials(
         recipe, search, out, overrides=overrides, trials=trials, seconds=seconds,
         say=lambda line: typer.echo(line, err=True),
