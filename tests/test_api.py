@@ -133,7 +133,7 @@ def test_the_audience_of_a_new_item_is_where_it_would_rank_best(trained):
 @pytest.fixture
 def own(trained_folder, tmp_path) -> Recommender:
     """A copy that a test may write to."""
-    shutil.copytree(trained_folder, tmp_path / "own", ignore=shutil.ignore_patterns("users"))
+    shutil.copytree(trained_folder, tmp_path / "own", ignore=shutil.ignore_patterns("user-table"))
     return Recommender.load(tmp_path / "own")
 
 
@@ -163,7 +163,7 @@ def test_the_second_audience_reads_no_history_again(own, histories_read):
 def test_other_weights_or_a_damaged_table_make_the_users_vectors_anew(own, histories_read, tmp_path):
     text = {"title": "summer hat", "kind": "hat"}
     first = own.audience(text, k=12)
-    (file,) = own.run.users.glob("*.npy")
+    (file,) = own.run.user_table.glob("*.npy")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -176,10 +176,10 @@ def test_other_weights_or_a_damaged_table_make_the_users_vectors_anew(own, histo
 
 def test_an_audience_is_found_where_nothing_can_be_written(own):
     expected = own.audience({"title": "summer hat", "kind": "hat"}, k=12)
-    shutil.rmtree(own.run.users)
+    shutil.rmtree(own.run.user_table)
     with disk_of(100), pytest.warns(HllmWarning, match=r"the disk is full: .* vectors are not kept for the next call"):
         assert own.audience({"title": "summer hat", "kind": "hat"}, k=12).equals(expected)
-    assert not own.run.users.exists()
+    assert not own.run.user_table.exists()
 
 
 def test_similar_items_against_cosines(trained):

@@ -269,13 +269,13 @@ class Recommender:
         everyone = np.arange(self.dataset.num_users)
         try:
             embed_users(
-                self.scorer, self.dataset, everyone, self.run.users,
+                self.scorer, self.dataset, everyone, self.run.user_table,
                 checkpoint=self._checkpoint, dtype="fp32", share=Share(),
             )  # fmt: skip
         except StorageError as error:
             warnings.warn(f"{error}. The users' vectors are not kept for the next call", HllmWarning, stacklevel=3)
             return self.scorer.users(histories)
-        return UserEmbeddingTable.load(self.run.users, checkpoint=self._checkpoint).vectors.to(self.device)
+        return UserEmbeddingTable.load(self.run.user_table, checkpoint=self._checkpoint).vectors.to(self.device)
 
     def add_items(self, items: Table) -> None:
         """Add new items, known only by their text, to the catalogue in memory; they can be recommended at once.

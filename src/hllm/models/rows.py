@@ -107,7 +107,8 @@ def attend(
 ) -> tuple[Float[Tensor, "batch position head width"], None]:
     """What transformers calls for each layer: torch's fused attention, unless a row is being read.
 
-    Raises NotImplementedError in a row for what changes attention in ways unknown here, such as soft caps.
+    Raises TypeError in a row for arguments that change attention in ways unknown here, such as soft caps:
+    `let_read_rows` meets it in its example, and leaves the network's texts padded.
     """
     row = _thread.row
     if row is None:
@@ -120,7 +121,7 @@ def attend(
         return states, None
     strange = [name for name, value in (given | {"dropout": dropout or None}).items() if value is not None]
     if strange := sorted(set(strange) - _KNOWN):
-        raise NotImplementedError(f"attention in a row knows nothing of {', '.join(strange)}")
+        raise TypeError(f"attention in a row takes no {', '.join(strange)}")
     heads = Heads(query.shape[1], key.shape[1], query.shape[3], sliding_window)
     if _thread.seen is not None:
         _thread.seen.add(heads)

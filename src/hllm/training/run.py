@@ -101,9 +101,9 @@ class Run:
         return self.folder / "table"
 
     @property
-    def users(self) -> Path:
+    def user_table(self) -> Path:
         """The vectors of all users after all that they did, once somebody has asked for an audience."""
-        return self.folder / "users"
+        return self.folder / "user-table"
 
     @property
     def index(self) -> Path:
