@@ -174,6 +174,12 @@ def test_other_weights_or_a_damaged_table_make_the_users_vectors_anew(own, histo
     assert histories_read == [12, 12, 12]
 
 
+def test_a_wrong_text_is_refused_before_any_history_is_read(own, histories_read):
+    with pytest.raises(DataError, match="a new item needs text"):
+        own.audience(" ")
+    assert histories_read == []
+
+
 def test_an_audience_is_found_where_nothing_can_be_written(own):
     expected = own.audience({"title": "summer hat", "kind": "hat"}, k=12)
     shutil.rmtree(own.run.user_table)

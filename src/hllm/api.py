@@ -245,8 +245,9 @@ class Recommender:
         """
         _require_k(k)
         histories = question_of(self.dataset, self.model).histories
+        item = self.reader().read([text])  # first: it may be wrong, and the users take long
         users = self.scorer.comparable(self._user_vectors(histories))
-        table = torch.cat([self.scorer.keys, self.scorer.comparable(self.reader().read([text]))])
+        table = torch.cat([self.scorer.keys, self.scorer.comparable(item)])
         score, above = np.empty(len(histories)), np.empty(len(histories), dtype=np.int64)
         for user, history in enumerate(histories):
             scores = (table @ users[user]).cpu().numpy()
