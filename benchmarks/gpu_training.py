@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from gpu_world import World, require, told
 from measure import ratios, span
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 from hllm.data.tokens import TokenCache
@@ -21,6 +22,7 @@ from hllm.distributed import Group
 from hllm.embedding.encode import encode_catalogue
 from hllm.losses import LossConfig, contrast
 from hllm.models.backbone import Backbone
+from hllm.models.compiled import compile_layers
 from hllm.models.flops import backbone_cost
 from hllm.models.item.text import TextItemEncoder
 from hllm.models.recommender import SequentialRecommender
@@ -170,6 +172,49 @@ def a_step(world: World) -> dict[str, Any]:
         "gradient cache / direct": ratios(seconds["in parts"], seconds["ours"]),
         "waits for the device in a step": waits(world, lambda: ours(whole)),
         "seconds of the first step": first_step,
+    }
+
+
+def compiled(world: World) -> dict[str, Any]:
+    """H12, H13. A step with layers that torch compiles, against the same without; to be the last stage: they stay so.
+
+    A CPU only tries the graphs: to make code of them would take minutes.
+    """
+    objective, group = NextItem(LossConfig(), world.size.items), Group()
+    sizes = (world.size.samples, 2, 3)
+    batches = [steps.collate(windows_of(world, number), world.texts).to(world.device) for number in sizes]
+
+    def step_of(batch: Any) -> tuple[float, list[Tensor]]:
+        world.model.zero_grad()
+        outcome, _ = accumulate(world.model, objective, [batch], world.autocast, between=lambda: None, group=group)
+        return float(outcome.loss), [p.grad for p in world.model.parameters() if p.grad is not None]
+
+    def as_before() -> tuple[float, list[Tensor]]:
+        with torch.compiler.set_stance("force_eager"):
+            return step_of(batches[0])
+
+    expected, gradients = as_before()
+    plain = torch.cat([gradient.flatten() for gradient in gradients])
+    compile_layers(world.model, world.device, backend="inductor" if world.device.type == "cuda" else "eager")
+    start = time.perf_counter()
+    loss, gradients = step_of(batches[0])
+    world.wait()
+    first_step = time.perf_counter() - start
+    alike = float(F.cosine_similarity(plain, torch.cat([gradient.flatten() for gradient in gradients]), dim=0))
+    require(abs(loss / expected - 1) < 0.01, f"losses differ: {expected} and {loss}")
+    require(alike >= 0.98, f"cosine of the gradients {alike}")
+    for batch in batches[:2]:
+        step_of(batch)
+    made = counters["stats"]["unique_graphs"]
+    step_of(batches[2])
+    seconds = world.in_turns({"plain": as_before, "compiled": lambda: step_of(batches[0])}, 5)
+    return {
+        "plain / compiled": ratios(seconds["plain"], seconds["compiled"]),
+        "seconds of the first step": first_step,
+        "graphs": made,
+        "more in steady steps": counters["stats"]["unique_graphs"] - made,
+        "cosine of the gradients": alike,
+        "waits for the device in a step": waits(world, lambda: step_of(batches[0])),
     }
 
 

@@ -42,10 +42,13 @@ def test_every_stage_of_the_gpu_benchmark_runs(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     stages = {line["stage"]: line for line in map(json.loads, out.read_text().splitlines())}
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(stages) == 10
+    assert len(stages) == 11
     assert stages["training is correct"]["found"]["fp32"]["of the worst gradient"] < 1e-4
     tokens = stages["step"]["found"]["tokens"]
     assert 0 < tokens["needed"] <= tokens["computed"]
+    compiled = stages["compiled"]["found"]
+    assert compiled["graphs"] > 0
+    assert compiled["more in steady steps"] == 0
 
 
 def test_a_stage_whose_time_is_up_says_so_and_the_next_one_begins(tmp_path, monkeypatch, capsys):

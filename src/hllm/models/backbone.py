@@ -7,7 +7,7 @@ Weights come from safetensors only, nothing is downloaded, and no code from a mo
 import copy
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Backbone(nn.Module):
         """What `embed` multiplies words by."""
         self.max_positions = _max_positions(network)
         """The longest sequence it can read; None if it computes its positions and so has no bound."""
+        self.compiled = False
+        """Whether torch compiles the layers; see `models.compiled`."""
         self.width, self.causal = _probe(network, self.input_width)
         self._ends_early = let_end_early(
             network, lambda v: self._run(v, torch.ones(v.shape[:2], dtype=torch.bool)), self.input_width
@@ -133,7 +135,9 @@ class Backbone(nn.Module):
 
     def keep(self, embeddings: Float[Tensor, "1 prefix input"]) -> KeysAndValues:
         """Return the keys and values of a text's beginning, for `at` to read other texts behind it."""
-        return keep(self.network, embeddings)
+        # A few positions, once a batch: not worth what compiling them takes.
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            return keep(self.network, embeddings)
 
     def with_suffixes(
         self,

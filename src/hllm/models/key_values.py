@@ -13,9 +13,17 @@ KeysAndValues = tuple[tuple[Tensor, Tensor], ...]
 _SUFFIXES_AT_ONCE = 256
 
 
+class LayerCache(DynamicCache):
+    """Keys and values by layer."""
+
+    def update(self, *given: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """Add to a layer's, and return all of them; a method of our own, which `models.compiled` leaves out."""
+        return super().update(*given, **options)
+
+
 def keep(network: nn.Module, embeddings: Float[Tensor, "1 prefix input"]) -> KeysAndValues:
     """Return the keys and values of a beginning, with their gradient."""
-    cache = DynamicCache()
+    cache = LayerCache()
     network(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
     layers: list[Any] = cache.layers
     return tuple((layer.keys, layer.values) for layer in layers)
@@ -27,7 +35,7 @@ def behind(prefix: KeysAndValues, embeddings: Float[Tensor, "batch position inpu
     start = prefix[0][0].shape[-2]
     copies = tuple((keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in prefix)
     position = torch.arange(start, start + length, device=embeddings.device)[None]
-    return {"past_key_values": DynamicCache(copies), "position_ids": position, "use_cache": True}
+    return {"past_key_values": LayerCache(copies), "position_ids": position, "use_cache": True}
 
 
 @torch.no_grad()
@@ -56,7 +64,7 @@ def read_suffixes(
     anchors: Int[Tensor, "batch suffix"],
 ) -> tuple[Float[Tensor, "batch position width"], Float[Tensor, "batch suffix width"]]:
     """Return the states at all positions, and at suffixes that see a row up to their anchor, and themselves."""
-    cache = DynamicCache()  # without the config: layers with a sliding window keep all keys too
+    cache = LayerCache()  # without the config: layers with a sliding window keep all keys too
     hidden: Tensor = network(inputs_embeds=embeddings, past_key_values=cache, use_cache=True).last_hidden_state
     position = torch.arange(embeddings.shape[1], device=embeddings.device)
     states = []

@@ -43,6 +43,11 @@ class _EndsEarly:
         return chosen + layer.mlp(layer.post_attention_layernorm(chosen))
 
 
+def ends_early(layer: nn.Module) -> bool:
+    """Return whether `let_end_early` has changed a layer."""
+    return isinstance(layer, _EndsEarly)
+
+
 @torch.no_grad()
 def let_end_early(network: nn.Module, run: Callable[[Tensor], Tensor], width: int) -> bool:
     """Make `only_at` work in the network that `run` runs over vectors of `width`; return False where it cannot.

@@ -4,6 +4,7 @@ The norm itself is transformers' own; what is computed is the same. A trial with
 layers in the shape of SmolLM2, 64 x 50 positions, forward and backward, one AMX core, 1.10 times as fast.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -56,6 +57,12 @@ class _Faster:
         return normed
 
 
+@functools.cache
+def _faster(stock: type[nn.Module]) -> type[nn.Module]:
+    """Return one class for all norms of a kind, for which torch.compile makes the same."""
+    return type(f"Faster{stock.__name__}", (_Faster, stock), {})
+
+
 @torch.no_grad()
 def speed_up_norms(network: nn.Module) -> None:
     """Let the norms inside a decoder's layers take the faster way. Parameters and their names stay.
@@ -66,7 +73,8 @@ def speed_up_norms(network: nn.Module) -> None:
     for layer in layers if isinstance(layers, nn.ModuleList) else ():
         for norm in (getattr(layer, name, None) for name in _NORMS):
             if isinstance(norm, nn.Module) and hasattr(norm, "variance_epsilon") and _is_plain(norm):
-                norm.__class__ = type(f"Faster{type(norm).__name__}", (_Faster, type(norm)), {})
+                stock: Any = type(norm)
+                norm.__class__ = _faster(stock)
 
 
 def _is_plain(norm: Any) -> bool:

@@ -18,12 +18,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from hllm.errors import HllmWarning
-from hllm.models.key_values import KeysAndValues, keep
+from hllm.models.key_values import KeysAndValues, LayerCache, keep
 
-_NAME = "hllm-rows"
+NAME = "hllm-rows"
+"""What transformers knows `attend` by."""
+
 _KNOWN = {"is_causal", "position_ids", "use_cache", "cache_position", "output_attentions"}
 """What a layer may tell its attention without changing what it is."""
 
@@ -198,7 +199,7 @@ def read_row(
     network: nn.Module, embeddings: Float[Tensor, "position input"], row: Row, prefix: KeysAndValues | None = None
 ) -> Float[Tensor, "1 chosen width"]:
     """Return the last hidden states of a row, at all positions or those of `only_at`, after `let_read_rows`."""
-    past: dict[str, Any] = {} if prefix is None else {"past_key_values": DynamicCache(prefix), "use_cache": True}
+    past: dict[str, Any] = {} if prefix is None else {"past_key_values": LayerCache(prefix), "use_cache": True}
     # A mask of four axes is taken as it is: none is made of the whole row, and nobody looks at the positions for one.
     unused = torch.zeros(1, 1, 1, 1, device=embeddings.device)
     with _reading(row):
@@ -219,8 +220,8 @@ def let_read_rows(network: Any, width: int) -> frozenset[Heads]:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(_NAME, attend)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
     stock = network.config._attn_implementation
     lengths = torch.tensor([2, 4, 1])
     vectors, beginning = torch.randn(9, width, generator=torch.Generator().manual_seed(0)).split([7, 2])
@@ -233,7 +234,7 @@ def let_read_rows(network: Any, width: int) -> frozenset[Heads]:
     seen: set[Heads] = set()
     _thread.seen = seen
     try:
-        network.set_attn_implementation(_NAME)
+        network.set_attn_implementation(NAME)
         prefix = keep(network, beginning[None])
         found = [
             read_row(network, vectors, Row.of(lengths, 0, vectors.device))[0],

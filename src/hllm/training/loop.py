@@ -28,6 +28,7 @@ from hllm.errors import Stopped, TrainingError
 from hllm.evaluation.evaluate import mean_metrics
 from hllm.evaluation.impressions import mean_ranker_metrics
 from hllm.models.checkpoint import load_weights, save_checkpoint
+from hllm.models.compiled import compile_layers
 from hllm.models.item.remembered import RememberingItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import Objective, Outcome
@@ -109,6 +110,8 @@ class Trainer:
         On SIGTERM or SIGINT the steps that are finished are saved, and Stopped is raised.
         """
         self.model.to(self.device)
+        if self.recipe.compile:
+            compile_layers(self.model, self.device)
         with self.group.one_by_one():
             self.position, checkpoint = self.run.resume_point()
         if self.group.first:

@@ -176,6 +176,9 @@ class Recipe(Config):
     """Where a run's numbers go besides metrics.jsonl; may be changed when a run goes on."""
     precision: Precision = "auto"
     """Format of matrix products: "auto" is bf16 where the device multiplies it in hardware, else fp32."""
+    compile: bool = False
+    """Compile the language models' layers in the first steps (torch.compile), which takes minutes and a C++ compiler.
+    What it gains depends on the machine; may be changed when a run goes on."""
     evaluation: EvaluationConfig = EvaluationConfig()
     parent: ParentConfig | None = None
     """Set by `hllm fine-tune`: the run that this one goes on from."""
@@ -289,7 +292,7 @@ class Recipe(Config):
     @property
     def settings(self) -> dict[str, Any]:
         """Return every setting that the results depend on."""
-        return self.model_dump(mode="json", exclude={"checkpoints", "tracking"})
+        return self.model_dump(mode="json", exclude={"checkpoints", "tracking", "compile"})
 
     @property
     def fingerprint(self) -> str:
