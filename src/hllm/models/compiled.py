@@ -4,7 +4,6 @@ The compiler stops at attention over rows and at kept keys and values, and goes 
 share what it makes, however many they are, and so do sequences of all lengths.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -53,9 +52,11 @@ def _layers(network: nn.Module) -> list[nn.Module]:
     return [module for module in modules if isinstance(module, GradientCheckpointingLayer) and not ends_early(module)]
 
 
-@functools.cache
 def _leave_out() -> None:
-    """Tell the compiler, for all of the process, where to stop and what not to make again for each layer."""
+    """Tell the compiler, for all of the process, where to stop and what not to make again for each layer.
+
+    Again for each model: loading one that reads rows puts `attend` back as it was.
+    """
     from transformers import AttentionInterface
 
     config: Any = torch.compiler.config
