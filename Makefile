@@ -7,13 +7,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo smoke three-stage test check format slow network clean
 
 demo: $(VENV)/.demo
-	$(BIN)/python runs/demo.py
+	$(BIN)/python examples/demo.py
 
 smoke: $(VENV)/.demo
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/smoke.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/smoke.sh
 
 three-stage: $(VENV)/.demo
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/three_stage.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/three_stage.sh
 
 test: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -18,14 +18,14 @@ from closer_look import gte_rows, markov_rows
 
 from hllm.data.build import build_dataset
 from hllm.data.dataset import Dataset
-from hllm.data.sources.catalog import locate
 from hllm.data.split import Split, split_dataset
 from hllm.errors import ConfigError
 from hllm.evaluation.baselines import BASELINES, build_baseline
 from hllm.evaluation.evaluate import evaluate
+from hllm.recipe.recipe import Recipe
 from hllm.retrieval.exact import ExactRetriever
+from hllm.sources.data_sets import locate
 from hllm.training.fit import recipe_from
-from hllm.training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 STORE, PAGE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"

@@ -184,7 +184,7 @@ def counted_tokens() -> dict[str, int]:
 
 def busiest() -> float:
     """Return the worst imbalance of 20 batches of 9,000 items, shared by eight processes."""
-    from hllm.data.item_plan import plan_items
+    from hllm.batches.item_plan import plan_items
 
     rng, worst = np.random.default_rng(0), 0.0
     for _ in range(20):

@@ -18,7 +18,7 @@ from measure import in_turns, ratios, span, written
 
 from hllm.embedding.encode import encode_texts
 from hllm.models.build import ModelConfig, build_model
-from hllm.models.sources import resolve_backbone
+from hllm.sources.language_models import resolve_backbone
 
 TEXTS, MAX_TOKENS, REPEATS = 2000, 64, 5
 WORDS = (

@@ -26,7 +26,7 @@ from measure import peak_bytes
 
 from hllm.metrics import TargetRanks, ranking_metrics
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.histories import Histories
 
 USERS, ITEMS, DIM, SEEN, BEST, BATCH = 20_000, 100_000, 128, 10, 200, 256
 CUTOFFS = (10, 50, 200)

@@ -13,7 +13,7 @@ from step import POSITIONS
 from torch import Tensor
 
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.model import ModelScorer
+from hllm.retrieval.scorer import ModelScorer
 
 
 def numbers(count: int) -> list[np.ndarray]:

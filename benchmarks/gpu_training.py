@@ -20,10 +20,10 @@ from torch.profiler import ProfilerActivity, profile
 from hllm.data.tokens import TokenCache
 from hllm.distributed import Group
 from hllm.embedding.encode import encode_catalogue
-from hllm.losses import LossConfig, contrast
-from hllm.models.backbone import Backbone
-from hllm.models.compiled import compile_layers
-from hllm.models.flops import backbone_cost
+from hllm.jobs.planning.flops import backbone_cost
+from hllm.losses.contrastive import LossConfig, contrast
+from hllm.models.backbone.backbone import Backbone
+from hllm.models.backbone.compiled import compile_layers
 from hllm.models.item.text import TextItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.llm import UserLLM

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from hllm.embedding.rows import encode_rows
 from hllm.embedding.table import ITEMS, ItemEmbeddingTable, writing_table
-from hllm.retrieval.certificate import recall_of
-from hllm.retrieval.faiss import IndexConfig
-from hllm.retrieval.index import Index
+from hllm.retrieval.index.certificate import recall_of
+from hllm.retrieval.index.config import IndexConfig
+from hllm.retrieval.index.index import Index
 
 DIM, QUERIES, CENTRES, DIRECTIONS = 256, 200, 2000, 64
 AT_ONCE = 100_000

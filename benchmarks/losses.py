@@ -18,7 +18,7 @@ from measure import in_turns, ratios, span, written
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from hllm.losses import LossConfig, contrast
+from hllm.losses.contrastive import LossConfig, contrast
 
 QUERIES, DIM, ITEMS = 4096, 64, 20_000
 NEGATIVES = {"16,384 shared": (16_384,), "256 of each query's own": (QUERIES, 256)}

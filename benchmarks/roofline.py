@@ -29,9 +29,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModel
 
-from hllm.data.batch import ItemBatch, text_batch
-from hllm.models.backbone import Backbone, load_backbone
-from hllm.models.flops import backbone_cost
+from hllm.batches.batch import ItemBatch, text_batch
+from hllm.jobs.planning.flops import backbone_cost
+from hllm.models.backbone.backbone import Backbone, load_backbone
 from hllm.models.item.text import TextItemEncoder
 from hllm.precision import autocast, resolve_precision
 

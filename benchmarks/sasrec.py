@@ -35,7 +35,7 @@ def write_log(folder: Path) -> None:
 
     from hllm.data.files import scan_file
     from hllm.data.schema import DataConfig
-    from hllm.data.sources.catalog import locate
+    from hllm.sources.data_sets import locate
 
     interactions, _ = locate(DataConfig(source="movielens-100k"), folder)
     log = scan_file(interactions).select("user_id", "item_id", pl.col("timestamp").cast(pl.Float64)).collect()
@@ -102,9 +102,9 @@ def ours(folder: Path) -> dict[str, Any]:
     """Train ours in this process."""
     from hllm.api import Recommender
     from hllm.data.schema import DataConfig
-    from hllm.data.sources.catalog import locate
+    from hllm.recipe.recipe import Recipe
+    from hllm.sources.data_sets import locate
     from hllm.training.fit import fit
-    from hllm.training.recipe import Recipe
 
     recipe = Recipe.from_dict(
         {

@@ -32,12 +32,12 @@ from measure import Span, ratios, span, written
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hllm.data.batch import item_batch, sequence_batch
-from hllm.data.negatives import Negatives, NegativeSampler, NegativesConfig
+from hllm.batches.batch import item_batch, sequence_batch
+from hllm.batches.negatives import Negatives, NegativeSampler, NegativesConfig
 from hllm.data.tokens import TokenCache
 from hllm.distributed import Group
-from hllm.losses import LossConfig
-from hllm.models.backbone import Backbone, load_backbone
+from hllm.losses.contrastive import LossConfig
+from hllm.models.backbone.backbone import Backbone, load_backbone
 from hllm.models.item.text import TextItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.llm import UserLLM

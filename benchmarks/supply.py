@@ -20,10 +20,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from hllm.data.batch import item_batch
+from hllm.batches.batch import item_batch
+from hllm.batches.loader import TrainingLoader, WindowConfig
+from hllm.batches.negatives import NegativesConfig
 from hllm.data.build import build_dataset
-from hllm.data.loader import TrainingLoader, WindowConfig
-from hllm.data.negatives import NegativesConfig
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.data.tokens import TokenCache, token_cache

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-
 from hllm.data.sources.catalog import FETCH
 from hllm.models.sources import SOURCES
 from hllm.training.plan import Plan, plan_recipe
 from hllm.training.recipe import Recipe
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 TARGET = Path(__file__).parent / "settings.md"
 RECIPES_TARGET = Path(__file__).parent / "recipes.md"

@@ -13,14 +13,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hllm.api import Recommender
-from hllm.data.batch import SequenceBatch, sequence_batch
+from hllm.batches.batch import SequenceBatch, sequence_batch
+from hllm.batches.negatives import Negatives
 from hllm.data.build import build_dataset
 from hllm.data.dataset import Dataset
-from hllm.data.negatives import Negatives
 from hllm.data.schema import DataConfig
 from hllm.data.tokens import TokenCache
 from hllm.models.tiers import History
-from hllm.training.recipe import Recipe
+from hllm.recipe.recipe import Recipe
 
 NUM_USERS, NUM_ITEMS = 12, 30
 WORDS = ["red", "green", "blue", "old", "new", "big", "small", "shoe", "hat", "coat", "title", "kind", ":", "summer"]

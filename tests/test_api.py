@@ -12,11 +12,10 @@ from hllm.api import Recommender
 from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmWarning
-from hllm.retrieval.model import POSITIONS_PER_BATCH, ModelScorer
-from hllm.side_by_side import evaluate_all
-
-from .conftest import history_of
-from .test_artifacts import disk_of
+from hllm.jobs.evaluate import evaluate_all
+from hllm.retrieval.scorer import POSITIONS_PER_BATCH, ModelScorer
+from tests.conftest import history_of
+from tests.test_artifacts import disk_of
 
 NEW = pl.DataFrame({"item_id": ["new"], "title": ["summer hat"], "kind": ["hat"]})
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from hllm.data.schema import DataConfig
-from hllm.data.sources.catalog import locate
 from hllm.errors import ConfigError, MissingExtraError
 from hllm.extras import require
+from hllm.sources.data_sets import locate
 
 
 def test_a_missing_extra_says_how_to_install_it():

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from hllm.api import Recommender
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import ConfigError
-from hllm.losses import LossConfig, contrast
-from hllm.retrieval.faiss import IndexConfig
-from hllm.retrieval.indexed import IndexRetriever, build_index, source_of
+from hllm.losses.contrastive import LossConfig, contrast
+from hllm.retrieval.index.config import IndexConfig
+from hllm.retrieval.index.retriever import IndexRetriever, build_index, source_of
+from hllm.runs.run import Run
+from hllm.runs.tables import embed_run_items
 from hllm.training.fit import fit
-from hllm.training.run import Run
-from hllm.training.tables import embed_run_items
 
 SIZES = (2, 5)
 

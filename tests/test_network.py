@@ -3,10 +3,10 @@
 import polars as pl
 import pytest
 
-from hllm.data.sources.catalog import fetch_data
-from hllm.models.backbone import load_backbone
-from hllm.models.sources import fetch_model
-from hllm.models.tokenizer import load_tokenizer
+from hllm.models.backbone.backbone import load_backbone
+from hllm.models.backbone.tokenizer import load_tokenizer
+from hllm.models.published.fetch import fetch_model
+from hllm.sources.data_sets import fetch_data
 
 pytestmark = pytest.mark.network
 

@@ -8,7 +8,7 @@ import pytest
 
 from hllm.cli.main import app
 from hllm.errors import ConfigError
-from hllm.training.recipe import Recipe
+from hllm.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "recipes"

@@ -7,9 +7,8 @@ import torch
 
 from hllm.api import Recommender
 from hllm.errors import ConfigError, DataError
-from hllm.retrieval.indexed import build_index, source_of
-
-from .conftest import history_of
+from hllm.retrieval.index.retriever import build_index, source_of
+from tests.conftest import history_of
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:

@@ -12,11 +12,11 @@ __all__ = ["ConfigError", "DataError", "HllmError", "Recipe", "Recommender", "__
 if TYPE_CHECKING:
     from hllm.api import Recommender
     from hllm.errors import ConfigError, DataError, HllmError
-    from hllm.training.recipe import Recipe
+    from hllm.recipe.recipe import Recipe
 
 _HOMES = {
     "Recommender": "hllm.api",
-    "Recipe": "hllm.training.recipe",
+    "Recipe": "hllm.recipe.recipe",
     "HllmError": "hllm.errors",
     "DataError": "hllm.errors",
     "ConfigError": "hllm.errors",

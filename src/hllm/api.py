@@ -19,7 +19,6 @@ from jaxtyping import Float
 from hllm import artifacts
 from hllm.data.dataset import Dataset
 from hllm.data.prompt import render
-from hllm.data.sources.catalog import locate
 from hllm.data.split import Split, split_dataset
 from hllm.data.tables import Table
 from hllm.embedding.shards import Share
@@ -36,19 +35,22 @@ from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device
 from hllm.ranking.frame import CandidateIds, rank_frame
 from hllm.ranking.ranker import ModelRanker
+from hllm.recipe.recipe import Recipe, default_recipe
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.fallback import frame_of, is_known, recommend_or_fall_back, recommended
-from hllm.retrieval.index import Index
-from hllm.retrieval.indexed import IndexRetriever, open_index
-from hllm.retrieval.model import ModelScorer
-from hllm.retrieval.question import Named, question_of, with_texts
-from hllm.retrieval.retriever import Histories, Recommendations, Retriever
-from hllm.retrieval.users import embed_users
-from hllm.training.evaluations import data_policy, log_evaluation, machine, run_facts
+from hllm.retrieval.fallback import is_known, recommend_or_fall_back
+from hllm.retrieval.frame import frame_of, recommended
+from hllm.retrieval.histories import Histories
+from hllm.retrieval.index.index import Index
+from hllm.retrieval.index.retriever import IndexRetriever, open_index
+from hllm.retrieval.query import Named, question_of, with_texts
+from hllm.retrieval.retriever import Recommendations, Retriever
+from hllm.retrieval.scorer import ModelScorer
+from hllm.runs.opened import open_run
+from hllm.runs.results import data_policy, log_evaluation, machine, run_facts
+from hllm.runs.run import Run
+from hllm.runs.users import embed_users
+from hllm.sources.data_sets import locate
 from hllm.training.fit import Resume, fit, recipe_from
-from hllm.training.recipe import Recipe, default_recipe
-from hllm.training.run import Run
-from hllm.training.tables import open_run
 
 
 class Recommender:

@@ -1,4 +1,4 @@
-"""Run the verbs of runs/three_stage.sh, all in one process, once for each OUT=KILL: `python kill_verbs.py RECIPE …`.
+"""Run the verbs of examples/three_stage.sh, all in one process, once for each OUT=KILL: `python kill_verbs.py RECIPE …`.
 
 Each time in a fork that kills itself as KILL says; imports are made once. One line is printed for each: KILL, the exit
 code, and a hash of the names and times of all files in OUT.
@@ -16,11 +16,11 @@ import transformers
 import hllm.api
 from hllm.cli.main import main
 from hllm.embedding import export, rows, shards
-from hllm.retrieval.model import ModelScorer
-from hllm.training import tables
-from hllm.training.run import Run
+from hllm.retrieval.scorer import ModelScorer
+from hllm.runs import tables
+from hllm.runs.run import Run
 
-SCRIPT = Path(__file__).parents[2] / "runs" / "three_stage.sh"
+SCRIPT = Path(__file__).parents[2] / "examples" / "three_stage.sh"
 
 
 def verbs(out: str, recipe: str) -> list[list[str]]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from hllm.evaluation.model_card import model_card
+from hllm.reports.model_card import model_card
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 
 def test_recommend_for_a_user_prints_titles(hllm, trained_folder, trained):
@@ -194,7 +194,7 @@ def test_an_empty_file_ends_in_one_sentence_and_makes_nothing(hllm, tmp_path, it
 
 def test_a_title_cannot_inject_markup(trained):
     from hllm.cli.examples import examples
-    from hllm.evaluation.report import html_report
+    from hllm.reports.run import html_report
 
     nasty = trained.dataset.items.with_columns(title=trained.dataset.items["title"] + "<script>alert(1)</script>")
     trained.dataset = dataclasses.replace(trained.dataset, items=nasty)

@@ -7,7 +7,7 @@ import pytest
 
 from hllm.api import Recommender
 from hllm.errors import CheckpointError, HllmWarning
-from hllm.training.evaluations import log_evaluation, stored_ranks
+from hllm.runs.results import log_evaluation, stored_ranks
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import typer
 
 from hllm.cli.main import app
 
-SCRIPT = Path(__file__).parents[2] / "runs" / "demo.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "demo.py"
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hllm.data.description import Description
-from hllm.evaluation.description import describe_section
-
-from ..conftest import recipe_values
+from hllm.data.describing.description import Description
+from hllm.reports.description import describe_section
+from tests.conftest import recipe_values
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hllm.models.checkpoint import load_checkpoint
-from hllm.training.run import Run
+from hllm.runs.run import Run
 
 KILLED_AT_STEP_2 = (
     "import os, signal, sys; from hllm.cli.main import main; from hllm.training.run import Run; log = Run.log; "

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from hllm.cli.main import app, main
 
-SAMPLES = Path(__file__).parent.parent / "data" / "layouts"
+SAMPLES = Path(__file__).parents[1] / "data" / "importing" / "layouts"
 PAGE = Path(__file__).parent.parent.parent / "docs" / "importing.md"
 
 
@@ -41,7 +41,7 @@ def test_wrong_input_exits_with_2(tmp_path, monkeypatch, capsys):
 
 
 def test_the_help_names_every_layout_and_so_does_the_page():
-    from hllm.data.layouts.catalog import LAYOUTS
+    from hllm.data.importing.layouts import LAYOUTS
 
     shown = run("--help").output
     page = PAGE.read_text()

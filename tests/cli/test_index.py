@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from hllm.retrieval import index as indexes
-from hllm.retrieval import qdrant
-from hllm.retrieval.index import Index
-from hllm.retrieval.indexed import source_of
-from hllm.retrieval.qdrant import collection_of
+from hllm.retrieval.index import index as indexes
+from hllm.retrieval.index import qdrant
+from hllm.retrieval.index.index import Index
+from hllm.retrieval.index.qdrant import collection_of
+from hllm.retrieval.index.retriever import source_of
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from hllm.training import speed
-
-from ..conftest import recipe_values
+from hllm.jobs.planning import speed
+from tests.conftest import recipe_values
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import pytest
 
 from hllm.api import Recommender
 from hllm.cli.run import next_steps
-
-from ..training.test_ranking import rated, recipe_of, values  # noqa: F401, a fixture
+from tests.training.test_ranking import rated, recipe_of, values  # noqa: F401, a fixture
 
 
 @pytest.fixture(scope="module")

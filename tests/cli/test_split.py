@@ -7,8 +7,7 @@ import pytest
 from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 
 @pytest.fixture

@@ -11,17 +11,17 @@ import polars as pl
 import pytest
 import torch
 
-from hllm.data.batch import item_batch, sequence_batch
-from hllm.data.negatives import Negatives
+from hllm.batches.batch import item_batch, sequence_batch
+from hllm.batches.negatives import Negatives
 from hllm.embedding.table import ItemEmbeddingTable, UserEmbeddingTable
 from hllm.models.checkpoint import ITEM_BACKBONE
 from hllm.models.item.text import TextItemEncoder
 from hllm.models.recommender import SequentialRecommender
+from hllm.recipe.recipe import Recipe
+from hllm.runs.tables import embed_run_users
 from hllm.training.fit import catalogue_tokens, fit
-from hllm.training.recipe import Recipe
-from hllm.training.tables import embed_run_users
+from tests.conftest import recipe_values
 
-from ..conftest import recipe_values
 from . import kill_verbs
 
 ROOT = Path(__file__).parents[2]

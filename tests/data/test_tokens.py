@@ -3,7 +3,7 @@ import pytest
 
 from hllm.data.tokens import token_cache
 from hllm.errors import HllmWarning
-from hllm.models.tokenizer import load_tokenizer
+from hllm.models.backbone.tokenizer import load_tokenizer
 
 TEXTS = ["red shoe", "old old old hat", "", "new"]
 

@@ -16,8 +16,9 @@ from hllm.evaluation.evaluate import evaluate, queries
 from hllm.evaluation.protocol import EvaluationConfig
 from hllm.metrics import TargetRanks
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.model import ModelScorer
-from hllm.retrieval.retriever import LoggedHistories, Retriever
+from hllm.retrieval.histories import LoggedHistories
+from hllm.retrieval.retriever import Retriever
+from hllm.retrieval.scorer import ModelScorer
 
 ORDER = ("shuffled-order", "reversed-order")
 TEXT = ("shuffled-text", "title-only", "no-text")

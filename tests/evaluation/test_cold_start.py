@@ -8,9 +8,9 @@ from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.errors import ConfigError, DataError
 from hllm.evaluation.cold_start import ColdStart, Contender, cold_items, short_histories
-from hllm.evaluation.cold_start_table import cold_start_table
 from hllm.evaluation.evaluate import evaluate_with_ranks, queries
 from hllm.evaluation.protocol import EvaluationConfig
+from hllm.reports.cold_start import cold_start_table
 from hllm.retrieval.exact import ExactRetriever
 
 CONFIG = EvaluationConfig(cutoffs=(1, 2), bootstrap_samples=50, cold_at_most=0)

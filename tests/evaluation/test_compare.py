@@ -13,10 +13,9 @@ from hllm.evaluation.compare import compare_ranks
 from hllm.evaluation.evaluate import Evaluated
 from hllm.evaluation.facts import RunFacts
 from hllm.evaluation.ranks import Contender, read_ranks, write_ranks
-from hllm.evaluation.tables import FORMATS
 from hllm.metrics import TargetRanks
-
-from .test_protocol import evaluated, world
+from hllm.reports.results import FORMATS
+from tests.evaluation.test_protocol import evaluated, world
 
 NUM_TARGETS = 400
 GOOD, MIDDLING, BAD = 0.5, 0.48, 0.2  # chance of a target in first place; else it is beyond every cut-off

@@ -3,7 +3,7 @@ import polars as pl
 import pytest
 
 from hllm.data.build import build_dataset
-from hllm.data.describe import leak_share
+from hllm.data.leak import leak_share
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.evaluation.baselines import Popularity

@@ -7,8 +7,7 @@ from hllm.evaluation.protocol import EvaluationConfig
 from hllm.evaluation.sampled import sampled_ranks
 from hllm.metrics import UNREACHABLE, TargetRanks, ranking_metrics
 from hllm.retrieval.exact import ExactRetriever
-
-from .test_evaluate import Constant, world  # noqa: F401
+from tests.evaluation.test_evaluate import Constant, world  # noqa: F401
 
 
 def test_sampled_ranks_against_drawing_the_candidates(rng):

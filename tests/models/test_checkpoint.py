@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hllm.data.batch import text_batch
+from hllm.batches.batch import text_batch
 from hllm.errors import CheckpointError, ConfigError
 from hllm.models.build import ModelConfig, build_model
 from hllm.models.checkpoint import load_checkpoint, load_weights, save_checkpoint

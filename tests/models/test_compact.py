@@ -5,7 +5,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from hllm import artifacts
-from hllm.data.batch import text_batch
+from hllm.batches.batch import text_batch
 from hllm.errors import CheckpointError
 from hllm.models.build import ModelConfig, build_model
 from hllm.models.checkpoint import compact_checkpoint, load_checkpoint, save_checkpoint

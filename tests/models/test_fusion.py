@@ -10,10 +10,9 @@ from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.errors import ConfigError, DataError
 from hllm.models.fusion import Fusion, InputsConfig, calendar
+from hllm.recipe.recipe import Recipe
 from hllm.training.fit import fit
-from hllm.training.recipe import Recipe
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 
 def test_the_calendar_against_the_standard_library(rng):

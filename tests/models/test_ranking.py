@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel
 
 from hllm.errors import ConfigError
-from hllm.models.backbone import Backbone
+from hllm.models.backbone.backbone import Backbone
 from hllm.models.build import ModelConfig, build_model
 from hllm.models.checkpoint import load_checkpoint, save_checkpoint
 from hllm.models.heads import MixerHead, MLPHead, RankingConfig, RankingHeads
@@ -15,9 +15,8 @@ from hllm.models.tiers import History
 from hllm.models.user.din import DIN
 from hllm.models.user.llm import UserLLM
 from hllm.models.user.sasrec import SASRec
-
-from ..conftest import history_of
-from .families import DECODERS
+from tests.conftest import history_of
+from tests.models.backbone.families import DECODERS
 
 DIM = 16
 

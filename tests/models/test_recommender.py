@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from hllm.data.batch import item_batch
+from hllm.batches.batch import item_batch
 from hllm.errors import DataError
 from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.tiers import by_length
 from hllm.models.user.sasrec import SASRec
-
-from ..conftest import batch_of, history_of
+from tests.conftest import batch_of, history_of
 
 
 def id_model(num_items: int = 10) -> SequentialRecommender:

@@ -6,14 +6,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hllm.api import Recommender
-from hllm.data.batch import text_batch
+from hllm.batches.batch import text_batch
 from hllm.errors import ConfigError
 from hllm.models.build import ModelConfig, build_model, require_separate_tiers
 from hllm.models.checkpoint import load_checkpoint, merge_checkpoint, save_checkpoint
+from hllm.recipe.recipe import Recipe
+from hllm.recipe.stages import StageConfig
 from hllm.training.optimizer import build_optimizer
-from hllm.training.recipe import Recipe, StageConfig
-
-from ..conftest import history_of, recipe_values
+from tests.conftest import history_of, recipe_values
 
 ITEMS = [[5, 6], [7, 8, 9]]
 

@@ -6,11 +6,11 @@ import torch
 from transformers import AutoModel
 
 import hllm.models.item.text as text_module
-from hllm.data.batch import text_batch
+from hllm.batches.batch import text_batch
 from hllm.errors import ConfigError
-from hllm.models.backbone import load_backbone
+from hllm.models.backbone.backbone import load_backbone
+from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.item.text import TextItemConfig, TextItemEncoder
-from hllm.models.tokenizer import load_tokenizer
 
 TEXTS = ["red", "red shoe", "old old old old hat", "new coat", "title : big blue hat", "small", "green " * 12]
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hllm.data.batch import item_batch
+from hllm.batches.batch import item_batch
 from hllm.errors import ConfigError
-from hllm.losses import LossConfig
+from hllm.losses.contrastive import LossConfig
 from hllm.models.build import ModelConfig, build_model
 from hllm.models.tiers import History, UserEncoder
 from hllm.models.user.bert4rec import BERT4Rec
@@ -20,8 +20,7 @@ from hllm.models.user.positions import LearntPositions, rotated
 from hllm.models.user.sasrec import SASRec
 from hllm.objectives.masked_item import MaskedItem, MaskedItemConfig
 from hllm.objectives.next_item import NextItem
-
-from ..conftest import batch_of, history_of
+from tests.conftest import batch_of, history_of
 
 DIM, MAX_HISTORY = 8, 6
 SMALL = {"dim": DIM, "num_layers": 2, "num_heads": 2, "dropout": 0.4, "max_history": MAX_HISTORY}

@@ -3,17 +3,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hllm.data.batch import sequence_batch
-from hllm.data.negatives import Negatives
+from hllm.batches.batch import sequence_batch
+from hllm.batches.negatives import Negatives
 from hllm.errors import ConfigError
-from hllm.losses import LossConfig
+from hllm.losses.contrastive import LossConfig
 from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.bert4rec import BERT4Rec
 from hllm.models.user.gru4rec import GRU4Rec
 from hllm.objectives.masked_item import MaskedItem, MaskedItemConfig, choose_masked
-
-from ..conftest import batch_of, history_of
+from tests.conftest import batch_of, history_of
 
 WINDOWS = [np.array([5, 3, 5, 9]), np.array([3, 7]), np.array([1, 2, 4, 6, 8])]
 LAST = MaskedItemConfig(last_share=1.0)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from hllm.data.loader import TrainingLoader, WindowConfig
-from hllm.data.negatives import NegativesConfig
-from hllm.data.points import PointSampler, PointsConfig
+from hllm.batches.loader import TrainingLoader, WindowConfig
+from hllm.batches.negatives import NegativesConfig
+from hllm.batches.points import PointSampler, PointsConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.distributed import Group
-from hllm.losses import LossConfig
+from hllm.losses.contrastive import LossConfig
 from hllm.models.build import ModelConfig, build_model
 from hllm.objectives.next_item import NextItem
 from hllm.objectives.ranking import Ranking

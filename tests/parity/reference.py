@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hllm.data.batch import ItemBatch
-from hllm.losses import LossConfig, contrast, info_nce
+from hllm.batches.batch import ItemBatch
+from hllm.losses.contrastive import LossConfig, contrast, info_nce
 from hllm.models.recommender import SequentialRecommender
-
-from ..conftest import history_of
+from tests.conftest import history_of
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CLOSE = {"atol": 1e-5, "rtol": 0.0}

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from hllm.batches.loader import WindowConfig, training_windows
 from hllm.data.build import build_dataset
-from hllm.data.loader import WindowConfig, training_windows
 from hllm.data.prompt import render
 from hllm.data.schema import DataConfig
 from hllm.data.split import split_dataset
 from hllm.errors import ConfigError
 from hllm.evaluation.evaluate import queries
+from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.fusion import calendar
-from hllm.models.tokenizer import load_tokenizer
-from hllm.training.recipe import Recipe
+from hllm.recipe.recipe import Recipe
 
 FOLDER = Path(__file__).parent / "fixtures" / "data"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))

@@ -10,16 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hllm.data.batch import SequenceBatch, sequence_batch, text_batch
-from hllm.data.negatives import Negatives
+from hllm.batches.batch import SequenceBatch, sequence_batch, text_batch
+from hllm.batches.negatives import Negatives
 from hllm.data.tokens import TokenCache
-from hllm.losses import info_nce
+from hllm.losses.contrastive import info_nce
 from hllm.metrics import ranking_metrics
 from hllm.models.checkpoint import load_checkpoint
-from hllm.models.published import import_published, published_name
+from hllm.models.published.weights import import_published, published_name
 from hllm.models.recommender import SequentialRecommender
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.model import ModelScorer
+from hllm.retrieval.scorer import ModelScorer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NUM_SLOTS = 6

@@ -6,8 +6,7 @@ import torch
 from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.hstu import HSTU
-
-from .reference import Reference, check_forward, check_gradients, check_losses
+from tests.parity.reference import Reference, check_forward, check_gradients, check_losses
 
 
 def our_name(name: str) -> str:

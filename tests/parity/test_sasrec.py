@@ -7,8 +7,7 @@ from torch import Tensor
 from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.sasrec import SASRec
-
-from .reference import Reference, check_forward, check_gradients, check_losses
+from tests.parity.reference import Reference, check_forward, check_gradients, check_losses
 
 PART = {"multi_head_attention": "attention", "feed_forward": "feed_forward"}
 SETTINGS = {"inner": 2, "norm": "post", "norm_eps": 1e-12, "positions": "end", "input_norm": True, "final_norm": False}

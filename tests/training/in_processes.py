@@ -11,9 +11,9 @@ import torch.distributed as dist
 from hllm.distributed import joined
 from hllm.errors import Stopped
 from hllm.models.item.text import TextItemEncoder
+from hllm.recipe.recipe import Recipe
 from hllm.training import loop
 from hllm.training.fit import fit
-from hllm.training.recipe import Recipe
 
 
 def count(counted: dict) -> None:

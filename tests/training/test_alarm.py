@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from hllm.errors import TrainingError
+from hllm.recipe.recipe import Recipe
+from hllm.runs.run import Run
 from hllm.training.alarm import MAX_SKIPPED, PATIENCE, Alarm
 from hllm.training.fit import fit
-from hllm.training.recipe import Recipe
-from hllm.training.run import Run
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 
 def test_a_collapse_stops_training_but_a_slow_start_is_borne():

@@ -8,13 +8,12 @@ import torch
 
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.models.item.text import TextItemEncoder
+from hllm.recipe.recipe import Recipe
+from hllm.runs.run import Run
+from hllm.runs.tables import embed_run_items
 from hllm.training.fit import fit
 from hllm.training.loop import Trainer
-from hllm.training.recipe import Recipe
-from hllm.training.run import Run
-from hllm.training.tables import embed_run_items
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 NUM_ITEMS = 30
 AVERAGED, REUSED = {"ema": 0.5}, {"reuse": {"share": 0.5}}

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hllm.data.item_plan import plan_items
+from hllm.batches.item_plan import plan_items
 from hllm.embedding.table import ItemEmbeddingTable
+from hllm.recipe.recipe import Recipe
+from hllm.runs.run import Run
 from hllm.training.fit import fit
-from hllm.training.recipe import Recipe
-from hllm.training.run import Run
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SETTINGS = ["plain", "gradient-cache", "reuse", "reuse-cached", "ids", "ranking"]

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from hllm.errors import CheckpointError, ConfigError
+from hllm.recipe.recipe import Recipe
+from hllm.recipe.stages import StageConfig
 from hllm.training.muon import Muon, orthogonal
 from hllm.training.optimizer import build_optimizer
-from hllm.training.recipe import Recipe, StageConfig
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 
 def test_each_tier_has_its_rate_and_only_matrices_decay(trained):

@@ -12,13 +12,12 @@ from hllm.data.build import build_dataset
 from hllm.errors import ConfigError, DataError, HllmWarning, TrainingError
 from hllm.evaluation.evaluate import evaluate, queries
 from hllm.evaluation.impressions import evaluate_ranker, impressions
+from hllm.jobs.evaluate import evaluate_all, evaluate_rankers
 from hllm.ranking.ranker import ModelRanker
 from hllm.ranking.two_stage import TwoStageRetriever
+from hllm.recipe.recipe import Recipe
 from hllm.retrieval.retriever import Recommendations
-from hllm.side_by_side import evaluate_all, evaluate_rankers
-from hllm.training.recipe import Recipe
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 RATIO = {"kind": "ratio", "validation_share": 0.25, "test_share": 0.25}
 
@@ -127,8 +126,8 @@ def test_din_learns_and_does_not_retrieve(tiny_bert, tiny_llama, rated, items, t
 
 def test_a_resumed_run_is_the_same(tiny_bert, tiny_llama, rated, items, tmp_path):
     """Stopped after the first epoch's checkpoint by a listener, against a run that was not."""
+    from hllm.runs.run import Run
     from hllm.training.fit import fit
-    from hllm.training.run import Run
 
     recipe = recipe_of(values(tiny_bert, tiny_llama, labelled=True, fusion="late"))
     recipe = recipe.model_copy(update={"checkpoints": recipe.checkpoints.model_copy(update={"every_steps": 1})})

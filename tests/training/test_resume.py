@@ -14,12 +14,11 @@ from hllm import artifacts
 from hllm.api import Recommender
 from hllm.errors import CheckpointError, ConfigError, HllmWarning, Stopped
 from hllm.models.checkpoint import load_checkpoint
+from hllm.recipe.recipe import Recipe
+from hllm.runs.run import Run
 from hllm.training.fit import fit
 from hllm.training.loop import Trainer
-from hllm.training.recipe import Recipe
-from hllm.training.run import Run
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 
 class Killed(Exception):

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from hllm.data.batch import SequenceBatch, item_batch
-from hllm.data.loader import ReuseConfig, TrainingLoader, WindowConfig
-from hllm.data.negatives import NegativesConfig
+from hllm.batches.batch import SequenceBatch, item_batch
+from hllm.batches.loader import ReuseConfig, TrainingLoader, WindowConfig
+from hllm.batches.negatives import NegativesConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.errors import ConfigError
 from hllm.models.build import ModelConfig, build_model
 from hllm.models.item.remembered import RememberingItemEncoder
 from hllm.models.item.text import TextItemEncoder
+from hllm.recipe.recipe import Recipe
+from hllm.recipe.stages import StageConfig
+from hllm.runs.run import Run
 from hllm.training.fit import catalogue_tokens, fit
 from hllm.training.optimizer import build_optimizer
-from hllm.training.recipe import Recipe, StageConfig
-from hllm.training.run import Run
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 
 @pytest.fixture

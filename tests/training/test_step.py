@@ -4,20 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from hllm.data.item_plan import plan_items
-from hllm.data.loader import TrainingLoader, WindowConfig
-from hllm.data.negatives import NegativesConfig
+from hllm.batches.item_plan import plan_items
+from hllm.batches.loader import TrainingLoader, WindowConfig
+from hllm.batches.negatives import NegativesConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.distributed import Group
-from hllm.losses import LossConfig
+from hllm.losses.contrastive import LossConfig
 from hllm.models.build import ModelConfig, build_model
 from hllm.objectives.next_item import NextItem
+from hllm.runs.run import Run
 from hllm.training.ema import MovingAverage
 from hllm.training.fit import catalogue_tokens
-from hllm.training.run import Run
 from hllm.training.step import accumulate, cached
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import pytest
 
 from hllm.config import Config
 from hllm.errors import ConfigError, MissingExtraError
-from hllm.training.run import Run
-from hllm.training.tracking import TensorBoard, TrackingConfig
+from hllm.recipe.tracking import TrackingConfig
+from hllm.runs.run import Run
+from hllm.training.tracking import TensorBoard
 
 
 def scalars(folder):

@@ -7,16 +7,17 @@ import torch
 
 from hllm import artifacts
 from hllm.api import Recommender
-from hllm.data.negatives import NegativesConfig
+from hllm.batches.negatives import NegativesConfig
 from hllm.errors import CheckpointError, ConfigError, DataError
-from hllm.losses import LossConfig
+from hllm.losses.contrastive import LossConfig
 from hllm.models.checkpoint import load_checkpoint
 from hllm.models.recommender import SequentialRecommender
+from hllm.recipe.recipe import Recipe
+from hllm.recipe.stages import StageConfig
+from hllm.runs.position import Position
+from hllm.runs.run import Run
 from hllm.training.fit import fit
-from hllm.training.recipe import Recipe, StageConfig
-from hllm.training.run import Position, Run
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 
 def losses(run: Run) -> list[float]:

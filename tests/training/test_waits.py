@@ -12,19 +12,18 @@ import pytest
 import torch
 from transformers import masking_utils
 
-from hllm.data.loader import TrainingLoader, WindowConfig
-from hllm.data.negatives import NegativesConfig
+from hllm.batches.loader import TrainingLoader, WindowConfig
+from hllm.batches.negatives import NegativesConfig
 from hllm.data.split import SplitConfig, split_dataset
-from hllm.losses import LossConfig
-from hllm.models import rows
-from hllm.models.backbone import Backbone
+from hllm.losses.contrastive import LossConfig
+from hllm.models.backbone import rows
+from hllm.models.backbone.backbone import Backbone
 from hllm.models.build import ModelConfig, build_model
 from hllm.models.item import text
 from hllm.objectives.next_item import NextItem
+from hllm.runs.run import Run
 from hllm.training.fit import catalogue_tokens
-from hllm.training.run import Run
-
-from ..conftest import recipe_values
+from tests.conftest import recipe_values
 
 NEGATIVES = {
     "mixed": {"kind": "mixed", "num_sampled": 9},

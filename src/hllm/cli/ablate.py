@@ -24,7 +24,7 @@ def ablate(
     """
     from hllm import artifacts
     from hllm.api import Recommender
-    from hllm.evaluation.report import ablation_table
+    from hllm.reports.run import ablation_table
 
     chosen = part_of(part)
     switches = None if only is None else [name.strip() for name in only.split(",") if name.strip()]

@@ -11,7 +11,7 @@ from hllm.errors import ConfigError
 
 if TYPE_CHECKING:
     from hllm.api import Recommender
-    from hllm.evaluation.model_card import CardFacts
+    from hllm.reports.model_card import CardFacts
 
 
 def card(
@@ -24,7 +24,7 @@ def card(
     """
     from hllm import artifacts
     from hllm.api import Recommender
-    from hllm.evaluation.model_card import model_card
+    from hllm.reports.model_card import model_card
 
     recommender = Recommender.load(run)
     text = model_card(_facts(run, recommender), recommender.dataset, recommender.split)
@@ -34,7 +34,7 @@ def card(
 
 
 def _facts(run: Path, recommender: "Recommender") -> "CardFacts":
-    from hllm.evaluation.model_card import CardFacts
+    from hllm.reports.model_card import CardFacts
 
     results = read_results(run)
     own = next((result for result in results if result.name == label(run)), None)

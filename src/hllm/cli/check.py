@@ -70,8 +70,8 @@ def _config(mapped: dict[str, Any], overrides: list[str]) -> "DataConfig":
 
 def _from_recipe(path: Path, mapped: dict[str, Any], overrides: list[str]) -> tuple[tuple[Path, Path], "DataConfig"]:
     from hllm.data.schema import DataConfig
-    from hllm.data.sources.catalog import locate
-    from hllm.training.recipe import Recipe
+    from hllm.recipe.recipe import Recipe
+    from hllm.sources.data_sets import locate
 
     data = Recipe.from_toml(path, overrides).data
     config = DataConfig.from_dict(data.model_dump() | mapped, where=str(path))

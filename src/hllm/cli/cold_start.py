@@ -29,8 +29,8 @@ def cold_start(
     (cold-start-validation.json) of the run's directory.
     """
     from hllm import artifacts
-    from hllm.cold_start import cold_start as evaluate_cold_start
-    from hllm.evaluation.cold_start_table import cold_start_table
+    from hllm.jobs.cold_start import cold_start as evaluate_cold_start
+    from hllm.reports.cold_start import cold_start_table
 
     try:
         numbers = [int(number) for number in names_of(lengths)]

@@ -31,8 +31,8 @@ def compare(
     if len(chosen) + as_json > 1:
         raise ConfigError("give at most one of --json, --csv, --markdown and --latex")
     from hllm.evaluation.compare import compare_ranks
-    from hllm.evaluation.tables import FORMATS
-    from hllm.training.evaluations import stored_ranks
+    from hllm.reports.results import FORMATS
+    from hllm.runs.results import stored_ranks
 
     contenders = [stored_ranks(run, part_of(part)) for run in runs]
     comparison = compare_ranks(

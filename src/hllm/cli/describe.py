@@ -11,12 +11,12 @@ import typer
 from hllm.errors import ConfigError, HllmWarning
 
 if TYPE_CHECKING:
-    from hllm.data.describe import TokenCounter
-    from hllm.data.description import Description
+    from hllm.data.describing.description import Description
+    from hllm.data.describing.measure import TokenCounter
     from hllm.data.prompt import PromptConfig
     from hllm.data.schema import DataConfig
     from hllm.data.split import SplitConfig
-    from hllm.training.recipe import Recipe
+    from hllm.recipe.recipe import Recipe
 
 _SUFFIXES = (".parquet", ".csv", ".tsv")
 
@@ -63,7 +63,7 @@ def describe(
     Your own: hllm data describe --interactions clicks.csv --items catalogue.csv --user-col visitor --html data.html
     """
     from hllm import artifacts
-    from hllm.evaluation.description import description_page, description_text
+    from hllm.reports.description import description_page, description_text
 
     given = [source is not None, interactions is not None or items is not None, recipe is not None, run is not None]
     if sum(given) != 1:
@@ -156,9 +156,9 @@ def _prompt(recipe: "Recipe") -> tuple["PromptConfig", str | None]:
 def _of_tables(
     wanted: _Wanted, chosen: Mapping[str, object], tokenizer: str | None, max_length: int | None
 ) -> "Description":
-    from hllm.data.describe_tables import describe_tables
+    from hllm.data.describing.tables import describe_tables
     from hllm.data.schema import DataConfig
-    from hllm.data.sources.catalog import locate
+    from hllm.sources.data_sets import locate
 
     data = DataConfig.from_dict({**wanted.data.model_dump(), **chosen}, where="options") if chosen else wanted.data
     tables = locate(data, wanted.base)
@@ -175,9 +175,9 @@ def _of_tables(
 
 def _of_run(folder: Path, tokenizer: str | None, max_length: int | None) -> "Description":
     from hllm.data.dataset import Dataset
-    from hllm.data.describe import describe
+    from hllm.data.describing.measure import describe
     from hllm.data.split import split_dataset
-    from hllm.training.run import Run
+    from hllm.runs.run import Run
 
     run = Run(folder)
     recipe = run.read_recipe()
@@ -196,9 +196,9 @@ def _counter(
         if max_length is not None:
             raise ConfigError("--max-length counts tokens: name a model with --tokenizer, such as minilm-l6")
         return None
-    from hllm.data.describe import TokenCounter
-    from hllm.models.sources import resolve_backbone
-    from hllm.models.tokenizer import load_tokenizer
+    from hllm.data.describing.measure import TokenCounter
+    from hllm.models.backbone.tokenizer import load_tokenizer
+    from hllm.sources.language_models import resolve_backbone
 
     tokenize, _ = load_tokenizer(resolve_backbone(tokenizer, base), _UNCUT)
     return TokenCounter(shown or tokenizer, tokenize, max_length or prompt.max_tokens)

@@ -41,8 +41,8 @@ def embed(
     """
     from hllm.embedding.rows import DTYPES
     from hllm.embedding.shards import Share
-    from hllm.training.run import Run
-    from hllm.training.tables import embed_run_items
+    from hllm.runs.run import Run
+    from hllm.runs.tables import embed_run_items
 
     share, kind = Share.parse(shard), one_of("--dtype", dtype, DTYPES)
     found = embed_run_items(Run(run), out, items=items, dtype=kind, share=share, dim=dim)
@@ -66,8 +66,8 @@ def embed_users(
     """
     from hllm.embedding.rows import DTYPES
     from hllm.embedding.shards import Share
-    from hllm.training.run import Run
-    from hllm.training.tables import embed_run_users
+    from hllm.runs.run import Run
+    from hllm.runs.tables import embed_run_users
 
     share, kind = Share.parse(shard), one_of("--dtype", dtype, DTYPES)
     since = None if active_since is None else _moment(active_since)

@@ -1,8 +1,8 @@
 """The examples that a report shows: a few users, and a brand-new item."""
 
 from hllm.api import Recommender
-from hllm.evaluation.report import Example
 from hllm.models.item.text import TextItemConfig
+from hllm.reports.run import Example
 
 NUM_USERS = 4
 HISTORY_SHOWN = 8

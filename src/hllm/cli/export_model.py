@@ -28,7 +28,7 @@ def export_model(
 
     Example: hllm export-model demo --dtype int8 --max-loss 0.01 --out demo-int8
     """
-    from hllm.export_model import export_model
+    from hllm.jobs.export_model import export_model
     from hllm.models.compact import WEIGHTS
 
     chosen = one_of("--dtype", dtype, WEIGHTS[1:])

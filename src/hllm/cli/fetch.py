@@ -10,7 +10,7 @@ def data(
     as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
 ) -> None:
     """Download a public data set once, checked by SHA-256, into the cache ($HLLM_HOME or ~/.cache/hllm)."""
-    from hllm.data.sources.catalog import fetch_data
+    from hllm.sources.data_sets import fetch_data
 
     folder, downloaded = fetch_data(name)
     _say(name, str(folder), downloaded, as_json)
@@ -21,7 +21,7 @@ def model(
     as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
 ) -> None:
     """Download a pre-trained language model once, checked by SHA-256, as a Hugging Face directory in the cache."""
-    from hllm.models.sources import fetch_model
+    from hllm.models.published.fetch import fetch_model
 
     folder, downloaded = fetch_model(name)
     _say(name, str(folder), downloaded, as_json)

@@ -41,8 +41,8 @@ def fine_tune(
     """
     from hllm.cli.allocator import keep_freed_memory
     from hllm.data.dataset import Dataset
-    from hllm.training.fine_tune import fine_tune as train_on
-    from hllm.training.run import Run
+    from hllm.jobs.fine_tune import fine_tune as train_on
+    from hllm.runs.run import Run
 
     keep_freed_memory()
     tuned, report = train_on(Run(run), interactions, items, out, recipe=recipe, overrides=overrides)

@@ -21,7 +21,7 @@ def import_checkpoint(
     as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
 ) -> None:
     """Turn weights in the format of bytedance/HLLM into a checkpoint; every tensor must fit, or nothing is written."""
-    from hllm.models.published import import_published
+    from hllm.models.published.weights import import_published
 
     done = import_published(
         weights,

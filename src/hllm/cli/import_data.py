@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from hllm.data.layouts.catalog import LAYOUTS
+from hllm.data.importing.layouts import LAYOUTS
 
 HELP = (
     "Turn a public data set, or any two tables, into interactions.parquet and items.parquet with the default "
@@ -42,8 +42,8 @@ def import_data(
     as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
 ) -> None:
     """See HELP."""
-    from hllm.data.layouts.importing import import_layout
-    from hllm.data.layouts.layout import Columns
+    from hllm.data.importing.layout import Columns
+    from hllm.data.importing.run import import_layout
 
     text = tuple(name.strip() for name in text_cols.split(",")) if text_cols is not None else None
     columns = Columns(user_col, item_col, time_col, action_col, items_item_col, text)

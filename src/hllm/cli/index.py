@@ -30,9 +30,9 @@ def index(
 ) -> None:
     """Build an index over the run's items next to them, in RUN/index, and measure its recall and latency."""
     from hllm.api import Recommender
-    from hllm.retrieval.faiss import IndexConfig
-    from hllm.retrieval.indexed import build_index, source_of
-    from hllm.retrieval.qdrant import collection_of
+    from hllm.retrieval.index.config import IndexConfig
+    from hllm.retrieval.index.qdrant import collection_of
+    from hllm.retrieval.index.retriever import build_index, source_of
 
     config = IndexConfig.from_dict({"kind": kind}, where="hllm index", overrides=overrides)
     recommender = Recommender.load(run)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from hllm.training.plan import Plan, StagePlan
+    from hllm.jobs.planning.plan import Plan, StagePlan
 
 _HEADINGS = (
     "stage",
@@ -27,8 +27,8 @@ _HEADINGS = (
 
 def dry_run(recipe: Path, overrides: Sequence[str], *, as_json: bool) -> None:
     """Estimate what training a recipe costs, print it, and write nothing."""
+    from hllm.jobs.planning.plan import plan_recipe
     from hllm.training.fit import recipe_from
-    from hllm.training.plan import plan_recipe
 
     chosen, base = recipe_from(recipe, overrides)
     plan = plan_recipe(chosen, base)

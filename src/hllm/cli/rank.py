@@ -89,8 +89,8 @@ def evaluate_ranking(
     The numbers are also kept in ranking.json (ranking-validation.json) of the run's directory.
     """
     from hllm import artifacts
-    from hllm.evaluation.ranking_table import ranking_table
-    from hllm.side_by_side import evaluate_rankers
+    from hllm.jobs.evaluate import evaluate_rankers
+    from hllm.reports.ranking import ranking_table
 
     results = evaluate_rankers(open_runs([run, *against]), part=part_of(part))
     content = json.dumps([result.model_dump(mode="json") for result in results], indent=1)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hllm.api import Recommender
-    from hllm.data.requests import Unknown
+    from hllm.retrieval.query import Unknown
 
 K = typer.Option(10, "--k", "-k", min=1, help="How many to show.")
 JSON = typer.Option(False, "--json", help="Print JSON for programs.")
@@ -105,7 +105,7 @@ def recommend(
         frame = recommender.audience(new_item, k=k)
         _show(frame, f"users to offer {new_item!r} to (rank: its place in the user's own list)", as_json)
         return
-    from hllm.data.requests import UNKNOWN as POLICIES
+    from hllm.retrieval.query import UNKNOWN as POLICIES
 
     ids, policy = None if history is None else _parts(history), one_of("--unknown", unknown, POLICIES)
     frame = recommender.recommend(
@@ -146,7 +146,7 @@ def similar(
 
 def _allowed(recommender: "Recommender", candidates: Path, unknown: "Unknown") -> "pl.Series":
     """Return the item ids of a table of candidates that the catalogue has, and say how many it lacks."""
-    from hllm.recommend_table import read_candidates
+    from hllm.jobs.recommend_table import read_candidates
 
     rows, missing = read_candidates(recommender.dataset, candidates, unknown)
     if missing:

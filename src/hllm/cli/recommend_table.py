@@ -30,9 +30,9 @@ SEPARATOR = typer.Option(
 def write_table(run: Path, source: Path, output: Path, options: dict[str, Any], *, as_json: bool) -> None:
     """Recommend for a table, and print what was found and written."""
     from hllm.api import Recommender
-    from hllm.data.requests import UNKNOWN as POLICIES
     from hllm.errors import first_few
-    from hllm.recommend_table import TableOptions, recommend_table
+    from hllm.jobs.recommend_table import TableOptions, recommend_table
+    from hllm.retrieval.query import UNKNOWN as POLICIES
 
     options["unknown"] = one_of("--unknown", options["unknown"], POLICIES)
     report = recommend_table(Recommender.load(run), source, output, TableOptions(**options))

@@ -96,9 +96,9 @@ def evaluate(
     """
     from hllm import artifacts
     from hllm.evaluation.ranks import write_ranks
-    from hllm.evaluation.report import text_table
-    from hllm.side_by_side import evaluate_all_with_ranks
-    from hllm.training.evaluations import ranks_file
+    from hllm.jobs.evaluate import evaluate_all_with_ranks
+    from hllm.reports.run import text_table
+    from hllm.runs.results import ranks_file
 
     sizes, chosen = _sizes(dims), part_of(part)
     if with_report and chosen != "test":
@@ -125,7 +125,7 @@ def report(
 
     What `hllm ablate` has stored in the runs' directories is shown too.
     """
-    from hllm.side_by_side import evaluate_all_with_ranks
+    from hllm.jobs.evaluate import evaluate_all_with_ranks
 
     runs = open_runs([run, *against])
     evaluated = evaluate_all_with_ranks(runs, names_of(baselines))
@@ -139,9 +139,9 @@ def _write_report(
     from hllm import artifacts
     from hllm.cli.examples import examples
     from hllm.cli.stored import ablations_of
-    from hllm.data.describe import describe
-    from hllm.evaluation.description import describe_section
-    from hllm.evaluation.report import html_report
+    from hllm.data.describing.measure import describe
+    from hllm.reports.description import describe_section
+    from hllm.reports.run import html_report
 
     results = [each.result for each in evaluated]
     trained = [(path, result) for path in paths for result in results if result.name == label(path)]

@@ -17,8 +17,8 @@ def split(
 ) -> None:
     """Divide a recipe's data as training would, and print how much is in each part; nothing is written."""
     from hllm.data.build import build_dataset
-    from hllm.data.sources.catalog import locate
     from hllm.data.split import split_dataset
+    from hllm.sources.data_sets import locate
     from hllm.training.fit import recipe_from
 
     chosen, base = recipe_from(recipe, overrides)

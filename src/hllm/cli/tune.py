@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from hllm.training.trials import Trial
+    from hllm.jobs.tuning.trials import Trial
 
 SHOWN = 10
 
@@ -26,8 +26,8 @@ def tune(
 ) -> None:
     """Search for better values of a recipe's keys: full runs, compared on the validation part only."""
     from hllm.cli.allocator import keep_freed_memory
-    from hllm.training.trials import ranked
-    from hllm.training.tune import tune as run_trials
+    from hllm.jobs.tuning.trials import ranked
+    from hllm.jobs.tuning.tune import tune as run_trials
 
     keep_freed_memory()
     result, done = run_trials(

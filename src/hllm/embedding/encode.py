@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hllm.data.batch import ItemBatch, item_batch
-from hllm.data.item_plan import ItemPlan, plan_items
+from hllm.batches.batch import ItemBatch, item_batch
+from hllm.batches.item_plan import ItemPlan, plan_items
 from hllm.data.tokens import TokenCache, token_cache
 from hllm.distributed import Group
+from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.recommender import SequentialRecommender
-from hllm.models.tokenizer import load_tokenizer
 from hllm.precision import Precision, autocast, resolve_precision
 from hllm.progress import Progress, progress
 

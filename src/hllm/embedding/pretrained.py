@@ -10,11 +10,11 @@ from hllm.data.tokens import token_cache
 from hllm.embedding.encode import encode_catalogue
 from hllm.embedding.table import ItemEmbeddingTable, save_items
 from hllm.errors import CheckpointError, HllmWarning
-from hllm.models.backbone import load_backbone
+from hllm.models.backbone.backbone import load_backbone
+from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.item.text import TextItemEncoder
-from hllm.models.sources import resolve_backbone
-from hllm.models.tokenizer import load_tokenizer
 from hllm.precision import choose_device
+from hllm.sources.language_models import resolve_backbone
 
 
 def pretrained_table(

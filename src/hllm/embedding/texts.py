@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hllm.data.batch import text_batch
+from hllm.batches.batch import text_batch
 from hllm.data.prompt import PromptConfig, render_fields, render_text
 from hllm.embedding.encode import encode_items, encode_texts
 from hllm.errors import ConfigError
+from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.recommender import SequentialRecommender
-from hllm.models.tokenizer import load_tokenizer
 from hllm.precision import Precision
 
 ItemText = str | Mapping[str, Any]

@@ -22,7 +22,8 @@ from hllm.metrics import TargetRanks, ranking_metrics
 from hllm.progress import progress
 from hllm.random import stream
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.retriever import Histories, LoggedHistories, Recommendations, Retriever
+from hllm.retrieval.histories import Histories, LoggedHistories
+from hllm.retrieval.retriever import Recommendations, Retriever
 
 SWITCHES = {
     "shuffled-order": "the items of each history in random order",

@@ -19,7 +19,8 @@ from hllm.evaluation.statistics import Estimate, bootstrap_means
 from hllm.evaluation.targets import Targets
 from hllm.metrics import TargetRanks
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.retriever import Histories, LoggedHistories, Scorer, VectorScorer
+from hllm.retrieval.histories import Histories, LoggedHistories
+from hllm.retrieval.retriever import Scorer, VectorScorer
 
 LENGTHS = (0, 1, 2, 5)
 

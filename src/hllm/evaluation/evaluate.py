@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from hllm.config import Config
 from hllm.data.dataset import Dataset
-from hllm.data.describe import leak_share
+from hllm.data.leak import leak_share
 from hllm.data.split import Split
 from hllm.distributed import Group
 from hllm.evaluation.facts import RunFacts
@@ -21,7 +21,8 @@ from hllm.evaluation.sampled import sampled_ranks, warn_of_sampling
 from hllm.evaluation.statistics import Estimate, bootstrap_means
 from hllm.evaluation.targets import Asked, Targets, groups_of, is_cold
 from hllm.metrics import TargetRanks, ranking_metrics
-from hllm.retrieval.retriever import Histories, Retriever, histories_of
+from hllm.retrieval.histories import Histories, histories_of
+from hllm.retrieval.retriever import Retriever
 
 Part = Literal["validation", "test"]
 WATCHED_CUTOFFS = (10, 50)  # of the validation during training

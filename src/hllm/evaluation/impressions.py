@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from hllm.batches.points import others
 from hllm.config import Config
 from hllm.data.dataset import Dataset
 from hllm.data.labels import UNKNOWN
-from hllm.data.points import others
 from hllm.data.split import Split
 from hllm.distributed import Group
 from hllm.errors import DataError
@@ -26,7 +26,7 @@ from hllm.models.heads import SAMPLED
 from hllm.progress import progress
 from hllm.random import stream
 from hllm.ranking.ranker import Ranker
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.histories import Histories
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from hllm.evaluation.baselines import Popularity
 from hllm.evaluation.protocol import EvaluationConfig
 from hllm.metrics.beyond_accuracy import beyond_accuracy
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.retriever import Histories, Retriever
+from hllm.retrieval.histories import Histories
+from hllm.retrieval.retriever import Retriever
 
 _WORD = re.compile(r"\w+")
 _COLUMNS = 512

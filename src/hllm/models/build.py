@@ -8,18 +8,17 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from hllm.batches.loader import WindowConfig
 from hllm.config import Config
-from hllm.data.loader import WindowConfig
 from hllm.errors import ConfigError
-from hllm.losses import Similarity
-from hllm.models.backbone import Backbone, load_backbone
+from hllm.losses.contrastive import Similarity
+from hllm.models.backbone.backbone import Backbone, load_backbone
+from hllm.models.backbone.lora import add_lora
 from hllm.models.fusion import Fusion, InputsConfig
 from hllm.models.heads import RankingConfig, RankingHeads
 from hllm.models.item.ids import IdItemConfig, IdItemEncoder
 from hllm.models.item.text import TextItemConfig, TextItemEncoder
-from hllm.models.lora import add_lora
 from hllm.models.recommender import SequentialRecommender
-from hllm.models.sources import resolve_backbone, resolve_shape
 from hllm.models.tiers import ItemEncoder, UserEncoder
 from hllm.models.user.bert4rec import BERT4Rec, BERT4RecConfig
 from hllm.models.user.din import DIN, DINConfig
@@ -27,6 +26,7 @@ from hllm.models.user.gru4rec import GRU4Rec, GRU4RecConfig
 from hllm.models.user.hstu import HSTU, HSTUConfig
 from hllm.models.user.llm import UserLLM, UserLLMConfig
 from hllm.models.user.sasrec import SASRec, SASRecConfig
+from hllm.sources.language_models import resolve_backbone, resolve_shape
 
 NetworkWeights = Mapping[str, Tensor]
 """A language model's tensors by its own names for them."""

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from hllm import artifacts
 from hllm.errors import CheckpointError, ConfigError
-from hllm.models.backbone import save_backbone_config
+from hllm.models.backbone.backbone import save_backbone_config
+from hllm.models.backbone.lora import merge_lora
+from hllm.models.backbone.tokenizer import copy_tokenizer
 from hllm.models.build import ModelConfig, rebuild_model
 from hllm.models.compact import Weights, load_part, save_part
 from hllm.models.item.text import TextItemConfig, TextItemEncoder
-from hllm.models.lora import merge_lora
 from hllm.models.recommender import SequentialRecommender
-from hllm.models.tokenizer import copy_tokenizer
 from hllm.models.user.llm import UserLLM
 
 KIND = "checkpoint"

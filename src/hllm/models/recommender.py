@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hllm.data.batch import SequenceBatch
+from hllm.batches.batch import SequenceBatch
 from hllm.errors import ConfigError
-from hllm.losses import Similarity
+from hllm.losses.contrastive import Similarity
 from hllm.models.fusion import Fusion
 from hllm.models.heads import RankingHeads
 from hllm.models.tiers import History, ItemEncoder, SuffixEncoder, UserEncoder, by_length

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hllm.data.batch import ItemBatch
+from hllm.batches.batch import ItemBatch
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from hllm.batches.batch import SequenceBatch
 from hllm.config import Config
-from hllm.data.batch import SequenceBatch
 from hllm.errors import ConfigError
-from hllm.losses import LossConfig, contrast
+from hllm.losses.contrastive import LossConfig, contrast
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.tiers import by_length
 from hllm.models.user.bert4rec import BERT4Rec

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from hllm.data.batch import SequenceBatch
-from hllm.losses import LossConfig, contrast
+from hllm.batches.batch import SequenceBatch
+from hllm.losses.contrastive import LossConfig, contrast
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import Outcome
 

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from hllm.data.batch import SequenceBatch
+from hllm.batches.batch import SequenceBatch
 from hllm.models.recommender import SequentialRecommender
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from hllm.data.batch import SequenceBatch
+from hllm.batches.batch import SequenceBatch
 from hllm.data.labels import UNKNOWN
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.next_item import NextItem

@@ -12,7 +12,7 @@ from hllm.errors import DataError, first_few
 from hllm.progress import progress
 from hllm.ranking.ranker import Ranker
 from hllm.ranking.two_stage import target_column
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.histories import Histories
 
 CandidateIds = Sequence[Any] | pl.Series | Mapping[Any, Sequence[Any]]
 """Item ids to score: for all users, or for each user id its own."""

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from hllm.data.batch import pad
+from hllm.batches.batch import pad
 from hllm.precision import autocast
 from hllm.progress import Progress
-from hllm.retrieval.model import POSITIONS_PER_BATCH, ModelScorer
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.histories import Histories
+from hllm.retrieval.scorer import POSITIONS_PER_BATCH, ModelScorer
 
 Candidates = Sequence[Int[np.ndarray, " _"]]
 """Item indices to score for each history."""

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from hllm.errors import ConfigError, nearest
 from hllm.metrics import UNREACHABLE, TargetRanks
 from hllm.ranking.ranker import Ranker
-from hllm.retrieval.retriever import Histories, Recommendations, Retriever
+from hllm.retrieval.histories import Histories
+from hllm.retrieval.retriever import Recommendations, Retriever
 
 
 @final

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hllm.metrics import UNREACHABLE, TargetRanks
-from hllm.retrieval.retriever import Histories, Recommendations, Scorer, VectorScorer
+from hllm.retrieval.histories import Histories
+from hllm.retrieval.retriever import Recommendations, Scorer, VectorScorer
 from hllm.retrieval.tiles import GivenScores, Products, ScoreTiles, masked, pairs
 from hllm.retrieval.top_k import TopK
 

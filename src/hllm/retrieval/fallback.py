@@ -1,18 +1,13 @@
 """What a user gets of whom nothing is known: what is popular, and it is said so."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable
 
 import numpy as np
-import polars as pl
 from jaxtyping import Bool
 
-from hllm.data.dataset import Dataset
-from hllm.retrieval.question import some_of
-from hllm.retrieval.retriever import Histories, HistoriesWithTexts, Recommendations, Retriever
-
-Source = Literal["model", "popularity"]
-"""Where a recommendation comes from; it stands beside each one."""
+from hllm.retrieval.frame import Source
+from hllm.retrieval.histories import Histories, HistoriesWithTexts, some_of
+from hllm.retrieval.retriever import Recommendations, Retriever
 
 
 def is_known(histories: Histories) -> Bool[np.ndarray, " user"]:
@@ -48,20 +43,3 @@ def recommend_or_fall_back(
     best = popular().recommend([np.zeros(0, dtype=np.int64)], k, candidates=candidates)
     items[~known], scores[~known] = best.items, best.scores
     return Recommendations(items, scores), ["model" if each else "popularity" for each in known]
-
-
-def recommended(dataset: Dataset, users: pl.Series, found: Recommendations, sources: Sequence[Source]) -> pl.DataFrame:
-    """Return a frame user_id, item_id, score, rank, source; no row where fewer than k were found."""
-    labels = pl.Series(sources, dtype=pl.String)
-    return frame_of(dataset, {"user_id": users, "source": labels}, found).select(
-        "user_id", "item_id", "score", "rank", "source"
-    )
-
-
-def frame_of(dataset: Dataset, queries: Mapping[str, pl.Series], found: Recommendations) -> pl.DataFrame:
-    """Return a frame of what is known of each query, item_id, score and rank (from 1)."""
-    kept = np.isfinite(found.scores)
-    query = np.nonzero(kept)[0]
-    rank = np.broadcast_to(np.arange(1, kept.shape[1] + 1), kept.shape)[kept]
-    answer = {"item_id": dataset.item_ids[found.items[kept]], "score": found.scores[kept].astype(np.float64)}
-    return pl.DataFrame({name: values[query] for name, values in queries.items()} | answer | {"rank": rank})

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.histories import Histories
 
 # More than 4,096: up to there numpy takes twice as long to compare each row of a matrix with a number of its own.
 ITEMS_PER_TILE = 5120

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hllm.data.batch import ItemBatch
+from hllm.batches.batch import ItemBatch
 from hllm.data.dataset import Dataset
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache

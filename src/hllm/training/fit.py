@@ -18,22 +18,24 @@ from hllm.data.tokens import TokenCache, token_cache
 from hllm.distributed import Group, joined
 from hllm.errors import ConfigError, DataError, TrainingError
 from hllm.evaluation.impressions import require_both_kinds
-from hllm.losses import check_prefixes
+from hllm.losses.contrastive import check_prefixes
+from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.build import build_model
 from hllm.models.checkpoint import ITEM_BACKBONE, load_grown
 from hllm.models.item.text import TextItemConfig
-from hllm.models.sources import resolve_backbone
-from hllm.models.tokenizer import load_tokenizer
 from hllm.objectives.masked_item import MaskedItem
 from hllm.objectives.next_item import NextItem
 from hllm.objectives.objective import Objective
 from hllm.objectives.ranking import Ranking
 from hllm.precision import choose_device
 from hllm.random import stream
+from hllm.recipe.recipe import Recipe
+from hllm.recipe.stages import RANKING_METRICS, StageConfig
+from hllm.runs.position import Position
+from hllm.runs.run import Listener, Run, StopTraining
+from hllm.runs.tables import embed_catalogue
+from hllm.sources.language_models import resolve_backbone
 from hllm.training.loop import Trainer
-from hllm.training.recipe import RANKING_METRICS, Recipe, StageConfig
-from hllm.training.run import Listener, Position, Run, StopTraining
-from hllm.training.tables import embed_catalogue
 from hllm.training.tracking import TensorBoard
 
 Resume = Literal["auto", "never"]

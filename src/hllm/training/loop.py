@@ -17,18 +17,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hllm.data.batch import SequenceBatch
+from hllm.batches.batch import SequenceBatch
+from hllm.batches.loader import TrainingLoader
+from hllm.batches.points import PointSampler, points_of
 from hllm.data.dataset import Dataset
-from hllm.data.loader import TrainingLoader
-from hllm.data.points import PointSampler, points_of
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.distributed import Group
 from hllm.errors import Stopped, TrainingError
 from hllm.evaluation.evaluate import mean_metrics
 from hllm.evaluation.impressions import mean_ranker_metrics
+from hllm.models.backbone.compiled import compile_layers
 from hllm.models.checkpoint import load_weights, save_checkpoint
-from hllm.models.compiled import compile_layers
 from hllm.models.item.remembered import RememberingItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import Objective, Outcome
@@ -36,15 +36,17 @@ from hllm.precision import autocast, resolve_precision
 from hllm.progress import Progress, progress
 from hllm.random import stream
 from hllm.ranking.ranker import ModelRanker
+from hllm.recipe.recipe import Recipe
+from hllm.recipe.stages import RANKING_METRICS, StageConfig
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.model import ModelScorer
-from hllm.spread import effective_rank, mean_cosine
+from hllm.retrieval.scorer import ModelScorer
+from hllm.runs.position import Position
+from hllm.runs.run import Run
 from hllm.training.alarm import Alarm
 from hllm.training.catalogue import Catalogue
 from hllm.training.ema import MovingAverage
 from hllm.training.optimizer import StageOptimizer, build_optimizer
-from hllm.training.recipe import RANKING_METRICS, Recipe, StageConfig
-from hllm.training.run import Position, Run
+from hllm.training.spread import effective_rank, mean_cosine
 from hllm.training.step import accumulate, cached
 from hllm.training.stopping import Stopping, stopping
 

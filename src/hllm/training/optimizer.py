@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hllm.errors import CheckpointError
+from hllm.recipe.stages import StageConfig
 from hllm.training.muon import Muon
-from hllm.training.recipe import StageConfig
 
 # In a model that remembers item vectors the encoder is one level further down.
 _LAYERS = ("item_encoder.backbone.", "item_encoder.encoder.backbone.")

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hllm.data.batch import ItemBatch, SequenceBatch
-from hllm.data.item_plan import ItemPlan, plan_items
+from hllm.batches.batch import ItemBatch, SequenceBatch
+from hllm.batches.item_plan import ItemPlan, plan_items
 from hllm.distributed import Group
 from hllm.models.item.remembered import RememberingItemEncoder
 from hllm.models.recommender import SequentialRecommender

@@ -3,17 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from hllm.config import Config
 from hllm.extras import require
 
 _PLACE = ("stage", "epoch", "step")  # where an event belongs, not what it measured
-
-
-class TrackingConfig(Config):
-    """Where a run's numbers go besides metrics.jsonl, which is always written."""
-
-    tensorboard: bool = False
-    """Also write RUN/tensorboard, to be watched with `tensorboard --logdir RUN`; needs the extra `track`."""
 
 
 class TensorBoard:

@@ -10,7 +10,7 @@ from hllm.data.dataset import Dataset
 from hllm.data.split import Split
 from hllm.evaluation.baselines.matrices import history_matrix, training_matrix
 from hllm.extras import require
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.histories import Histories
 
 
 @final

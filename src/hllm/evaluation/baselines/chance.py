@@ -8,7 +8,7 @@ from jaxtyping import Float
 from hllm.data.dataset import Dataset
 from hllm.data.split import Split
 from hllm.random import stream
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.histories import Histories
 
 
 @final

@@ -11,7 +11,7 @@ from hllm.data.split import Split
 from hllm.embedding.pretrained import pretrained_table
 from hllm.errors import ConfigError
 from hllm.extras import require
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.histories import Histories
 
 History = Literal["last item", "all items"]
 _VALUES_ALONE = PromptConfig(field_names=False)

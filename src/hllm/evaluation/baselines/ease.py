@@ -10,7 +10,7 @@ from hllm.data.dataset import Dataset
 from hllm.data.split import Split
 from hllm.errors import ConfigError
 from hllm.evaluation.baselines.matrices import history_matrix, training_matrix
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.histories import Histories
 
 MAX_BYTES = 8e9
 

@@ -6,7 +6,7 @@ from scipy import sparse
 
 from hllm.data.dataset import Dataset
 from hllm.data.split import Split
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.histories import Histories
 
 
 def training_matrix(dataset: Dataset, split: Split) -> sparse.csr_array:

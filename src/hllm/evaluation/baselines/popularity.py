@@ -8,7 +8,7 @@ from jaxtyping import Float
 from hllm.data.dataset import Dataset
 from hllm.data.split import Split
 from hllm.errors import ConfigError
-from hllm.retrieval.retriever import Histories
+from hllm.retrieval.histories import Histories
 
 
 @final

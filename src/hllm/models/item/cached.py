@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from hllm.data.batch import ItemBatch
+from hllm.batches.batch import ItemBatch
 from hllm.models.item.text import TextItemEncoder
 from hllm.models.tiers import ItemEncoder
 

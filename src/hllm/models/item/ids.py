@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
+from hllm.batches.batch import ItemBatch
 from hllm.config import Config
-from hllm.data.batch import ItemBatch
 from hllm.errors import DataError
 from hllm.models.tiers import ItemEncoder
 

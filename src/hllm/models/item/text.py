@@ -9,15 +9,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
+from hllm.batches.batch import ItemBatch
+from hllm.batches.item_plan import chunks, plan_items, unpadded_chunks
 from hllm.config import Config
-from hllm.data.batch import ItemBatch
-from hllm.data.item_plan import chunks, plan_items, unpadded_chunks
 from hllm.data.prompt import PromptConfig
-from hllm.models.backbone import Backbone
+from hllm.models.backbone.backbone import Backbone
+from hllm.models.backbone.key_values import KeysAndValues
+from hllm.models.backbone.lora import LoraConfig
+from hllm.models.backbone.rows import Row
 from hllm.models.item.projector import Projector
-from hllm.models.key_values import KeysAndValues
-from hllm.models.lora import LoraConfig
-from hllm.models.rows import Row
 from hllm.models.tiers import ItemEncoder
 
 # Tokens in a chunk, padding included. On a CPU small chunks keep the padding small, but with half of this two cores

@@ -9,8 +9,8 @@ from typing_extensions import override
 
 from hllm.config import Config
 from hllm.errors import ConfigError
-from hllm.models.backbone import Backbone
-from hllm.models.lora import LoraConfig
+from hllm.models.backbone.backbone import Backbone
+from hllm.models.backbone.lora import LoraConfig
 from hllm.models.tiers import History, SuffixEncoder
 
 

@@ -1,0 +1,1 @@
+"""Training batches: tensors made of a dataset, its split and its tokens."""

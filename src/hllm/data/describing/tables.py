@@ -1,0 +1,74 @@
+"""Describe two tables as they were given: what building a dataset would stop at is counted here instead."""
+
+from hllm.data import checks
+from hllm.data.build import prepare, refusals
+from hllm.data.describing.description import Description, Fault
+from hllm.data.describing.measure import TokenCounter, columns, describe, item_roles
+from hllm.data.describing.notes import notes
+from hllm.data.prompt import PromptConfig
+from hllm.data.schema import DataConfig
+from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.tables import Table, read_table
+from hllm.errors import DataError
+
+_DESCRIBED = ("repeated_texts", "duplicate_interactions")  # by numbers of their own
+
+
+def describe_tables(
+    interactions: Table,
+    items: Table,
+    config: DataConfig,
+    *,
+    split: SplitConfig | None = None,
+    prompt: PromptConfig | None = None,
+    counter: TokenCounter | None = None,
+) -> Description:
+    """Describe the tables; rows that cannot be used are counted and left out of all other numbers.
+
+    Items without text stay, and interactions with unknown items go, unless the config says otherwise. A split that
+    the data do not allow is left out, and a note says why. Raises DataError where no dataset can be made at all:
+    missing columns, unreadable files, no usable interaction.
+    """
+    given, catalogue = read_table(interactions, name="interactions"), read_table(items, name="items")
+    preparation, dataset = prepare(given, catalogue, _forgiving(config))
+    if not dataset.num_interactions:
+        checks.refuse(refusals(preparation))
+    parts, refused = None, []
+    if split is not None:
+        try:
+            parts = split_dataset(dataset, split)
+        except DataError as error:
+            refused.append(f"{str(error)[0].upper()}{str(error)[1:]}.")
+    roles = {config.user_col: "user", config.item_col: "item"}
+    for role, column in (("time", config.time_col), ("action", config.action_col), ("split", config.split_col)):
+        if column:
+            roles[column] = role
+    described = describe(dataset, parts, prompt=prompt, counter=counter).model_copy(
+        update={
+            "interaction_columns": columns(given, roles),
+            "item_columns": columns(catalogue, item_roles(dataset)),
+            "faults": tuple(_described(fault) for fault in preparation.faults if fault.name not in _DESCRIBED),
+        }
+    )
+    return described.model_copy(update={"notes": (*notes(described), *refused)})
+
+
+def _forgiving(config: DataConfig) -> DataConfig:
+    """Return the config with policies that never stop; those that somebody has chosen stay."""
+    changed: dict[str, str | None] = {"quarantine": None}
+    if config.items_without_text == "error":
+        changed["items_without_text"] = "keep"
+    if config.duplicate_interactions == "error":
+        changed["duplicate_interactions"] = "keep"
+    return config.model_copy(update=changed)
+
+
+def _described(fault: checks.Fault) -> Fault:
+    return Fault(
+        rows=fault.table,
+        what=fault.what,
+        count=len(fault.rows),
+        total=fault.total,
+        examples=tuple(dict.fromkeys(str(value) for value in fault.values if value is not None)),
+        advice=fault.advice[0].lower() + fault.advice[1:],
+    )

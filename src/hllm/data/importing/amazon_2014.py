@@ -1,0 +1,40 @@
+"""Amazon product data of 2014: reviews and metadata, one record a line, the metadata as Python literals.
+
+Format and files: https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html (reviews_X.json.gz or ratings_X.csv,
+and meta_X.json.gz). Times are whole days, so many of a user's reviews are tied.
+"""
+
+import polars as pl
+
+from hllm.data.importing.layout import Source, Tables, find
+from hllm.data.importing.lines import Record, convert, joined, number, price, scan_delimited, text, typed, whole
+
+TEXT = ("title", "brand", "categories", "description")
+_INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float64}
+_ITEMS = {"item_id": pl.String, **dict.fromkeys(TEXT, pl.String), "price": pl.Float64}
+
+
+def read(source: Source) -> Tables:
+    """Read reviews, or the ratings-only CSV, and the metadata."""
+    log = find(source, "interactions", ["reviews_*.json*", "ratings_*.csv*"])
+    meta = find(source, "items", ["meta_*.json*"])
+    if ".csv" in log.suffixes:
+        fields = ["user_id", "item_id", "rating", "timestamp"]
+        given = scan_delimited(log, ",", fields, scratch=source.scratch, header=False)
+        interactions = typed(given, _INTERACTIONS, path=log).select(*_INTERACTIONS)
+    else:
+        interactions, _ = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
+    items, _ = convert(meta, source.scratch / "items.parquet", _ITEMS, _product)
+    return Tables(interactions, items, files=(log, meta), text_cols=TEXT, notes=("times are whole days",))
+
+
+def _review(record: Record) -> tuple[object, ...]:
+    return text(record, "reviewerID"), text(record, "asin"), whole(record, "unixReviewTime"), number(record, "overall")
+
+
+def _product(record: Record) -> tuple[object, ...]:
+    """Take a product; a category is a path, "Makeup > Nails", and there may be several, between semicolons."""
+    paths = record.get("categories") or []
+    categories = "; ".join(filter(None, (joined(path, " > ") for path in paths))) or None
+    title, brand, description = (joined(record.get(key), " ") for key in ("title", "brand", "description"))
+    return text(record, "asin"), title, brand, categories, description, price(record.get("price"))

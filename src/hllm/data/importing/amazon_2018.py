@@ -1,0 +1,51 @@
+"""Amazon review data of 2018: reviews and metadata, one JSON record a line.
+
+Format and files: https://nijianmo.github.io/amazon/ (X.json.gz or X_5.json.gz, or the ratings-only X.csv, and
+meta_X.json.gz). Times are whole days. Some metadata lines hold a page's JavaScript where the title should be; their
+title is left empty, as the data set's own notebook advises to filter them.
+"""
+
+import polars as pl
+
+from hllm.data.importing.layout import Source, Tables, find
+from hllm.data.importing.lines import Record, convert, joined, number, price, scan_delimited, text, typed, whole
+
+TEXT = ("title", "brand", "category", "feature", "description")
+_KINDS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float64}
+_INTERACTIONS = {**_KINDS, "verified": pl.Boolean}
+_ITEMS = {"item_id": pl.String, **dict.fromkeys(TEXT, pl.String), "price": pl.Float64}
+
+
+def read(source: Source) -> Tables:
+    """Read reviews, or the ratings-only CSV, and the metadata."""
+    log = find(source, "interactions", ["*.json*", "*.csv*"], but_not=["meta_*"])
+    meta = find(source, "items", ["meta_*.json*"])
+    if ".csv" in log.suffixes:
+        fields = ["item_id", "user_id", "rating", "timestamp"]
+        interactions = typed(
+            scan_delimited(log, ",", fields, scratch=source.scratch, header=False), _KINDS, path=log
+        ).select(*_KINDS)
+    else:
+        interactions, _ = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
+    items, _ = convert(meta, source.scratch / "items.parquet", _ITEMS, _product)
+    return Tables(interactions, items, files=(log, meta), text_cols=TEXT, notes=("times are whole days",))
+
+
+def _review(record: Record) -> tuple[object, ...]:
+    verified = record.get("verified")
+    return (
+        text(record, "reviewerID"),
+        text(record, "asin"),
+        whole(record, "unixReviewTime"),
+        number(record, "overall"),
+        verified if isinstance(verified, bool) else None,
+    )
+
+
+def _product(record: Record) -> tuple[object, ...]:
+    title = joined(record.get("title"), " ")
+    if title and "getTime" in title:
+        title = None
+    brand, feature, description = (joined(record.get(key), " ") for key in ("brand", "feature", "description"))
+    category = joined(record.get("category"), " > ")
+    return text(record, "asin"), title, brand, category, feature, description, price(record.get("price"))

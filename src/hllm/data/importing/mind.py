@@ -1,0 +1,87 @@
+"""MIND, the Microsoft News Dataset: clicks among shown news, and the clicks before them.
+
+Format: https://github.com/msnews/msnews.github.io/blob/master/assets/doc/introduction.md (behaviors.tsv: impression id,
+user, time, history, impressions such as "N1-0 N2-1"; news.tsv). One folder at a time, such as MINDsmall_train.
+"""
+
+import polars as pl
+
+from hllm.data.importing.layout import Source, Tables, find
+from hllm.data.importing.lines import scan_delimited
+from hllm.errors import DataError
+
+TEXT = ("title", "category", "subcategory", "abstract")
+_BEHAVIORS = ["session", "user_id", "time", "history", "impressions"]
+_NEWS = ["item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities"]
+_TIME = "%m/%d/%Y %I:%M:%S %p"
+_COLUMNS = ["user_id", "item_id", "timestamp", "action", "session"]
+
+
+def read(source: Source) -> Tables:
+    """Read clicks, with the history before a user's first impression, as interactions; all impressions besides.
+
+    The history has no times. Its news get the seconds right before the user's first impression, in their order:
+    the order is true, and no time is later than the click was.
+    """
+    log, news = find(source, "interactions", ["behaviors.tsv*"]), find(source, "items", ["news.tsv*"])
+    rows = scan_delimited(log, "\t", _BEHAVIORS, scratch=source.scratch, header=False)
+    time = pl.col("time").str.to_datetime(_TIME, strict=False)
+    shown = pl.col("impressions").str.split(" ")
+    broken = (
+        rows.with_row_index("row")
+        .filter(time.is_null() | (shown.list.eval(~pl.element().str.contains("-[01]$")).list.any()))
+        .head(1)
+        .collect(engine="streaming")
+    )
+    if len(broken):
+        row, given, impressions = broken.select("row", "time", "impressions").row(0)
+        raise DataError(
+            f"{log}, data row {row + 1}: time {given!r} and impressions {impressions[:40]!r}; expected a time such as "
+            "11/15/2019 8:55:22 AM and news with labels, N1-0 N2-1. The large set's test part has no labels"
+        )
+    events = rows.with_columns(timestamp=time.dt.epoch("s"))
+    seen = events.with_columns(item_id=shown).explode("item_id").select(
+        "user_id",
+        "timestamp",
+        "session",
+        item_id=pl.col("item_id").str.strip_suffix("-0").str.strip_suffix("-1"),
+        action=pl.when(pl.col("item_id").str.ends_with("-1")).then(pl.lit("click")).otherwise(pl.lit("skip")),
+    ).select(_COLUMNS)  # fmt: skip
+    clicks = seen.filter(pl.col("action") == "click")
+    items = scan_delimited(news, "\t", _NEWS, scratch=source.scratch, header=False)
+    return Tables(
+        pl.concat([_history(events), clicks]),
+        items.select("item_id", *TEXT, "url"),
+        files=(log, news),
+        text_cols=TEXT,
+        action_col="action",
+        extra={"impressions": seen},
+        notes=(
+            'interactions are the clicks, and the history before a user\'s first impression as action "history"; '
+            "impressions.parquet holds all that was shown, clicked or skipped",
+            "the history has no times: it is given the seconds right before the user's first impression",
+        ),
+    )
+
+
+def _history(events: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the clicks before each user's first impression, in order."""
+    first = events.group_by("user_id", maintain_order=True).agg(
+        pl.col("timestamp").min(), pl.col("history").sort_by("timestamp", maintain_order=True).first()
+    )
+    items = pl.col("history").str.split(" ").list.filter(pl.element() != "")
+    count = items.list.len().cast(pl.Int64)
+    return (
+        first.select(
+            "user_id", item_id=items, timestamp=pl.int_ranges(pl.col("timestamp") - count, pl.col("timestamp"))
+        )
+        .explode("item_id", "timestamp")
+        .filter(pl.col("item_id").is_not_null())
+        .select(
+            "user_id",
+            "item_id",
+            "timestamp",
+            action=pl.lit("history"),
+            session=pl.lit(None, dtype=pl.String),
+        )
+    )

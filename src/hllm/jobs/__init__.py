@@ -1,0 +1,1 @@
+"""Jobs: what one does with runs. One verb is one function in one file."""

@@ -1,0 +1,56 @@
+"""Runs and baselines where little is known, for one table."""
+
+from collections.abc import Mapping, Sequence
+
+from hllm.api import Recommender
+from hllm.errors import ConfigError
+from hllm.evaluation.baselines import build_baseline
+from hllm.evaluation.cold_start import LENGTHS, ColdStart, Contender, cold_items, short_histories
+from hllm.evaluation.evaluate import Part, evaluate_with_ranks, queries
+from hllm.evaluation.facts import RunFacts
+from hllm.evaluation.protocol import describe_differences
+from hllm.models.item.ids import IdItemConfig
+from hllm.retrieval.exact import ExactRetriever
+from hllm.runs.results import data_policy, machine
+
+
+def cold_start(
+    runs: Mapping[str, Recommender], baselines: Sequence[str], *, part: Part = "test", lengths: Sequence[int] = LENGTHS
+) -> ColdStart:
+    """Evaluate baselines and runs on cold items, and on histories cut to `lengths`, under one protocol.
+
+    Raises ConfigError if the runs' protocols differ, and what `short_histories` raises.
+    """
+    if both := set(runs) & set(baselines):
+        raise ConfigError(f"a run and a baseline are both named {both.pop()!r}; rename the run's directory")
+    first = next(iter(runs.values()))
+    dataset, split = first.dataset, first.split
+    trained = [_run(name, run, part) for name, run in runs.items()]
+    expected = trained[0].evaluated.result
+    for each in trained[1:]:
+        if differing := expected.protocol.differences(each.evaluated.result.protocol):
+            raise ConfigError(
+                f"{expected.name} and {each.name} were made under different protocols: "
+                f"{describe_differences(differing)}; their numbers cannot stand in one table"
+            )
+    contenders = [*(_baseline(name, first, part) for name in baselines), *trained]
+    asked = queries(dataset, split, part)
+    return ColdStart(
+        cold_items=cold_items(contenders, dataset, split, asked),
+        short_histories=short_histories(contenders, dataset, split, asked, lengths),
+    )
+
+
+def _run(name: str, run: Recommender, part: Part) -> Contender:
+    by_id = isinstance(run.recipe.model.item, IdItemConfig)
+    return Contender(run.scorer, run.evaluate_with_ranks(part=part, name=name), by_id)
+
+
+def _baseline(name: str, first: Recommender, part: Part) -> Contender:
+    recipe, split = first.recipe, first.split
+    scorer = build_baseline(name, first.dataset, split)
+    evaluated = evaluate_with_ranks(
+        name, ExactRetriever(scorer), first.dataset, split, part, recipe.evaluation,
+        data_policy=data_policy(recipe), facts=RunFacts(machine=machine()), split_options=recipe.split.options(),
+    )  # fmt: skip
+    return Contender(scorer, evaluated, by_id=False)

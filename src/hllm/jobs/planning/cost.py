@@ -1,0 +1,267 @@
+"""What one stage of training costs: items, tokens and operations of a step, and memory."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from hllm.batches.negatives import NegativesConfig
+from hllm.jobs.planning.facts import DataFacts, num_drawn
+from hllm.jobs.planning.flops import NetworkCost, item_cost, projector_cost, user_cost
+from hllm.models.item.text import TextItemEncoder
+from hllm.models.recommender import SequentialRecommender
+from hllm.models.user.llm import UserLLM
+from hllm.recipe.recipe import Recipe
+from hllm.recipe.stages import StageConfig
+from hllm.training.muon import operations
+from hllm.training.optimizer import matrices_of_item_llm
+
+FP32_BYTES = 4  # of a weight, a gradient, a moment
+_PROJECTOR = "item_encoder.projector."
+_IN_BATCH = NegativesConfig(kind="in-batch")
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """Expectations for a full batch of one stage."""
+
+    windows: float
+    """Training windows in an epoch."""
+    items: float
+    """Distinct items of each batch that shares negatives, added up over a step."""
+    tokens: float
+    positions: float
+    """Padding included."""
+    negatives: float
+    """For each target."""
+    step_flops: float
+    other_flops: float
+    """Of encoding the catalogue and of the stage's validations."""
+    memory_bytes: dict[str, float]
+    trained: frozenset[str]
+    """Names of the parameters that learn."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What a batch that shares its negatives is expected to hold."""
+
+    sequences: int
+    items: float
+    """Distinct ones, negatives among them."""
+    read: float
+    """Those of them that the Item LLM reads, at the mean over steps; the vectors of the others are there already."""
+    targets: float
+    negatives: float
+    """For each target."""
+    longest: float
+    """Positions of its longest sequence, to which the others are padded."""
+    suffixes: float
+    """Candidates, or [USER] vectors, that the user tier reads behind each sequence."""
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """What the parts of the model cost in a stage."""
+
+    item: NetworkCost
+    projector: NetworkCost
+    user: NetworkCost
+    texts: Int[np.ndarray, " sample"]
+    """Positions that the item tier reads of some items; empty without text."""
+    dim: int
+    """Size of item and user embeddings."""
+
+    @property
+    def encoding(self) -> float:
+        """Return the operations of one item through the item tier's language model."""
+        return self.item.forward(self.texts) / max(1, len(self.texts))
+
+
+def stage_cost(
+    recipe: Recipe,
+    stage: StageConfig,
+    facts: DataFacts,
+    outline: SequentialRecommender,
+    *,
+    precision: str,
+    fused_attention: bool,
+) -> StageCost:
+    """Estimate a stage of the model `outline`, whose parameters are set to learn as in that stage."""
+    trained = frozenset(name for name, parameter in outline.named_parameters() if parameter.requires_grad)
+    lengths, counts = facts.windows(recipe.windows_in(stage))
+    batch = _batch(facts, recipe, stage, lengths, counts)
+    networks = _Networks(
+        item=item_cost(outline),
+        projector=projector_cost(outline),
+        user=user_cost(outline, recipe.model),
+        texts=_positions_of_texts(facts, outline),
+        dim=vector_size(outline, recipe),
+    )
+    parts = stage.batch_size / batch.sequences
+    return StageCost(
+        windows=float(counts.sum()),
+        items=parts * batch.items,
+        tokens=parts * batch.read * float(networks.texts.mean()) if len(networks.texts) else 0.0,
+        positions=stage.batch_size * (batch.longest + batch.suffixes),
+        negatives=batch.negatives,
+        step_flops=parts * _batch_flops(stage, batch, networks)
+        + sum(operations(shape, precision) for shape in _by_muon(stage, outline)),
+        other_flops=_other_flops(stage, facts, networks, recipe.model.max_history),
+        memory_bytes=_memory(stage, batch, networks, facts, outline, precision, fused_attention),
+        trained=trained,
+    )
+
+
+def set_learning(outline: SequentialRecommender, stage: StageConfig, learnable: frozenset[str]) -> None:
+    """Let those of the `learnable` parameters learn that the stage does not freeze."""
+    for name, parameter in outline.named_parameters():
+        user_frozen = stage.user_tier == "frozen" and name.startswith(("user_encoder.", "fusion."))
+        item_frozen = (
+            stage.item_tier == "frozen" and name.startswith("item_encoder.") and not name.startswith(_PROJECTOR)
+        )
+        parameter.requires_grad_(name in learnable and not user_frozen and not item_frozen)
+
+
+def vector_size(outline: SequentialRecommender, recipe: Recipe) -> int:
+    """Return the size of item and user embeddings."""
+    if isinstance(outline.user_encoder, UserLLM):
+        return outline.user_encoder.backbone.width
+    size: int = recipe.model.user.dim  # type: ignore[union-attr]
+    return size
+
+
+def _batch(
+    facts: DataFacts,
+    recipe: Recipe,
+    stage: StageConfig,
+    lengths: Int[np.ndarray, " length"],
+    counts: Float[np.ndarray, " length"],
+) -> _Batch:
+    sequences = stage.batch_size if stage.gradient_cache else stage.micro_batch_size or stage.batch_size
+    share = counts / counts.sum()
+    masked = stage.objective == "masked-item"  # reads the whole window, and asks for some of it
+    asked = (lengths - 1).astype(np.float64)
+    if masked:
+        last = stage.masking.last_share
+        asked = last + (1 - last) * np.maximum(1.0, stage.masking.masked_share * asked)
+    targets = sequences * float((share * asked).sum())
+    drawn = sequences * float((share * lengths).sum())
+    up_to = np.cumsum(share) ** sequences  # chance that no sequence is longer
+    longest = float((np.diff(up_to, prepend=0.0) * (lengths - (0 if masked else 1))).sum())
+    ranking = recipe.model.ranking if stage.objective == "ranking" else None
+    if ranking is None:
+        items = facts.expected_distinct(drawn, stage.negatives, sequences, targets)
+        read = _read(stage, items, facts.expected_distinct(drawn, _IN_BATCH, sequences, targets))
+        compared = _negatives(facts, stage.negatives, sequences, items)
+        return _Batch(sequences, items, read, targets, compared, longest, 0.0)
+    # Labelled candidates are items of the window.
+    points = float((share * np.minimum(stage.ranking.points, asked)).sum())
+    candidates = 1 if ranking.targets else 1 + stage.ranking.num_negatives
+    others = sequences * points * (candidates - 1)
+    negatives = stage.negatives if stage.ranking.generative_weight else _IN_BATCH
+    items = min(float(facts.num_items), facts.expected_distinct(drawn, negatives, sequences, targets) + others)
+    asked_for = min(float(facts.num_items), facts.expected_distinct(drawn, _IN_BATCH, sequences, targets) + others)
+    compared = _negatives(facts, negatives, sequences, items) if stage.ranking.generative_weight else 0.0
+    suffixes = points * (candidates if ranking.fusion == "early" else 1)
+    return _Batch(sequences, items, _read(stage, items, asked_for), targets, compared, longest, suffixes)
+
+
+def _read(stage: StageConfig, items: float, asked_for: float) -> float:
+    """Return how many of a batch's items are read; `asked_for` are those that are not negatives alone."""
+    if stage.item_tier == "frozen":
+        return 0.0
+    return (asked_for if stage.reuse.negatives else items) * stage.reuse.share / stage.reuse.every
+
+
+def _negatives(facts: DataFacts, config: NegativesConfig, sequences: int, items: float) -> float:
+    """Return how many negatives each target of a batch with `items` distinct items is compared with."""
+    if config.per_position:
+        return float(config.num_sampled)
+    if config.kind in ("in-batch", "mixed"):
+        return items
+    if config.kind == "catalogue":
+        return float(facts.num_items)
+    if config.kind == "pooled":
+        return num_drawn(config, sequences, 0.0)
+    return facts.expected_distinct(0.0, config, sequences, 0.0)
+
+
+def _batch_flops(stage: StageConfig, batch: _Batch, networks: _Networks) -> float:
+    """Return the operations of one batch; with a gradient cache items are encoded twice and go back once."""
+    passes = 2 if stage.gradient_cache else 1
+    one, rows = np.ones(1), np.full(batch.sequences, batch.longest + batch.suffixes)
+    projector = passes * networks.projector.forward(one) + networks.projector.backward(one)
+    item = passes * networks.encoding + networks.item.backward(networks.texts) / max(1, len(networks.texts))
+    user = networks.user.forward(rows) + networks.user.backward(rows)
+    # One product forward and two backward; the mask by cosine also compares each target with each negative.
+    products = 8 if stage.loss.mask == "cosine" else 6
+    return (
+        batch.items * projector + batch.read * item + user + products * batch.targets * batch.negatives * networks.dim
+    )
+
+
+def _other_flops(stage: StageConfig, facts: DataFacts, networks: _Networks, history: int) -> float:
+    """Return the operations of the stage's validations and, where vectors are kept, of encoding all items once."""
+    frozen = stage.item_tier == "frozen"
+    users: float = sum(
+        number * networks.user.forward(np.array([min(length, history)]))
+        for number, length in zip(facts.users_by_length.tolist(), facts.history_lengths.tolist(), strict=True)
+    )
+    items = facts.num_items * ((0.0 if frozen else networks.encoding) + networks.projector.forward(np.ones(1)))
+    once = facts.num_items * networks.encoding if frozen or stage.reuse.on else 0.0
+    ranking = 2.0 * facts.num_users * facts.num_items * networks.dim
+    validations = max(1, -(-stage.epochs // stage.validate_every)) if stage.validate_every else 0
+    return validations * (items + users + ranking) + once
+
+
+def _memory(
+    stage: StageConfig,
+    batch: _Batch,
+    networks: _Networks,
+    facts: DataFacts,
+    outline: SequentialRecommender,
+    precision: str,
+    fused: bool,
+) -> dict[str, float]:
+    """Return bytes by what takes them, at the fullest moment of a step."""
+    frozen = stage.item_tier == "frozen"
+    sequences = stage.micro_batch_size or stage.batch_size
+    kept = networks.user.activation_bytes(
+        np.full(sequences, batch.longest + batch.suffixes), precision, fused_attention=fused
+    )
+    if not frozen and len(networks.texts):
+        items = batch.read * stage.reuse.every * sequences / batch.sequences  # in a step that reads any
+        of_texts = networks.item.activation_bytes(networks.texts, precision, fused_attention=fused)
+        kept += items * of_texts / len(networks.texts)
+    weights = sum(parameter.numel() for parameter in outline.parameters())
+    learnt = sum(parameter.numel() for parameter in outline.parameters() if parameter.requires_grad)
+    in_use = networks.user.weights + (0 if frozen else networks.item.weights)
+    encoder = outline.item_encoder
+    width = encoder.backbone.width if isinstance(encoder, TextItemEncoder) else 0
+    sizes = {
+        "weights": FP32_BYTES * weights,
+        "gradients": FP32_BYTES * learnt,
+        "optimizer": FP32_BYTES * (2 * learnt - sum(map(math.prod, _by_muon(stage, outline)))),
+        "moving average": FP32_BYTES * learnt if stage.ema else 0,
+        "bf16 copies": 2 * in_use if precision == "bf16" else 0,
+        "cached items": FP32_BYTES * facts.num_items * width if frozen or stage.reuse.on else 0,
+        "activations": kept,
+    }
+    return {name: float(size) for name, size in sizes.items() if size}
+
+
+def _by_muon(stage: StageConfig, outline: SequentialRecommender) -> list[tuple[int, ...]]:
+    """Return the shapes of the matrices that Muon moves; it keeps one mean of each, AdamW two."""
+    names = matrices_of_item_llm(outline) if stage.item_optimizer == "muon" else frozenset()
+    learning = (item for item in outline.named_parameters() if item[1].requires_grad)
+    return [tuple(parameter.shape) for name, parameter in learning if name in names]
+
+
+def _positions_of_texts(facts: DataFacts, outline: SequentialRecommender) -> Int[np.ndarray, " sample"]:
+    """Return how many positions the item tier reads of each sampled item, [ITEM] vectors included."""
+    encoder = outline.item_encoder
+    added = len(encoder.item_token) if isinstance(encoder, TextItemEncoder) and encoder.item_token is not None else 0
+    positions: Int[np.ndarray, " sample"] = facts.token_lengths + added
+    return positions

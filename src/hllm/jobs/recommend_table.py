@@ -1,0 +1,266 @@
+"""Recommendations for a whole table of users, into a Parquet file: streamed, and resumed where it was stopped."""
+
+import json
+import shutil
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Int
+
+from hllm import artifacts
+from hllm.api import Recommender
+from hllm.config import Config
+from hllm.data.dataset import Dataset, rows_of
+from hllm.data.files import find_files
+from hllm.data.tables import read_table, require_columns
+from hllm.errors import CheckpointError, ConfigError, DataError
+from hllm.jobs.growing import GrowingParquet
+from hllm.jobs.requests import RequestCounts, prepare_requests
+from hllm.progress import progress
+from hllm.retrieval.fallback import is_known, recommend_or_fall_back
+from hllm.retrieval.frame import recommended
+from hllm.retrieval.histories import Histories, histories_of
+from hllm.retrieval.index.index import KIND as INDEX
+from hllm.retrieval.query import Question, Unknown, require_sentences, with_texts
+
+USERS_PER_BATCH = 1024
+BATCHES_PER_PART = 16
+_CELLS_PER_BATCH = 1 << 22  # users times k
+_REQUESTS, _JOB = "requests.parquet", "job.json"
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What is asked for."""
+
+    k: int = 100
+    exclude_seen: bool = True
+    unknown: Unknown = "error"
+    """Users without any known history or sentence: "error" refuses them, "skip" leaves them out, "popularity" gives
+    them the most popular items. Unknown items in a history are refused, or left out of it."""
+    candidates: Path | None = None
+    """A table whose item id column says what may be recommended. None: the catalogue."""
+    history_col: str = "history"
+    text_col: str = "text"
+    separator: str = ","
+
+
+class Job(Config):
+    """What the parts in a directory belong to."""
+
+    inputs: dict[str, Any]
+    counts: RequestCounts
+    unknown_candidates: int
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """What was written."""
+
+    counts: RequestCounts
+    unknown_candidates: int
+    rows: int
+    """Rows of the output."""
+
+
+def recommend_table(
+    recommender: Recommender, source: Path, output: Path, options: TableOptions | None = None
+) -> TableReport:
+    """Write the best items of each row of `source` to the Parquet file `output`.
+
+    Columns: user_id, item_id (the caller's own), score, rank (from 1) and source: "model", or "popularity" for a
+    fallback, whose score is the number of training interactions. For `source` see `data.requests.prepare_requests`.
+    Parts are kept in the directory `output`.parts until all are there; a call with the same inputs goes on, and one
+    with others raises ConfigError, as one does if `output` exists. Raises DataError for unknown users and items
+    unless `options.unknown` says what to do. Memory: a batch of users times k, row groups of `source`, the dataset.
+    """
+    options = options or TableOptions()
+    if options.k < 1:
+        raise ConfigError(f"k is {options.k}; it must be at least 1")
+    folder = output.with_name(f"{output.name}.parts")
+    if output.suffix != ".parquet":
+        raise ConfigError(f"the output is {output}; expected a name that ends in .parquet")
+    if output.exists() and not folder.exists():
+        raise ConfigError(f"{output} exists already; give another name, or remove it")
+    job, candidates = _begin(recommender, source, folder, options)
+    worker = _Worker(recommender, options, candidates)
+    parts = []
+    with progress("recommend", job.counts.rows) as advance:
+        for start in range(0, job.counts.rows, worker.rows_per_part):
+            part = folder / f"part-{start // worker.rows_per_part:06d}.parquet"
+            parts.append(part)
+            requests = pl.scan_parquet(folder / _REQUESTS).slice(start, worker.rows_per_part).collect()
+            if part.is_file():
+                advance(len(requests))
+                continue
+            with artifacts.replacing(part) as partial, closing(GrowingParquet(partial)) as rows:
+                for frame in requests.iter_slices(worker.rows_per_batch):
+                    rows.append(worker.recommend(frame))
+                    advance(len(frame))
+    joined = pl.scan_parquet(parts)
+    with artifacts.replacing(output) as partial:
+        joined.sink_parquet(partial)
+    shutil.rmtree(folder)
+    total = pl.scan_parquet(output).select(pl.len()).collect().item()
+    return TableReport(job.counts, job.unknown_candidates, total)
+
+
+def read_candidates(dataset: Dataset, path: Path, unknown: Unknown) -> tuple[Int[np.ndarray, " candidate"], int]:
+    """Return the item indices that a table of item ids allows, and how many of its ids the catalogue lacks.
+
+    DataError for such ids if `unknown` is "error".
+    """
+    table = read_table(path, name="candidates")
+    require_columns(table, {"item_col": dataset.item_col}, name="candidates")
+    ids = table[dataset.item_col]
+    if unknown == "error":
+        return dataset.item_rows(ids), 0
+    found = rows_of(dataset.item_ids, ids.cast(dataset.item_ids.dtype, strict=False))
+    return found.drop_nulls().to_numpy(), found.null_count()
+
+
+class _Worker:
+    """A recommender with the options of one job."""
+
+    def __init__(
+        self, recommender: Recommender, options: TableOptions, candidates: Bool[np.ndarray, " item"] | None
+    ) -> None:
+        self.recommender = recommender
+        self.dataset = recommender.dataset
+        self.options = options
+        self.candidates = candidates
+        self.k = min(options.k, self.dataset.num_items)
+        self.rows_per_batch = max(1, min(USERS_PER_BATCH, _CELLS_PER_BATCH // self.k))
+        self.rows_per_part = self.rows_per_batch * BATCHES_PER_PART
+
+    def recommend(self, requests: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of the output for some requests, in their order."""
+        asked = Question(requests["user_id"], self._histories(requests))
+        if requests["text"].null_count() < len(requests):
+            asked = with_texts(asked, requests["text"].to_list(), self.recommender.reader())
+        if self.options.unknown == "skip":
+            asked = asked.only(is_known(asked.histories))
+        found, sources = recommend_or_fall_back(
+            self.recommender.finder,
+            self.recommender.popular,
+            asked.histories,
+            self.k,
+            exclude=asked.histories if self.options.exclude_seen else None,
+            candidates=self.candidates,
+        )
+        return recommended(self.dataset, asked.ids, found, sources)
+
+    def _histories(self, requests: pl.DataFrame) -> Histories:
+        """Return the history that a request brings, or else the logged one; empty where there is neither."""
+        users = requests["user_index"].fill_null(0).to_numpy()
+        logged = requests["user_index"].is_not_null().to_numpy()
+        histories = histories_of(self.dataset, users, self.dataset.offsets[np.where(logged, users + 1, users)])
+        given = np.flatnonzero((requests["items"].list.len().fill_null(0) > 0).to_numpy())
+        if not len(given):
+            return histories
+        items = list(histories.items)
+        for row in given.tolist():
+            items[row] = requests["items"][row].to_numpy()
+        return items  # without times: a model that reads them has been refused
+
+
+def _begin(
+    recommender: Recommender, source: Path, folder: Path, options: TableOptions
+) -> tuple[Job, Bool[np.ndarray, " item"] | None]:
+    """Return the job that `folder` holds, or begin it; ConfigError if another one was begun there."""
+    candidates, unknown_candidates = _candidates(recommender, options)
+    inputs = _inputs(recommender, source, options)
+    if (folder / _JOB).is_file():
+        job = _read_job(folder / _JOB)
+        if differing := [name for name in inputs if job.inputs.get(name) != inputs[name]]:
+            raise ConfigError(
+                f"{folder} holds parts for other inputs (they differ in: {', '.join(differing)}); give another "
+                "--output, or remove that directory"
+            )
+        return job, candidates
+    if folder.exists() and any(_REQUESTS not in path.name for path in folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty and holds no parts of recommendations; give another --output")
+    try:
+        counts = prepare_requests(
+            source,
+            recommender.dataset,
+            folder / _REQUESTS,
+            user_col=recommender.recipe.data.user_col,
+            history_col=options.history_col,
+            text_col=options.text_col,
+            separator=options.separator,
+        )
+        _check(recommender, counts, options)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    job = Job(inputs=inputs, counts=counts, unknown_candidates=unknown_candidates)
+    artifacts.write_text(folder / _JOB, job.model_dump_json(indent=1))
+    return job, candidates
+
+
+def _inputs(recommender: Recommender, source: Path, options: TableOptions) -> dict[str, Any]:
+    """Return all that decides the bytes of a part."""
+
+    def hashes(path: Path, name: str) -> list[str]:
+        return [artifacts.sha256_of(file) for file in find_files(path, name=name)]
+
+    index = recommender.index
+    return {
+        "input": hashes(source, "users to recommend to"),
+        "checkpoint": artifacts.read_manifest(recommender.run.best, "checkpoint").fingerprint,
+        "items": recommender.dataset.num_items,
+        "added_items": _added_items(recommender),
+        "dim": recommender.dim,
+        "index": None if index is None else artifacts.read_manifest(recommender.run.index, INDEX).fingerprint,
+        "k": options.k,
+        "exclude_seen": options.exclude_seen,
+        "unknown": options.unknown,
+        "candidates": None if options.candidates is None else hashes(options.candidates, "candidates"),
+        "history_col": options.history_col,
+        "text_col": options.text_col,
+        "separator": options.separator,
+    }
+
+
+def _added_items(recommender: Recommender) -> str | None:
+    """Return a hash of the items that the run does not hold, with their texts; None without any."""
+    dataset = recommender.dataset
+    known = Dataset.load(recommender.run.dataset).num_items
+    if dataset.num_items == known:
+        return None
+    added = dataset.items[known:].select(dataset.item_col, *dataset.text_cols)
+    return artifacts.fingerprint(added.rows())
+
+
+def _read_job(file: Path) -> Job:
+    try:
+        return Job.from_dict(json.loads(file.read_text(encoding="utf-8")), where=str(file))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}; remove {file.parent} to begin again") from None
+
+
+def _check(recommender: Recommender, counts: RequestCounts, options: TableOptions) -> None:
+    if counts.histories and recommender.model.reads_log:
+        raise DataError(
+            f"{counts.histories:,} of {counts.rows:,} rows bring a history, but this model reads when things "
+            "happened or what was done, which a list of items does not say; give user ids alone"
+        )
+    if counts.texts:
+        require_sentences(recommender.reader().model)
+    if options.unknown == "error":
+        counts.require_known()
+
+
+def _candidates(recommender: Recommender, options: TableOptions) -> tuple[Bool[np.ndarray, " item"] | None, int]:
+    """Return what may be recommended, and how many of the candidates the catalogue lacks."""
+    if options.candidates is None:
+        return None, 0
+    rows, missing = read_candidates(recommender.dataset, options.candidates, options.unknown)
+    mask = np.zeros(recommender.dataset.num_items, dtype=bool)
+    mask[rows] = True
+    return mask, missing

@@ -1,0 +1,1 @@
+"""Tune a recipe: search for better values with equal budgets."""

@@ -1,0 +1,254 @@
+"""Contrastive losses: pull a user's embedding towards the next item, away from other items, chunk by chunk.
+
+Every loss here walks over chunks of queries, and no more than a chunk's logits exist at any time: in the forward
+pass it makes the gradients too, which are as large as the inputs, and keeps only those.
+"""
+
+import functools
+from contextlib import nullcontext
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from hllm.config import Config
+from hllm.errors import ConfigError
+from hllm.losses.chunked import Pairing, chunked_sums
+from hllm.precision import fast_fp32_products
+
+Kind = Literal["info-nce", "bce", "gbce"]
+Mask = Literal["id", "cosine"]
+Similarity = Literal["cosine", "dot"]
+
+
+class LossConfig(Config):
+    """How a position's target is told apart from its negatives."""
+
+    kind: Kind = "info-nce"
+    """"info-nce": softmax over target and negatives. "bce": each of them is yes or no by itself (SASRec). "gbce": the
+    same, with the target's probability to a power that undoes the overconfidence of few negatives (gSASRec)."""
+    mask: Mask = "id"
+    """Which negatives are left out for being the target: "id", the same item; "cosine", the reference's rule, those
+    whose cosine with the target exceeds cosine_threshold, whatever their ids."""
+    cosine_threshold: float = Field(default=0.99, ge=-1, le=1)
+    """Of mask = "cosine"."""
+    log_q: bool = False
+    """Subtract from each negative's logit the log of how often it was to be drawn, so that the loss estimates the
+    softmax over the catalogue. For kind = "info-nce"."""
+    calibration: float = Field(default=0.75, ge=0, le=1)
+    """t of kind = "gbce": 0 is BCE, 1 makes the scores those of a model trained with every negative."""
+    matryoshka: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Sizes, such as [64, 128]: the loss is also taken of the first so many numbers of the vectors, and is the mean
+    over these and the whole. Then the first numbers alone can score (hllm evaluate --dims). (): the whole only."""
+
+    @model_validator(mode="after")
+    def _prefixes_are_distinct(self) -> "LossConfig":
+        if list(self.matryoshka) != sorted(set(self.matryoshka)):
+            raise ValueError(f"matryoshka is {list(self.matryoshka)}; expected sizes that rise, each once")
+        if self.matryoshka and self.mask == "cosine":
+            raise ValueError(
+                'matryoshka needs mask = "id": a few numbers of two items are often as close as mask = "cosine" takes '
+                "for the same item"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _log_q_belongs_to_a_softmax(self) -> "LossConfig":
+        if self.log_q and self.kind != "info-nce":
+            raise ValueError(f'log_q = true corrects a softmax, not kind = "{self.kind}": set kind = "info-nce"')
+        return self
+
+
+class Contrast(NamedTuple):
+    """The loss, and two shares over this call's queries, whatever `count` is."""
+
+    loss: Float[Tensor, ""]
+    """In nats, differentiable."""
+    masked: Float[Tensor, ""]
+    """Share of (query, negative) pairs that the mask left out; 1 without negatives, 0 without queries."""
+    top1: Float[Tensor, ""]
+    """Share of queries whose positive has the highest logit, before log_q, of those that the mask left."""
+
+
+def info_nce(
+    user: Float[Tensor, "query dim"],
+    positive: Float[Tensor, "query dim"],
+    negatives: Float[Tensor, "negative dim"],
+    *,
+    positive_ids: Int[Tensor, " query"],
+    negative_ids: Int[Tensor, " negative"],
+    scale: Float[Tensor, ""] | float,
+    similarity: Similarity = "cosine",
+    mask: Mask = "id",
+    cosine_threshold: float = 0.99,
+    log_q: Float[Tensor, " negative"] | None = None,
+    count: int | None = None,
+    chunk_size: int | None = None,
+) -> Contrast:
+    """Cross-entropy of each positive against itself and negatives that all queries share.
+
+    A logit is `scale` (1 / temperature) times the cosine, or the dot product, computed in fp32 (fp64 for fp64
+    inputs) also under autocast: there the factors of a product may be rounded (`fast_fp32_products`), but sums and
+    results are fp32. A negative that the mask takes for the query's positive leaves that query's softmax; with none
+    left the loss is 0, and so is its gradient.
+
+    The result is the sum over queries divided by `count` (None: their number), so that micro-batches normalised
+    by the count of the whole step add up to its loss and gradients. Without queries it is 0.
+
+    `log_q`, the log of each negative's expected count among the draws, is subtracted from its logit. The sum of
+    exp(logit - log_q) over the draws then has the sum of exp(logit) over all items (the masked ones left out) as
+    its mean, so the loss estimates the softmax over the catalogue. The positive, which is always there, is not
+    corrected.
+
+    `chunk_size` queries are worked on at a time; None: as many as keep the logits at the size of `negatives`, or
+    8 MB. Equal inputs give equal results to the bit. It cannot be differentiated twice.
+
+    Source: InfoNCE, arXiv:1807.03748; cosine with a learnt scale as in HLLM, arXiv:2409.12740, section 3; log_q as
+    in sampled softmax, Jean et al., arXiv:1412.2007, section 3, and Yi et al., RecSys 2019, section 3.
+    Differs from the reference: negatives are masked by item id, not by a cosine above 0.99 (`mask` = "cosine"),
+    which lets all negatives vanish, and the loss with them, once the embeddings draw together.
+    """
+    return _contrast(
+        user, positive, negatives, scale, similarity, positive_ids=positive_ids, negative_ids=negative_ids, rows=None,
+        log_q=log_q, threshold=cosine_threshold if mask == "cosine" else None, exponent=None, count=count,
+        chunk_size=chunk_size,
+    )  # fmt: skip
+
+
+def contrast(
+    config: LossConfig,
+    user: Float[Tensor, "query dim"],
+    positive: Float[Tensor, "query dim"],
+    items: Float[Tensor, "item dim"],
+    negatives: Int[Tensor, "query k"] | Int[Tensor, " negative"],
+    *,
+    positive_ids: Int[Tensor, " query"],
+    scale: Float[Tensor, ""] | float,
+    similarity: Similarity = "cosine",
+    log_q: Float[Tensor, " item"] | None = None,
+    num_items: int | None = None,
+    count: int | None = None,
+    chunk_size: int | None = None,
+) -> Contrast:
+    """Return the loss that `config` names; `info_nce` says what is common to all.
+
+    `negatives` and `positive_ids` are rows of `items`: negatives that all share, or k for each query, which are
+    gathered for a chunk of queries at a time (a sampled softmax for each position).
+
+    "bce" is the mean of -ln σ(positive logit) and of -ln(1 - σ(logit)) of each negative left; without negatives the
+    first remains. "gbce" is the same with the positive's probability to the power `gbce_exponent`.
+
+    `log_q` is used if `config` says so. `num_items`, the size of the catalogue, is needed by "gbce".
+    Raises ValueError if `config` needs one of them and it is None.
+
+    With `matryoshka` the loss is the mean over the prefixes and the whole vectors, with one scale for all of them; each
+    is walked over in chunks, one after another. `masked` and `top1` are those of the whole. Raises ConfigError for a
+    prefix that is not shorter than the vectors.
+
+    Source: SASRec, arXiv:1808.09781, section III-E, for "bce"; the mean over k negatives, and "gbce", as in gSASRec,
+    arXiv:2308.07192; matryoshka as in arXiv:2205.13147, equation 1, with equal weights that add up to 1.
+    """
+    check_prefixes(config, user.shape[1])
+    if config.log_q and log_q is None:
+        raise ValueError("loss.log_q = true, but log_q is None: pass the log of each item's expected count")
+    log_q = log_q if config.log_q else None
+    exponent = _exponent(config, negatives.shape[-1], num_items)
+    if negatives.ndim == 1:
+        ids, rows = negatives, None
+        items = F.embedding(negatives, items)  # unlike items[negatives], its gradient adds up in one order only
+        log_q = None if log_q is None else log_q[negatives]
+    else:
+        ids, rows = torch.arange(len(items), device=items.device), negatives
+
+    def of_first(size: int) -> Contrast:
+        return _contrast(
+            user[:, :size], positive[:, :size], items[:, :size], scale, similarity, positive_ids=positive_ids,
+            negative_ids=ids, rows=rows, log_q=log_q, exponent=exponent, count=count, chunk_size=chunk_size,
+            threshold=config.cosine_threshold if config.mask == "cosine" else None,
+        )  # fmt: skip
+
+    whole = of_first(user.shape[1])
+    if not config.matryoshka:
+        return whole
+    losses = torch.stack([*(of_first(size).loss for size in config.matryoshka), whole.loss])
+    return whole._replace(loss=losses.mean())
+
+
+def check_prefixes(config: LossConfig, dim: int) -> None:
+    """Raise ConfigError unless all of `config.matryoshka` are shorter than vectors of `dim` numbers."""
+    if config.matryoshka and config.matryoshka[-1] >= dim:
+        raise ConfigError(
+            f"loss.matryoshka is {list(config.matryoshka)}, but the model's vectors have {dim} numbers; expected sizes "
+            f"below {dim}, and the whole is always trained"
+        )
+
+
+def gbce_exponent(num_negatives: int, num_items: int, calibration: float) -> float:
+    """Return gSASRec's β = α(t(1 - 1/α) + 1/α) = 1 - t(1 - α), for the sampling rate α = k / (items - 1).
+
+    Source: arXiv:2308.07192, definition of β. α is at most 1 here, where more negatives than other items are given.
+    """
+    rate = min(1.0, num_negatives / max(1, num_items - 1))
+    return 1 - calibration * (1 - rate)
+
+
+def _exponent(config: LossConfig, num_negatives: int, num_items: int | None) -> float | None:
+    """Return the power of the positive's probability in a binary cross-entropy, None for the softmax."""
+    match config.kind:
+        case "info-nce":
+            return None
+        case "bce":
+            return 1.0
+        case "gbce":
+            if num_items is None:
+                raise ValueError('loss.kind = "gbce", but num_items is None: pass the number of items in the catalogue')
+            return gbce_exponent(num_negatives, num_items, config.calibration)
+
+
+def _contrast(
+    user: Float[Tensor, "query dim"],
+    positive: Float[Tensor, "query dim"],
+    negatives: Float[Tensor, "item dim"],
+    scale: Float[Tensor, ""] | float,
+    similarity: Similarity,
+    *,
+    positive_ids: Int[Tensor, " query"],
+    negative_ids: Int[Tensor, " item"],
+    rows: Int[Tensor, "query k"] | None,
+    log_q: Float[Tensor, " item"] | None,
+    threshold: float | None,
+    exponent: float | None,
+    count: int | None,
+    chunk_size: int | None,
+) -> Contrast:
+    """Bring the embeddings to the form that `chunked_sums` takes, with autograd, and its sums to means.
+
+    `rows` are each query's own negatives, None where all are shared; a cosine above `threshold` masks a negative,
+    with None an equal id does; `exponent` is that of the binary cross-entropy, None for the softmax.
+    """
+    embeddings = (user, positive, negatives)
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in embeddings), torch.float32)
+    fast = fast_fp32_products() if torch.is_autocast_enabled(user.device.type) else nullcontext()
+    with fast, torch.autocast(user.device.type, enabled=False):  # autocast would make the logits bf16
+        user, positive, negatives = (x.to(dtype) for x in embeddings)
+        if similarity == "cosine":
+            user, positive, negatives = (_unit(x) for x in (user, positive, negatives))
+        limits = None if threshold is None else threshold * negatives.detach().norm(dim=-1)
+        pairing = Pairing(positive_ids, negative_ids, rows, log_q, limits)
+        sums = chunked_sums(scale * user, positive, negatives, pairing, exponent=exponent, chunk_size=chunk_size)
+    queries = len(user)
+    pairs = queries * (len(negatives) if rows is None else rows.shape[1])
+    return Contrast(
+        sums.loss / max(1, queries if count is None else count),
+        (sums.masked / pairs if pairs else sums.masked + min(1, queries)).to(dtype),
+        (sums.top1 / max(1, queries)).to(dtype),
+    )
+
+
+def _unit(vectors: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
+    """Return F.normalize(vectors, eps=1e-6), with a backward pass of fewer passes over memory."""
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors * lengths.clamp_min(1e-6).reciprocal()

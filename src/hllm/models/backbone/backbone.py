@@ -1,0 +1,371 @@
+"""The door to transformers: any causal LM or bidirectional encoder as a network over embeddings.
+
+A backbone has no LM head. Word embeddings are optional: the user tier reads item vectors, not words.
+Weights come from safetensors only, nothing is downloaded, and no code from a model directory is run.
+"""
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_MAPPING,
+)
+from transformers.pytorch_utils import Conv1D
+
+from hllm.errors import CheckpointError, ConfigError
+from hllm.models.backbone.key_values import KeysAndValues, behind, can_read_behind, keep, read_suffixes
+from hllm.models.backbone.last_layer import let_end_early, only_at
+from hllm.models.backbone.packs import can_read_packed, read_packed
+from hllm.models.backbone.rms_norm import speed_up_norms
+from hllm.models.backbone.rows import Row, kernel_agrees, let_read_rows, read_row
+
+# Names of tables of learnt positions: BERT and its kin; GPT-2; OPT.
+_POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
+
+
+class Backbone(nn.Module):
+    """A transformer over embeddings, right-padded.
+
+    Whatever enters, words, [ITEM] vectors or item vectors, enters at one place: where the network adds its positions
+    or runs its first layer. Gemma multiplies its words by the root of its width before that place; `embed` does so.
+    """
+
+    def __init__(self, network: Any, config: Any) -> None:
+        super().__init__()
+        self.network: Any = network.eval()
+        self.config = config
+        words = self.network.get_input_embeddings()
+        self.input_width = int(words.embedding_dim)
+        """Size of the vectors that enter; ALBERT's and ELECTRA's differ from those that leave."""
+        self.word_scale = float(getattr(words, "scalar_embed_scale", 1.0))
+        """What `embed` multiplies words by."""
+        self.max_positions = _max_positions(network)
+        """The longest sequence it can read; None if it computes its positions and so has no bound."""
+        self.compiled = False
+        """Whether torch compiles the layers; see `models.compiled`."""
+        self.width, self.causal = _probe(network, self.input_width)
+        self._ends_early = let_end_early(
+            network, lambda v: self._run(v, torch.ones(v.shape[:2], dtype=torch.bool)), self.input_width
+        )
+        self.reads_behind = self.causal and can_read_behind(network, self.input_width)
+        """Whether texts with the same beginning can share what is computed of it."""
+        self._reads_packed = self.causal and can_read_packed(network, self.input_width)
+        on_gpu = self.causal and torch.cuda.is_available()
+        self._heads_in_rows = let_read_rows(network, self.input_width) if on_gpu else frozenset()
+
+    def embed(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position input"]:
+        """Return the word embeddings of tokens."""
+        embedded: Tensor = self.network.get_input_embeddings()(tokens)
+        return embedded
+
+    def forward(
+        self, embeddings: Float[Tensor, "batch position input"], mask: Bool[Tensor, "batch position"]
+    ) -> Float[Tensor, "batch position width"]:
+        """Return the last hidden states, after the final norm; meaningless where the mask is False.
+
+        A causal network needs no mask: padding is on the right, where no real position can see it.
+        """
+        if self.packs(embeddings):
+            states = read_packed(self.network, embeddings, mask)
+            if states is not None:
+                return states
+        if self.reads_rows(embeddings.device):  # where nobody looks at a mask or positions
+            row = Row.of(torch.full(mask.shape[:1], mask.shape[1]), 0, embeddings.device)
+            return read_row(self.network, embeddings.flatten(0, 1), row).view(*mask.shape, -1)
+        return self._run(embeddings, mask)
+
+    def packs(self, embeddings: Float[Tensor, "batch position input"]) -> bool:
+        """Return whether sequences of all lengths may come together: several short ones are then read as one row."""
+        return self._reads_packed and embeddings.device.type == "cpu"
+
+    def _run(self, embeddings: Tensor, mask: Tensor, prefix: KeysAndValues | None = None) -> Tensor:
+        attention_mask = None if self.causal else mask.long()
+        past = {} if prefix is None else behind(prefix, embeddings)
+        hidden: Tensor = self.network(inputs_embeds=embeddings, attention_mask=attention_mask, **past).last_hidden_state
+        return hidden
+
+    def at(
+        self,
+        embeddings: Float[Tensor, "batch position input"],
+        mask: Bool[Tensor, "batch position"],
+        positions: Int[Tensor, "batch chosen"],
+        prefix: KeysAndValues | None = None,
+    ) -> Float[Tensor, "batch chosen width"]:
+        """Return what `forward` does, at some positions of each sequence.
+
+        In a pre-norm decoder the last layer's feed-forward net then reads these positions alone: it is three quarters
+        of a layer, and of a few layers a good part. `prefix` is what all sequences begin with, see `keep`; they are
+        given without it, and so are the positions.
+        """
+        if self._ends_early:
+            with only_at(positions):
+                return self._run(embeddings, mask, prefix)
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        return self._run(embeddings, mask, prefix)[rows, positions]
+
+    def reads_rows(self, device: torch.device) -> bool:
+        """Return whether `in_row` is there: on CUDA, in half precision, where torch's kernel is seen to be right."""
+        known = self._heads_in_rows if device.type == "cuda" and torch.is_autocast_enabled("cuda") else ()
+        return bool(known) and all(kernel_agrees(heads, torch.get_autocast_dtype("cuda"), device) for heads in known)
+
+    def in_row(
+        self,
+        embeddings: Float[Tensor, "position input"],
+        row: Row,
+        positions: Int[Tensor, " chosen"],
+        prefix: KeysAndValues | None = None,
+    ) -> Float[Tensor, "chosen width"]:
+        """Return what `at` does, of sequences that stand one behind another without padding."""
+        if self._ends_early:
+            with only_at(positions[None]):
+                return read_row(self.network, embeddings, row, prefix)[0]
+        return read_row(self.network, embeddings, row, prefix)[0, positions]
+
+    def keep(self, embeddings: Float[Tensor, "1 prefix input"]) -> KeysAndValues:
+        """Return the keys and values of a text's beginning, for `at` to read other texts behind it."""
+        # A few positions, once a batch: not worth what compiling them takes.
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            return keep(self.network, embeddings)
+
+    def with_suffixes(
+        self,
+        embeddings: Float[Tensor, "batch position input"],
+        suffixes: Float[Tensor, "batch suffix input"],
+        anchors: Int[Tensor, "batch suffix"],
+    ) -> tuple[Float[Tensor, "batch position width"], Float[Tensor, "batch suffix width"]]:
+        """Return the last hidden states of a causal network at all positions, and at suffixes that stand by themselves.
+
+        See `SuffixEncoder`. The sequences are read once; the suffixes, 256 at a time, read the keys and values kept
+        of them.
+        """
+        return read_suffixes(self.network, embeddings, suffixes, anchors)
+
+    @torch.no_grad()
+    def require_suffixes(self, max_history: int) -> None:
+        """Raise ConfigError unless `with_suffixes` gives what the network gives for whole sequences.
+
+        Seen on an example, as the causality is: a network may count its positions by itself, or keep a state.
+        """
+        window = getattr(self.config, "sliding_window", None)
+        if window is not None and max_history + 1 > window:
+            raise ConfigError(
+                f"{self.config.model_type!r} looks back {window} positions in some layers, and candidates are read "
+                f"behind model.max_history = {max_history}: lower it below {window}"
+            )
+        if next(self.network.parameters()).is_meta:
+            return
+        vectors = torch.randn(1, 3, self.input_width, generator=torch.Generator().manual_seed(0))
+        try:
+            _, found = self.with_suffixes(vectors[:, :2], vectors[:, 2:].expand(-1, 2, -1), torch.tensor([[0, 1]]))
+            short = self.network(inputs_embeds=vectors[:, [0, 2]]).last_hidden_state[:, -1]
+            whole = self.network(inputs_embeds=vectors).last_hidden_state[:, -1]
+            agree = torch.allclose(found[0], torch.cat([short, whole]), rtol=0, atol=1e-3 * float(whole.abs().max()))
+        except (TypeError, ValueError, RuntimeError, AttributeError):
+            agree = False
+        if not agree:
+            raise ConfigError(
+                f"{self.config.model_type!r} cannot read candidates behind the keys and values of a history: choose "
+                "another decoder for model.user, such as smollm2-135m"
+            )
+
+    def drop_word_embeddings(self) -> None:
+        """Remove the word embeddings, for a tier that reads no words."""
+        self.network.set_input_embeddings(None)
+
+    def linear_maps(self) -> dict[str, nn.Module]:
+        """Return the network's linear maps by name; GPT-2's are not nn.Linear and hold their weights transposed."""
+        return {name: module for name, module in self.network.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+
+    def require_positions(self, needed: int, what: str) -> None:
+        """Raise ConfigError if a sequence of `needed` positions is longer than the network can read."""
+        if self.max_positions is not None and needed > self.max_positions:
+            raise ConfigError(
+                f"{what} makes sequences of {needed} positions, but {self.config.model_type!r} knows "
+                f"only {self.max_positions}; lower it, or choose a model with rotary positions, such as smollm2-135m"
+            )
+
+
+def load_backbone(
+    path: Path | dict[str, Any],
+    *,
+    num_layers: int | None,
+    pretrained: bool,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Backbone:
+    """Load the network in a Hugging Face directory in fp32, without its head.
+
+    `num_layers` keeps only the first layers; None keeps all. `pretrained=False` takes the shape and fresh weights,
+    and then `path` may also be the values of a config; `weights`, by the network's names for them, become its own
+    instead of fresh ones, which take tens of seconds for a billion. Dropout is off, so that a cached item vector
+    equals a live one. Raises ConfigError for a directory that is no such model, or fewer layers than asked;
+    CheckpointError for missing weights; RuntimeError for `weights` of other shapes.
+    """
+    config = _load_config(path)
+    depth = int(config.num_hidden_layers)
+    if num_layers is not None and not 1 <= num_layers <= depth:
+        raise ConfigError(
+            f"num_layers is {num_layers}, but the model in {path} has {depth} layers; choose 1 to {depth}"
+        )
+    _cut(config, num_layers or depth)
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+    options = {"dtype": torch.float32, "attn_implementation": _attention()}
+    if weights is not None:
+        of_type: Any = MODEL_MAPPING[type(config)]
+        with _quiet():
+            network = of_type.from_pretrained(
+                None, config=config, state_dict=_with_words(of_type, config, weights), **options
+            )
+    elif not pretrained:
+        network = AutoModel.from_config(config, **options)
+    else:
+        assert isinstance(path, Path), "a shape has no weights"
+        with _quiet():
+            try:
+                network, report = AutoModel.from_pretrained(
+                    path,
+                    config=config,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    **options,
+                )
+            except (OSError, RuntimeError) as error:
+                raise CheckpointError(f"{path} holds no safetensors weights that fit its config: {error}") from None
+        missing = [name for name in report["missing_keys"] if not name.startswith("pooler")]
+        if missing:
+            raise CheckpointError(
+                f"the weights in {path} lack {len(missing)} of the network's tensors; first: {', '.join(missing[:3])}"
+            )
+    if getattr(network, "pooler", None) is not None:
+        network.pooler = None  # BERT's classification head over [CLS]; the tiers pool for themselves
+    network.config.use_cache = False
+    speed_up_norms(network)
+    return Backbone(network, network.config)
+
+
+def save_backbone_config(backbone: Backbone, folder: Path) -> None:
+    """Write the network's config, from which `load_backbone(pretrained=False)` rebuilds its shape."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.deepcopy(backbone.config).to_dict()
+    (folder / "config.json").write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
+
+
+def _with_words(of_type: Any, config: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `weights` with zeros, which take no memory, for word embeddings that are not among them.
+
+    A tier that reads no words has none, and drops them. Without anything in their place transformers draws them first,
+    which takes longer than all else in loading a few layers.
+    """
+    if any(len(weight) == config.vocab_size for weight in weights.values() if weight.ndim == 2):
+        return dict(weights)  # most likely they are there
+    with torch.device("meta"):
+        outline = of_type(config)
+    words = outline.get_input_embeddings().weight
+    name = next(name for name, parameter in outline.named_parameters() if parameter is words)
+    return {name: torch.zeros(()).expand(words.shape), **weights}
+
+
+def _load_config(path: Path | dict[str, Any]) -> Any:
+    if isinstance(path, dict):
+        return AutoConfig.for_model(**path)
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"{path} is not a Hugging Face model directory: it has no config.json")
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        raise ConfigError(f"{path}/config.json is not a config that transformers knows: {error}") from None
+    _require_text(config, path)
+    return config
+
+
+def _cut(config: Any, num_layers: int) -> None:
+    """Keep the first layers. ConfigError where the config says more of each layer than can be cut here."""
+    config.num_hidden_layers = num_layers
+    if len(getattr(config, "layer_types", None) or ()) > num_layers:
+        config.layer_types = config.layer_types[:num_layers]
+    try:
+        type(config).from_dict(config.to_dict())  # as a checkpoint will be read
+    except (ValueError, StrictDataclassError) as error:
+        raise ConfigError(
+            f"a model of type {config.model_type!r} cannot be cut to {num_layers} layers; leave num_layers out: "
+            f"{str(error).splitlines()[-1].strip()}"
+        ) from None
+
+
+def _require_text(config: Any, path: Path) -> None:
+    """Raise ConfigError unless this is a language model or an encoder of text alone."""
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    if not known or config.is_encoder_decoder or not hasattr(config, "num_hidden_layers"):
+        raise ConfigError(
+            f"the model in {path} is of type {config.model_type!r}, which is neither a causal language model nor a "
+            "bidirectional encoder of text alone; choose a model such as smollm2-135m or minilm-l6"
+        )
+
+
+@torch.no_grad()
+def _probe(network: nn.Module, input_width: int) -> tuple[int, bool]:
+    """Return the width of the network's states, and whether it is causal: a position sees nothing behind it.
+
+    Seen on two positions rather than read from the config: some decoders are made bidirectional by a switch of
+    their own (EmbeddingGemma, GTE-Qwen2, XLNet), and a User LLM that sees ahead would be shown what it predicts.
+    """
+    if next(network.parameters()).is_meta:  # an outline computes nothing: go by what models of its type are
+        config: Any = network.config
+        return int(config.hidden_size), type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    first, second, other = torch.randn(3, input_width, generator=torch.Generator().manual_seed(0))
+    pairs = torch.stack([torch.stack([first, second]), torch.stack([first, other])])
+    one, two = network(inputs_embeds=pairs).last_hidden_state[:, 0]
+    return len(one), bool((one - two).abs().max() <= 1e-5 * one.abs().max())  # mixtures of experts round differently
+
+
+def _max_positions(network: nn.Module) -> int | None:
+    """Return the rows of the network's table of positions, if it has one."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _POSITION_TABLES:
+            # OPT leaves two rows unused; RoBERTa starts behind its padding index.
+            unused = getattr(module, "offset", 0 if module.padding_idx is None else module.padding_idx + 1)
+            return module.num_embeddings - int(unused)
+    for name, buffer in network.named_buffers():
+        if name.rpartition(".")[2] in _POSITION_TABLES:  # GPT-J's table of sines
+            return len(buffer)
+    return None
+
+
+def _attention() -> str | None:
+    """Return None for the best that the network has, which is fused where it can be (not in Gemma 2, say).
+
+    On a CPU, torch's fused attention is slow in its backward pass at the lengths of items and histories.
+
+    Two AMX cores, two layers in the shape of SmolLM2, bf16 autocast: 512 × 12 tokens in 1.72 s fused and 0.97 s
+    plain, 64 × 50 in 0.73 s and 0.57 s (benchmarks/precision.py).
+    """
+    return None if torch.cuda.is_available() else "eager"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' report of unused weights: the head and the layers beyond num_layers are meant to be."""
+    level = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""Foreign weights: checkpoints that the authors of HLLM and others published."""

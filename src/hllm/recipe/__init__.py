@@ -1,0 +1,1 @@
+"""A recipe says what a run is made of: data, split, model, stages and evaluation."""

@@ -1,0 +1,1 @@
+"""Reports: numbers become text tables, charts and pages."""

@@ -1,0 +1,1 @@
+"""An index over the item table, with the certificate of its recall."""

@@ -1,0 +1,63 @@
+"""The settings of an index."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from hllm.config import Config
+
+Kind = Literal["exact", "flat", "hnsw", "ivf-pq", "qdrant"]
+
+
+class IndexConfig(Config):
+    """How an index searches. The scores are exact in every kind: FAISS or Qdrant only nominates items to be scored."""
+
+    kind: Kind = "exact"
+    """"exact" scores every item. "hnsw" walks a graph over a copy of the vectors; "ivf-pq" reads codes of a few bytes
+    from the nearest lists; "flat" is FAISS's own exact search: these need the extra `faiss`. "qdrant" asks a collection
+    on a Qdrant server, and needs the extra `qdrant`."""
+    dim: int | None = Field(default=None, ge=1)
+    """Keep and score only the first numbers of each vector, for models trained with loss.matryoshka; None: all."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """In which the vectors are kept and scored; bf16 halves the memory, and rounds scores at the third digit."""
+    exact_below: int = Field(default=10_000, ge=0)
+    """Items; a search with no more items left by its filter scores them all, whatever the kind."""
+    neighbours: int = Field(default=32, ge=2)
+    """hnsw, qdrant: links of each item; more find more, and take 8 bytes each."""
+    ef_construction: int = Field(default=64, ge=1)
+    """hnsw, qdrant: items looked at when an item is linked; more find more, and build slower."""
+    ef_search: int = Field(default=128, ge=1)
+    """hnsw, qdrant: items looked at in a search, at the least."""
+    num_lists: int | None = Field(default=None, ge=1)
+    """ivf-pq: lists that the items are divided into; by default 4·√items."""
+    num_probes: int = Field(default=32, ge=1)
+    """ivf-pq: lists read in a search, at the least."""
+    code_bytes: int | None = Field(default=None, ge=1)
+    """ivf-pq: bytes of an item's code, a divisor of the dimension; by default about a quarter of it."""
+    refine: int = Field(default=8, ge=1)
+    """ivf-pq: items scored exactly for each one wanted, since the order of the codes is coarse."""
+    seed: int = Field(default=0, ge=0)
+    """Of the clustering of ivf-pq."""
+    url: str | None = None
+    """qdrant: where it is, such as http://localhost:6333, with the API key, if any, in the environment variable
+    QDRANT_API_KEY; or a directory, in which the client keeps a small collection by itself, to try it out. A
+    relative one is found from where the index is made, and kept as an absolute one."""
+    collection: str | None = None
+    """qdrant: its name; by default hllm- and the beginnings of the fingerprints of item vectors and collection.
+    What a named one holds is replaced by the next index of the same item vectors."""
+
+    @field_validator("url")
+    @classmethod
+    def _absolute(cls, url: str | None) -> str | None:
+        return url if url is None or "://" in url else str(Path(url).absolute())
+
+    @model_validator(mode="after")
+    def _url_of_qdrant(self) -> "IndexConfig":
+        if (self.kind == "qdrant") != (self.url is not None):
+            raise ValueError(
+                'kind = "qdrant" needs url, such as url=http://localhost:6333'
+                if self.url is None
+                else f'url has no effect on kind = "{self.kind}"; it is for "qdrant"'
+            )
+        return self

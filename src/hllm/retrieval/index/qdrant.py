@@ -1,0 +1,236 @@
+"""Approximate search by Qdrant: a collection on a server that nominates rows of an index's base for exact scoring."""
+
+import atexit
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hllm import artifacts
+from hllm.errors import CheckpointError, ConfigError
+from hllm.extras import require
+from hllm.progress import progress
+from hllm.retrieval.index.config import IndexConfig
+
+API_KEY = "QDRANT_API_KEY"
+COLLECTION = "collection.json"  # among the files of an index
+_ROWS_AT_ONCE = 1024
+_MAX_IDS = 10_000  # in one filter; with more, what is not allowed is left out here
+_SOURCE, _BUILD = "hllm_source", "hllm_build"
+_WAIT_S = 0.5
+
+
+@final
+class QdrantNominator:
+    """A collection whose points are numbered as the rows of the base, each with its vector and `item_id`.
+
+    What a collection was made from stands in its metadata, so that vectors of two models never mix.
+    """
+
+    def __init__(self, collection: str, build: str, config: IndexConfig) -> None:
+        self.collection = collection
+        self.build_id = build
+        self.config = config
+        self.created = False
+        self.client = _client(_url(config))
+        self.models = _module().models
+
+    @classmethod
+    def build(
+        cls, vectors: Float[Tensor, "item dim"], item_ids: pl.Series, config: IndexConfig, *, source: str
+    ) -> "QdrantNominator":
+        """Upload vectors whose dot products are the scores; a collection of the same content is used as it is.
+
+        By default each content has a collection of its own, and the others stay as they are; in the one that `config`
+        names, other content of the same source is replaced. Raises CheckpointError for a collection of another source,
+        or not made by hllm, and ConfigError where Qdrant cannot be reached.
+        """
+        build = _fingerprint(vectors, item_ids, config, source)
+        collection = config.collection or f"hllm-{source[:16]}-{build[:16]}"
+        nominator = cls(collection, build, config)
+        with _explained(config):
+            nominator._prepare(source, vectors.shape[1])
+            if nominator._count() != len(vectors):
+                nominator._upload(vectors, item_ids)
+            nominator._wait()
+        return nominator
+
+    @classmethod
+    def open(cls, path: Path, config: IndexConfig, *, source: str) -> "QdrantNominator":
+        """Connect to the collection that a file of `save` names; CheckpointError unless it is still what it was."""
+        url = _url(config)
+        if not _on_server(url) and not Path(url).is_dir():
+            raise CheckpointError(
+                f"the index in {path.parent} searches the Qdrant directory {url}, which is not there; restore it, or "
+                "make the index again with hllm index"
+            )
+        known = json.loads(path.read_text(encoding="utf-8"))
+        nominator = cls(known["collection"], known["build"], config)
+        with _explained(config):
+            metadata = nominator._metadata()
+            if metadata is None or metadata != {_SOURCE: source, _BUILD: nominator.build_id}:
+                found = "is gone" if metadata is None else "holds something else than the index was made with"
+                raise CheckpointError(
+                    f"the collection {nominator.collection!r} at {config.url} {found}; make the index again with "
+                    "hllm index"
+                )
+        return nominator
+
+    def save(self, path: Path) -> None:
+        """Write which collection it is; the vectors stay where they are."""
+        path.write_text(json.dumps({"collection": self.collection, "build": self.build_id}), encoding="utf-8")
+
+    def discard(self) -> None:
+        """Delete the collection if this build has created it, and not found it."""
+        if self.created:
+            with _explained(self.config):
+                self.client.delete_collection(self.collection)
+            self.created = False
+
+    def nominate(
+        self,
+        queries: Float[np.ndarray, "query dim"],
+        number: int,
+        allowed: Bool[np.ndarray, " item"],
+    ) -> Int[np.ndarray, "query number"]:
+        """Return for each query up to `number` allowed rows. Few that are (not) allowed are a filter of the search."""
+        models, matching = self.models, int(np.count_nonzero(allowed))
+        only, limit = None, number
+        if matching <= _MAX_IDS:
+            only = models.Filter(must=[models.HasIdCondition(has_id=np.flatnonzero(allowed).tolist())])
+        elif 0 < len(allowed) - matching <= _MAX_IDS:
+            only = models.Filter(must_not=[models.HasIdCondition(has_id=np.flatnonzero(~allowed).tolist())])
+        elif matching < len(allowed):
+            limit = math.ceil(number * len(allowed) / matching)
+        # The client's own search in a directory is exact, and warns of settings.
+        on_server = _on_server(_url(self.config))
+        depth = models.SearchParams(hnsw_ef=max(self.config.ef_search, limit)) if on_server else None
+        requests = [
+            models.QueryRequest(query=query.tolist(), filter=only, limit=limit, params=depth) for query in queries
+        ]
+        with _explained(self.config):
+            answers = self.client.query_batch_points(self.collection, requests)
+        rows = np.full((len(queries), number), -1, dtype=np.int64)
+        for row, answer in zip(rows, answers, strict=True):
+            found = np.array([point.id for point in answer.points], dtype=np.int64)
+            found = found[allowed[found]][:number]
+            row[: len(found)] = found
+        return rows
+
+    def _metadata(self) -> dict[str, str] | None:
+        """Return what hllm wrote of the collection, {} if it did not make it, None if there is none."""
+        if not self.client.collection_exists(self.collection):
+            return None
+        metadata = self.client.get_collection(self.collection).config.metadata or {}
+        return {name: str(metadata[name]) for name in (_SOURCE, _BUILD) if name in metadata}
+
+    def _prepare(self, source: str, dim: int) -> None:
+        """See that the collection exists and is this build's, if need be in place of another build of the source."""
+        found = self._metadata()
+        if found is not None and found.get(_SOURCE) != source:
+            what = f"vectors of {found[_SOURCE][:12]}…" if found else "something that hllm did not make"
+            raise CheckpointError(
+                f"the collection {self.collection!r} at {self.config.url} holds {what}, not of {source[:12]}…; vectors "
+                "of two models do not mix: name another with --set collection=NAME, or delete that one"
+            )
+        if found is not None and found[_BUILD] != self.build_id:
+            self.client.delete_collection(self.collection)
+            found = None
+        if found is None:
+            models, config = self.models, self.config
+            self.client.create_collection(
+                self.collection,
+                vectors_config=models.VectorParams(size=dim, distance=models.Distance.DOT),
+                hnsw_config=models.HnswConfigDiff(m=config.neighbours, ef_construct=max(4, config.ef_construction)),
+                metadata={_SOURCE: source, _BUILD: self.build_id},
+            )
+            self.created = True
+
+    def _count(self) -> int:
+        return int(self.client.count(self.collection, exact=True).count)
+
+    def _upload(self, vectors: Float[Tensor, "item dim"], item_ids: pl.Series) -> None:
+        """Write every point; those that a stopped upload left are written again."""
+        with progress("upload to Qdrant", len(vectors)) as advance:
+            for start in range(0, len(vectors), _ROWS_AT_ONCE):
+                rows = vectors[start : start + _ROWS_AT_ONCE].float()
+                ids = item_ids[start : start + len(rows)].to_list()
+                points = self.models.Batch(
+                    ids=list(range(start, start + len(rows))),
+                    vectors=rows.tolist(),
+                    payloads=[{"item_id": item_id} for item_id in ids],
+                )
+                self.client.upsert(self.collection, points, wait=True)
+                advance(len(rows))
+
+    def _wait(self) -> None:
+        """Wait until the server has built its graph: before, a search reads every vector, and no time holds."""
+        while self.client.get_collection(self.collection).status == self.models.CollectionStatus.YELLOW:
+            time.sleep(_WAIT_S)
+
+
+def collection_of(index: Path) -> str | None:
+    """Return the name of the collection that an index on disk searches; None for no index, or one of another kind."""
+    file = index / COLLECTION
+    return str(json.loads(file.read_text(encoding="utf-8"))["collection"]) if file.is_file() else None
+
+
+def _fingerprint(vectors: Float[Tensor, "item dim"], item_ids: pl.Series, config: IndexConfig, source: str) -> str:
+    """Return a hash of all that a collection is made from."""
+    digest = hashlib.sha256()
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        digest.update(vectors[start : start + _ROWS_AT_ONCE].float().numpy().tobytes())
+    ids = artifacts.fingerprint(item_ids.to_list())
+    shape = [*vectors.shape, config.neighbours, config.ef_construction]
+    return artifacts.fingerprint([source, digest.hexdigest(), ids, shape])
+
+
+def _module() -> Any:
+    return require("qdrant_client", extra="qdrant", purpose="An index in Qdrant")
+
+
+def _url(config: IndexConfig) -> str:
+    assert config.url is not None, "the config has seen to it"
+    return config.url
+
+
+def _on_server(url: str) -> bool:
+    return "://" in url
+
+
+@lru_cache(maxsize=8)
+def _client(url: str) -> Any:
+    """Return the client for a server, or for a directory, which only one client may have open."""
+    module = _module()
+    if _on_server(url):
+        return module.QdrantClient(url=url, api_key=os.environ.get(API_KEY), timeout=60, check_compatibility=False)
+    try:
+        client = module.QdrantClient(path=url)
+    except RuntimeError as error:
+        raise ConfigError(f"the Qdrant directory {url} is open in another process ({error}); use a server") from None
+    atexit.register(client.close)  # its own way, when it is collected, comes too late in a process that ends
+    return client
+
+
+@contextmanager
+def _explained(config: IndexConfig) -> Iterator[None]:
+    """Say where Qdrant was looked for, and what it answered."""
+    faults = _module().http.exceptions
+    try:
+        yield
+    except (faults.ResponseHandlingException, faults.UnexpectedResponse) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"Qdrant at {config.url} cannot be used: {reason}. Start it, correct url, or set {API_KEY} to its key"
+        ) from None

@@ -1,0 +1,1 @@
+"""The run directory: recipe, position, checkpoints, tables and results."""

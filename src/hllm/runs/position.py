@@ -1,0 +1,35 @@
+"""Where a run stands: stage, epoch, step and the best validation."""
+
+from pathlib import Path
+
+from hllm import artifacts
+from hllm.config import Config
+
+
+class Position(Config):
+    """How far training has come: the next step to run. With the seed, it determines all that follows."""
+
+    stage: int = 0
+    """Number of the stage, from 0; equal to the number of stages when all is done."""
+    epoch: int = 0
+    """Number of the epoch in the stage, from 0."""
+    step_in_epoch: int = 0
+    """Optimizer steps done in the epoch; all of them: its validation is still to come."""
+    step: int = 0
+    """Optimizer steps done in all stages."""
+    elapsed_s: float = 0.0
+    """Seconds spent training, over all starts."""
+    best: float = -1.0
+    """The best validation value so far; -1 before the first."""
+    validations_since_best: int = 0
+    """In this stage."""
+    skipped: int = 0
+    """Steps of this stage that were not finite."""
+    collapsed: int = 0
+    """Last steps in a row whose item embeddings had collapsed."""
+    masked: int = 0
+    """Last steps in a row whose negatives were mostly masked."""
+
+
+def _position(path: Path) -> Position:
+    return Position.from_dict(artifacts.verify(path, "checkpoint").details["position"], where=str(path))

@@ -1,0 +1,223 @@
+"""A run's directory: its recipe, data, checkpoints, vectors and metrics, and where training stands."""
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hllm import artifacts
+from hllm.errors import CheckpointError, ConfigError, HllmWarning, StorageError
+from hllm.models.checkpoint import weights_of
+from hllm.models.compact import Weights
+from hllm.recipe.recipe import Recipe
+from hllm.runs.position import Position, _position
+
+Listener = Callable[[dict[str, Any]], None]
+"""Is told every event after it is logged."""
+
+
+class StopTraining(Exception):
+    """Raised by a listener on a "step" event: training ends here, with the best checkpoint so far."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths in a run's directory."""
+
+    folder: Path
+    listeners: tuple[Listener, ...] = ()
+
+    @property
+    def dataset(self) -> Path:
+        """The dataset, so that the run can be used without the original tables."""
+        return self.folder / "dataset"
+
+    @property
+    def tokens(self) -> Path:
+        """The token cache."""
+        return self.folder / "tokens"
+
+    def checkpoint(self, step: int) -> Path:
+        """Return where the checkpoint after `step` steps is: to resume from, with the optimizer's state."""
+        return self.folder / "checkpoints" / f"step-{step:08d}"
+
+    def checkpoints(self) -> list[Path]:
+        """Return the checkpoints to resume from, oldest first, good or damaged."""
+        folder = self.folder / "checkpoints"
+        for left in folder.glob(".step-*"):  # what a killed writer left is cleared, or put back
+            artifacts.recover(folder / left.name.split(".")[1])
+        return sorted(folder.glob("step-*"))
+
+    def set_aside_after(self, position: Position) -> None:
+        """Rename checkpoints newer than the one that training goes on from: they are damaged."""
+        for path in self.checkpoints():
+            if path > self.checkpoint(position.step):
+                aside = path.with_name(f"damaged-{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+
+    def forget_checkpoints(self, keep: int) -> None:
+        """Remove all but the last `keep` checkpoints; the best one is not among them."""
+        for path in self.checkpoints()[:-keep]:
+            shutil.rmtree(path)
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best validation value."""
+        return self.folder / "checkpoints" / "best"
+
+    @property
+    def table(self) -> Path:
+        """Item vectors of the best checkpoint."""
+        return self.folder / "table"
+
+    @property
+    def user_table(self) -> Path:
+        """The vectors of all users after all that they did, once somebody has asked for an audience."""
+        return self.folder / "user-table"
+
+    @property
+    def index(self) -> Path:
+        """The index over these vectors, once `hllm index` has made it."""
+        return self.folder / "index"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: steps, validations."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.folder / "recipe.json"
+
+    def require_room_for(self, recipe: Recipe) -> None:
+        """Raise ConfigError if the directory holds something else, an export, or training of another recipe.
+
+        A run without a checkpoint has nothing to lose: its recipe may be replaced.
+        """
+        if (weights := self._weights_of_best()) != "fp32":
+            raise ConfigError(
+                f"{self.folder} is an export with its weights in {weights}, which cannot be trained further: train in "
+                "the run that it was exported from, or give another --out"
+            )
+        if self.recipe.is_file():
+            stored = self.read_recipe()
+            if stored.fingerprint != recipe.fingerprint and self.checkpoints():
+                ours, theirs = recipe.settings, stored.settings
+                differing = ", ".join(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
+                raise ConfigError(
+                    f"{self.folder} holds a run of another recipe (they differ in: {differing}); "
+                    "give another --out, or remove that directory"
+                )
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ConfigError(f"{self.folder} is not empty and holds no run; give another --out")
+
+    def _weights_of_best(self) -> Weights:
+        """Return what the best checkpoint's weights are kept in: "fp32" for none, and for a damaged one."""
+        try:
+            return weights_of(artifacts.read_manifest(self.best, "checkpoint")) if self.best.exists() else "fp32"
+        except CheckpointError:
+            return "fp32"
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Store the resolved recipe."""
+        artifacts.write_text(self.recipe, recipe.model_dump_json(indent=1))
+
+    def read_recipe(self) -> Recipe:
+        """Read the resolved recipe; CheckpointError if this is not a run."""
+        return Recipe.from_dict(self._stored_recipe(), where=str(self.recipe))
+
+    @property
+    def recipe_fingerprint(self) -> str:
+        """Return the fingerprint of the stored recipe's own settings: those that hllm got since do not change it."""
+        return artifacts.fingerprint(_common(self.read_recipe().settings, self._stored_recipe()))
+
+    def _stored_recipe(self) -> dict[str, Any]:
+        if not self.recipe.is_file():
+            raise CheckpointError(f"{self.folder} is not a run: it has no recipe.json; make one with hllm train")
+        try:
+            values: dict[str, Any] = json.loads(self.recipe.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{self.recipe} is damaged: {error}") from None
+        return values
+
+    def resume_point(self) -> tuple[Position, Path | None]:
+        """Return where training stands and the newest checkpoint whose bytes are good; None before the first.
+
+        A damaged one is warned of, and the one before it is taken. Raises CheckpointError if there
+        are checkpoints and none is good.
+        """
+        found = self.checkpoints()
+        for path in reversed(found):
+            try:
+                return _position(path), path
+            except CheckpointError as error:
+                warnings.warn(f"{error}. It is passed over; training resumes from before it", HllmWarning, stacklevel=2)
+        if found:
+            raise CheckpointError(
+                f"none of the {len(found)} checkpoints in {self.folder} is good: restore one from a copy, or remove "
+                "that directory to train again"
+            )
+        return Position(), None
+
+    def position(self) -> Position:
+        """Return how far training had come; in an export, which has no checkpoints to resume from, at the best one."""
+        return self.resume_point()[0] if self.checkpoints() or not self.best.exists() else _position(self.best)
+
+    def best_is_good(self) -> bool:
+        """Tell whether the best checkpoint is there; warn of a damaged one."""
+        artifacts.recover(self.best)
+        if not self.best.exists():
+            return False
+        try:
+            artifacts.verify(self.best, "checkpoint")
+        except CheckpointError as error:
+            warnings.warn(f"{error}. The best of what is still to come takes its place", HllmWarning, stacklevel=2)
+            return False
+        return True
+
+    def log(self, event: dict[str, Any]) -> None:
+        """Append one event to the metrics, and tell the listeners."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event) + "\n")
+        except OSError as error:
+            raise StorageError(f"{self.metrics} cannot be written: {error.strerror}") from error
+        for listener in self.listeners:
+            listener(event)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return all logged events, oldest first."""
+        if not self.metrics.is_file():
+            return []
+        events = []
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+            if line.endswith("\n"):  # a last line without its end was cut off by a kill or a full disk
+                events.append(json.loads(line))
+        return events
+
+    def forget_after(self, position: Position) -> None:
+        """Drop events of steps, and of a validation, that a resumed run does again."""
+
+        def is_done(event: dict[str, Any]) -> bool:
+            begun = position.epoch == position.step_in_epoch == 0  # so a validation at this step was the last stage's
+            waits = event["event"] == "validation" and (
+                position.step_in_epoch > 0 or (begun and event["stage"] >= position.stage)
+            )
+            return bool(event["step"] < position.step or (event["step"] == position.step and not waits))
+
+        kept = [event for event in self.events() if is_done(event)]
+        artifacts.write_text(self.metrics, "".join(json.dumps(event) + "\n" for event in kept))
+
+
+def _common(values: Any, stored: Any) -> Any:
+    """Return `values` without the keys that `stored` lacks, at any depth."""
+    if isinstance(values, dict) and isinstance(stored, dict):
+        return {key: _common(value, stored[key]) for key, value in values.items() if key in stored}
+    if isinstance(values, list) and isinstance(stored, list):
+        return [_common(value, other) for value, other in zip(values, stored, strict=True)]
+    return values

@@ -1,0 +1,242 @@
+"""The tables of a finished run: vectors of its items, or of other items, and of its users."""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+from polars.exceptions import PolarsError
+
+from hllm import artifacts
+from hllm.batches.batch import item_batch
+from hllm.data import checks
+from hllm.data.dataset import Dataset
+from hllm.data.prompt import render
+from hllm.data.tables import Table, read_table, require_columns
+from hllm.data.tokens import TokenCache
+from hllm.distributed import Group
+from hllm.embedding.encode import encode_in_batches
+from hllm.embedding.items import ItemWork, content_keys, embed_items, open_if_good
+from hllm.embedding.rows import Dtype
+from hllm.embedding.shards import Compute, Embedded, Share
+from hllm.embedding.table import ItemEmbeddingTable
+from hllm.errors import ConfigError, DataError
+from hllm.models.backbone.tokenizer import load_tokenizer
+from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
+from hllm.models.item.text import TextItemConfig
+from hllm.models.recommender import SequentialRecommender
+from hllm.precision import Precision, choose_device, resolve_precision
+from hllm.progress import Progress
+from hllm.recipe.recipe import Recipe
+from hllm.retrieval.scorer import ModelScorer
+from hllm.runs.opened import require_trained
+from hllm.runs.run import Run
+from hllm.runs.users import embed_users
+
+_ROWS_AT_ONCE = 65_536
+
+
+def embed_run_items(
+    run: Run, path: Path, *, items: Table | None = None, dtype: Dtype = "fp32", share: Share | None = None,
+    dim: int | None = None,
+) -> Embedded:  # fmt: skip
+    """Write the vectors of the run's items, or of the table `items`, by its best checkpoint to `path`.
+
+    `dim` keeps only the first numbers of each, for scoring elsewhere: the user tier reads whole vectors.
+    `items` needs the item id column, and for an Item LLM the text columns, of the training data. What stands at `path`
+    or in the run is not encoded again where text and model are the same; see `embedding.items.embed_items`. Raises
+    DataError for items that have no id or no text or stand twice, and for ones that a model of ids does not know, and
+    ConfigError for a `dim` beyond the vectors, or in the run's own table.
+    """
+    recipe = run.read_recipe()
+    require_trained(run)
+    model, config, manifest = load_checkpoint(run.best)
+    _check_dim(dim, model.user_encoder.dim, own=path.resolve() == run.table.resolve())
+    dataset = Dataset.load(run.dataset)
+    device, origin = choose_device(), _Origin.of(manifest, recipe)
+    encoder = _Encoder(model.to(device), recipe.precision, device)
+    if isinstance(config.item, TextItemConfig):
+        catalogue = dataset.items if items is None else _items_of(items, dataset, dataset.text_cols)
+        compute = encoder.texts(catalogue, dataset, config.item, run.best / ITEM_BACKBONE)
+        work = origin.texts(catalogue, dataset, config.item, compute)
+    else:
+        known = dataset.item_ids if items is None else _items_of(items, dataset, ())[dataset.item_col]
+        rows = dataset.item_rows(known)
+        work = origin.indices(known, rows, encoder.indices(rows))
+    return embed_items(replace(work, dim=dim), path, dtype=dtype, share=share or Share(), reuse=(run.table,))
+
+
+def embed_run_users(
+    run: Run,
+    path: Path,
+    *,
+    users: Table | None = None,
+    active_since: Fraction | None = None,
+    dtype: Dtype = "fp32",
+    share: Share | None = None,
+) -> Embedded:
+    """Write the vectors of the run's users after all that they did to `path`.
+
+    `users` is a table whose user id column says which; `active_since` (seconds since 1970) leaves out users whose
+    latest interaction is older. Raises DataError for unknown users, if nobody is left, and where `active_since` is
+    asked of times that only order.
+    """
+    recipe = run.read_recipe()
+    require_trained(run)
+    model, _, manifest = load_checkpoint(run.best)
+    dataset = Dataset.load(run.dataset)
+    rows = np.arange(dataset.num_users) if users is None else _users_of(users, dataset, recipe.data.user_col)
+    if active_since is not None:
+        rows = _active(dataset, rows, active_since)
+    device = choose_device()
+    table = ItemEmbeddingTable.load(run.table, checkpoint=manifest.fingerprint)
+    max_history = recipe.model.max_history
+    scorer = ModelScorer(
+        model.to(device), table.vectors, max_history=max_history, device=device, precision=recipe.precision
+    )
+    return embed_users(
+        scorer, dataset, rows, path, checkpoint=manifest.fingerprint, dtype=dtype, share=share or Share()
+    )
+
+
+def embed_catalogue(run: Run, group: Group, vectors: Float[torch.Tensor, "item dim"] | None = None) -> None:
+    """Write the run's own table of items, unless a good one of its best checkpoint is there.
+
+    `vectors` are what that checkpoint gives for the run's items, where they are known.
+    """
+    found = open_if_good(run.table)
+    group.wait()  # all have looked
+    if found is not None and found.checkpoint == artifacts.read_manifest(run.best, "checkpoint").fingerprint:
+        return
+    if vectors is not None:
+        if group.first:
+            embed_items(_looked_up(run, vectors.cpu()), run.table, dtype="fp32", share=Share())
+    else:
+        if group.size > 1:
+            embed_run_items(run, run.table, share=Share(group.rank + 1, group.size))
+            group.wait()
+        if group.first:
+            embed_run_items(run, run.table)
+    group.wait()
+
+
+def _looked_up(run: Run, vectors: Float[torch.Tensor, "item dim"]) -> ItemWork:
+    """Return the work of taking the run's items from `vectors`, which its best checkpoint gave for them."""
+    recipe, dataset = run.read_recipe(), Dataset.load(run.dataset)
+    config = recipe.model.item
+    origin = _Origin.of(artifacts.read_manifest(run.best, "checkpoint"), recipe)
+
+    def compute(rows: Int[np.ndarray, " item"], advance: Progress) -> torch.Tensor:
+        advance(len(rows))
+        return vectors[torch.from_numpy(rows)]
+
+    if isinstance(config, TextItemConfig):
+        return origin.texts(dataset.items, dataset, config, compute)
+    return origin.indices(dataset.item_ids, np.arange(dataset.num_items), compute)
+
+
+def _check_dim(dim: int | None, whole: int, *, own: bool) -> None:
+    if dim is not None and not 1 <= dim <= whole:
+        raise ConfigError(f"dim is {dim}, the model's vectors have {whole} numbers; expected 1 to {whole}")
+    if dim is not None and own:
+        raise ConfigError("the run's own table is read by its user tier, whole vectors; give another --out for a dim")
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What vectors come out of."""
+
+    checkpoint: str
+    precision: str
+
+    @classmethod
+    def of(cls, manifest: artifacts.Manifest, recipe: Recipe) -> "_Origin":
+        return cls(manifest.fingerprint, resolve_precision(recipe.precision, choose_device()))
+
+    def texts(self, items: pl.DataFrame, dataset: Dataset, config: TextItemConfig, compute: Compute) -> ItemWork:
+        """Return the work on the items' texts; at no time are all of them in memory as they are rendered."""
+        keys, lengths = [], []
+        for part in items.iter_slices(_ROWS_AT_ONCE):
+            texts = render(part, dataset.text_cols, config.prompt)
+            keys.append(content_keys(texts, checkpoint=self.checkpoint, precision=self.precision))
+            lengths.append(np.array([len(text) for text in texts]))
+        ids = items[dataset.item_col]
+        return ItemWork(ids, np.concatenate(keys), np.concatenate(lengths), compute, self.checkpoint, self.precision)
+
+    def indices(self, ids: pl.Series, index: Int[np.ndarray, " item"], compute: Compute) -> ItemWork:
+        """Return the work on items that are known by their number only."""
+        named = (f"item {number}" for number in index)
+        keys = content_keys(named, checkpoint=self.checkpoint, precision=self.precision)
+        return ItemWork(ids, keys, np.zeros(len(ids), dtype=np.int64), compute, self.checkpoint, self.precision)
+
+
+class _Encoder:
+    """The Item tier of a checkpoint, as the work of embedding sees it."""
+
+    def __init__(self, model: SequentialRecommender, precision: Precision, device: torch.device) -> None:
+        self.encode = model.item_encoder
+        self.precision = precision
+        self.device = device
+
+    def texts(self, items: pl.DataFrame, dataset: Dataset, config: TextItemConfig, tokenizer: Path) -> Compute:
+        """Return what encodes rows of `items`."""
+        tokenize, _ = load_tokenizer(tokenizer, config.prompt.max_tokens)
+
+        def compute(rows: Int[np.ndarray, " item"], advance: Progress) -> torch.Tensor:
+            tokens = TokenCache.of(tokenize(render(items[rows], dataset.text_cols, config.prompt)))
+            return encode_in_batches(
+                self.encode, len(rows), tokens, device=self.device, precision=self.precision, advance=advance
+            )
+
+        return compute
+
+    def indices(self, index: Int[np.ndarray, " item"]) -> Compute:
+        """Return what looks up some of the items `index`."""
+
+        def compute(rows: Int[np.ndarray, " item"], advance: Progress) -> torch.Tensor:
+            batch = item_batch(index[rows], None).to(self.device)
+            with torch.no_grad():
+                vectors: torch.Tensor = self.encode(batch).float()
+            advance(len(rows))
+            return vectors
+
+        return compute
+
+
+def _items_of(source: Table, dataset: Dataset, text_cols: tuple[str, ...]) -> pl.DataFrame:
+    """Read a table of items into the types of the dataset's catalogue."""
+    wanted = {"item_col": dataset.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(text_cols)}
+    given = read_table(source, name="items")
+    require_columns(given, wanted, name="items")
+    kinds = {name: dataset.items.schema[name] for name in wanted.values()}
+    try:
+        items = given.select(pl.col(name).cast(kind) for name, kind in kinds.items())
+    except PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"the items' columns do not have the catalogue's types: {reason}") from None
+    looked_for = ("missing_item_ids", "duplicate_items", *(("items_without_text",) if text_cols else ()))
+    policies: dict[str, checks.Policy] = {name: "error" for name in looked_for}
+    read = text_cols or (dataset.item_col,)
+    checks.refuse(checks.errors(checks.item_faults(items, dataset.item_col, read, policies)))
+    return items
+
+
+def _users_of(source: Table, dataset: Dataset, user_col: str) -> Int[np.ndarray, " user"]:
+    table = read_table(source, name="users")
+    require_columns(table, {"user_col": user_col}, name="users")
+    rows: Int[np.ndarray, " user"] = np.unique(dataset.user_rows(table[user_col]))
+    return rows
+
+
+def _active(dataset: Dataset, rows: Int[np.ndarray, " user"], since: Fraction) -> Int[np.ndarray, " active"]:
+    latest: Int[np.ndarray, " user"] = dataset.seconds[dataset.offsets[rows + 1] - 1]
+    active: Int[np.ndarray, " active"] = rows[latest >= float(since)]
+    if not len(active):
+        raise DataError(
+            f"none of the {len(rows):,} users is active since {float(since):.0f} (seconds since 1970); the latest "
+            f"interaction is of {latest.max()}: give an earlier --active-since"
+        )
+    return active
