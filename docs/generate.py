@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from hllm.data.sources.catalog import FETCH
-from hllm.models.sources import SOURCES
-from hllm.training.plan import Plan, plan_recipe
-from hllm.training.recipe import Recipe
+from hllm.sources.data_sets import FETCH
+from hllm.sources.language_models import SOURCES
+from hllm.jobs.planning.plan import Plan, plan_recipe
+from hllm.recipe.recipe import Recipe
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
