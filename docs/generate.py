@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from hllm.sources.data_sets import FETCH
-from hllm.sources.language_models import SOURCES
-from hllm.jobs.planning.plan import Plan, plan_recipe
-from hllm.recipe.recipe import Recipe
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from hllm.jobs.planning.plan import Plan, plan_recipe
+from hllm.recipe.recipe import Recipe
+from hllm.sources.data_sets import FETCH
+from hllm.sources.language_models import SOURCES
 
 TARGET = Path(__file__).parent / "settings.md"
 RECIPES_TARGET = Path(__file__).parent / "recipes.md"

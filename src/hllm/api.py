@@ -46,7 +46,7 @@ from hllm.retrieval.query import Named, question_of, with_texts
 from hllm.retrieval.retriever import Recommendations, Retriever
 from hllm.retrieval.scorer import ModelScorer
 from hllm.runs.opened import open_run
-from hllm.runs.results import data_policy, log_evaluation, machine, run_facts
+from hllm.runs.results import data_policy, device_name, log_evaluation, run_facts
 from hllm.runs.run import Run
 from hllm.runs.users import embed_users
 from hllm.sources.data_sets import locate
@@ -341,7 +341,7 @@ class Recommender:
         """Evaluate a baseline, and return where each target stands too."""
         split = self.split
         scorer = build_baseline(name, self.dataset, split)
-        return self._evaluated(name, ExactRetriever(scorer), split, part, RunFacts(machine=machine()))
+        return self._evaluated(name, ExactRetriever(scorer), split, part, RunFacts(machine=device_name()))
 
     def _evaluated(self, name: str, retriever: Retriever, split: Split, part: Part, facts: RunFacts) -> Evaluated:
         return evaluate_with_ranks(

@@ -7,7 +7,7 @@ from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.errors import ConfigError, DataError
-from hllm.evaluation.cold_start import ColdStart, Contender, cold_items, short_histories
+from hllm.evaluation.cold_start import ColdStart, Entrant, cold_items, short_histories
 from hllm.evaluation.evaluate import evaluate_with_ranks, queries
 from hllm.evaluation.protocol import EvaluationConfig
 from hllm.reports.cold_start import cold_start_table
@@ -54,8 +54,8 @@ def world():
     return world_of({"u": "abde", "v": "abcde", "w": "bcae"})
 
 
-def contender(world, scorer, name="fixed", *, config=CONFIG, by_id=False) -> Contender:
-    return Contender(scorer, evaluate_with_ranks(name, ExactRetriever(scorer), *world, "test", config), by_id)
+def contender(world, scorer, name="fixed", *, config=CONFIG, by_id=False) -> Entrant:
+    return Entrant(scorer, evaluate_with_ranks(name, ExactRetriever(scorer), *world, "test", config), by_id)
 
 
 @pytest.mark.parametrize("kind", [Fixed, FixedVectors])

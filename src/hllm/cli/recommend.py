@@ -146,9 +146,9 @@ def similar(
 
 def _allowed(recommender: "Recommender", candidates: Path, unknown: "Unknown") -> "pl.Series":
     """Return the item ids of a table of candidates that the catalogue has, and say how many it lacks."""
-    from hllm.jobs.recommend_table import read_candidates
+    from hllm.jobs.recommend_table import read_allowed_items
 
-    rows, missing = read_candidates(recommender.dataset, candidates, unknown)
+    rows, missing = read_allowed_items(recommender.dataset, candidates, unknown)
     if missing:
         typer.echo(f"{missing:,} items among the candidates are not in the catalogue and were left out", err=True)
     return recommender.dataset.item_ids[rows]

@@ -14,9 +14,9 @@ from hllm.data.dataset import Dataset
 from hllm.errors import ConfigError, DataError, first_few
 from hllm.random import fractions_of
 
-Targets = Literal["last", "first", "all", "random"]
-Mask = Bool[np.ndarray, " interaction"]
-Parts = tuple[Mask, Int[np.ndarray, " validation_target"], Int[np.ndarray, " test_target"]]
+TargetChoice = Literal["last", "first", "all", "random"]
+InteractionMask = Bool[np.ndarray, " interaction"]
+Parts = tuple[InteractionMask, Int[np.ndarray, " validation_target"], Int[np.ndarray, " test_target"]]
 
 
 def leave_one_out(dataset: Dataset, min_length: int) -> Parts:
@@ -27,7 +27,7 @@ def leave_one_out(dataset: Dataset, min_length: int) -> Parts:
     return training, ends - 2, ends - 1
 
 
-def ratio(dataset: Dataset, shares: tuple[float, float], min_length: int, targets: Targets, seed: int) -> Parts:
+def ratio(dataset: Dataset, shares: tuple[float, float], min_length: int, targets: TargetChoice, seed: int) -> Parts:
     """Take the latest `shares` (validation, test) of each user that has `min_length`: rounded, at least one each."""
     lengths = np.diff(dataset.offsets)
     validation, test = (np.maximum(1, np.floor(share * lengths + 0.5).astype(np.int64)) for share in shares)
@@ -38,7 +38,7 @@ def ratio(dataset: Dataset, shares: tuple[float, float], min_length: int, target
     return _with_targets(dataset, ~(in_test | in_validation), in_validation, in_test, targets, seed)
 
 
-def temporal(dataset: Dataset, validation_cut: int, test_cut: int, targets: Targets, seed: int) -> Parts:
+def temporal(dataset: Dataset, validation_cut: int, test_cut: int, targets: TargetChoice, seed: int) -> Parts:
     """Cut at two moments, the same for all users.
 
     An interaction at the very moment of a cut falls after it, so nothing in training is as late as a target.
@@ -48,7 +48,7 @@ def temporal(dataset: Dataset, validation_cut: int, test_cut: int, targets: Targ
 
 
 def temporal_held_out(
-    dataset: Dataset, test_cut: int, validation_share: float | None, targets: Targets, seed: int
+    dataset: Dataset, test_cut: int, validation_share: float | None, targets: TargetChoice, seed: int
 ) -> Parts:
     """Cut at one moment; a validation target is a user's last interaction before it.
 
@@ -80,7 +80,7 @@ def hold_out_users(dataset: Dataset, shares: tuple[float, float], min_length: in
     return np.repeat(training, lengths), last[validation], last[test]
 
 
-def hold_out_items(dataset: Dataset, shares: tuple[float, float], targets: Targets, seed: int) -> Parts:
+def hold_out_items(dataset: Dataset, shares: tuple[float, float], targets: TargetChoice, seed: int) -> Parts:
     """Hold out `shares` (validation, test) of the items that were interacted with: no training interaction has them."""
     used = np.unique(dataset.item_index)
     test, validation = (used[chosen] for chosen in _drawn(dataset.item_ids[used], shares[::-1], seed, "items"))
@@ -88,7 +88,7 @@ def hold_out_items(dataset: Dataset, shares: tuple[float, float], targets: Targe
     return _with_targets(dataset, ~(in_validation | in_test), in_validation, in_test, targets, seed)
 
 
-def by_column(dataset: Dataset, values: dict[str, tuple[str, ...]], targets: Targets, seed: int) -> Parts:
+def by_column(dataset: Dataset, values: dict[str, tuple[str, ...]], targets: TargetChoice, seed: int) -> Parts:
     """Read the parts from the dataset's split column; `values` are the names that "training" and so on have there.
 
     Interactions with an empty cell are in no part. Raises DataError for other names, ConfigError without the column.
@@ -110,7 +110,12 @@ def by_column(dataset: Dataset, values: dict[str, tuple[str, ...]], targets: Tar
 
 
 def _with_targets(
-    dataset: Dataset, training: Mask, in_validation: Mask, in_test: Mask, targets: Targets, seed: int
+    dataset: Dataset,
+    training: InteractionMask,
+    in_validation: InteractionMask,
+    in_test: InteractionMask,
+    targets: TargetChoice,
+    seed: int,
 ) -> Parts:
     known = _has_history(dataset)
     return (
@@ -120,7 +125,9 @@ def _with_targets(
     )
 
 
-def _choose(dataset: Dataset, among: Mask, targets: Targets, seed: int, part: str) -> Int[np.ndarray, " target"]:
+def _choose(
+    dataset: Dataset, among: InteractionMask, targets: TargetChoice, seed: int, part: str
+) -> Int[np.ndarray, " target"]:
     """Return the positions of each user's targets among some interactions."""
     rows = np.flatnonzero(among)
     if targets == "all" or not len(rows):
@@ -154,7 +161,7 @@ def _users(dataset: Dataset) -> Int[np.ndarray, " interaction"]:
     return np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
 
 
-def _has_history(dataset: Dataset) -> Mask:
+def _has_history(dataset: Dataset) -> InteractionMask:
     """Return True for every interaction but each user's first."""
     known = np.ones(dataset.num_interactions, dtype=bool)
     known[dataset.offsets[:-1]] = False

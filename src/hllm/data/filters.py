@@ -3,8 +3,6 @@
 import numpy as np
 from jaxtyping import Bool, Int
 
-Rows = Bool[np.ndarray, " interaction"]
-
 
 def filter_interactions(
     user: Int[np.ndarray, " interaction"],
@@ -14,7 +12,7 @@ def filter_interactions(
     min_user: int,
     min_item: int,
     num_items: int,
-) -> tuple[Rows, Bool[np.ndarray, " item"], int]:
+) -> tuple[Bool[np.ndarray, " interaction"], Bool[np.ndarray, " item"], int]:
     """Return which interactions stay, which items stay in the catalogue, and how often each bound was applied.
 
     "k-core": both bounds again and again until each user and item left has enough. What is left is the largest

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hllm.config import Config
 from hllm.data import cuts
-from hllm.data.cuts import Targets
+from hllm.data.cuts import TargetChoice
 from hllm.data.dataset import Dataset
 from hllm.data.times import as_moment
 from hllm.errors import DataError
@@ -45,7 +45,7 @@ class SplitConfig(Config):
     "items": shares of the items are held out, with all that was done with them: cold items. They are no negatives
     either.
     "column": the parts are read from a column of the interactions, data.split_col."""
-    targets: Targets | None = None
+    targets: TargetChoice | None = None
     """Which of a user's held-out interactions are targets: the "last", the "first", "all", or one at "random". For
     "temporal", "ratio", "items" and "column". A user's first interaction of all has no history and is none. None:
     "all" for "ratio" and "column", "last" for the others."""
@@ -132,7 +132,7 @@ class SplitConfig(Config):
         )
 
     @property
-    def which_targets(self) -> Targets:
+    def which_targets(self) -> TargetChoice:
         """Return `targets`, or what None stands for."""
         return self.targets or ("all" if self.kind in ("ratio", "column") else "last")
 

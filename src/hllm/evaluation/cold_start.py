@@ -64,7 +64,7 @@ class ColdStart(Config):
 
 @final
 @dataclass(frozen=True)
-class Contender:
+class Entrant:
     """A recommender that was evaluated, with what scored the items."""
 
     scorer: Scorer
@@ -78,7 +78,7 @@ class Contender:
         return self.evaluated.result.name
 
 
-def cold_items(contenders: Sequence[Contender], dataset: Dataset, split: Split, asked: Queries) -> ColdItems | None:
+def cold_items(contenders: Sequence[Entrant], dataset: Dataset, split: Split, asked: Queries) -> ColdItems | None:
     """Return how the cold targets are found; `asked` is what the contenders were evaluated with.
 
     An item is cold with at most `evaluation.cold_at_most` training interactions. What a user has seen is removed from
@@ -120,7 +120,7 @@ def rank_among(
 
 
 def short_histories(
-    contenders: Sequence[Contender], dataset: Dataset, split: Split, asked: Queries, lengths: Sequence[int] = LENGTHS
+    contenders: Sequence[Entrant], dataset: Dataset, split: Split, asked: Queries, lengths: Sequence[int] = LENGTHS
 ) -> ShortHistories:
     """Return how the targets are found when only the latest items of each history are read.
 

@@ -45,7 +45,7 @@ class PairedTest(Config):
     raw_p_t: float
 
 
-class Row(Config):
+class ComparedRun(Config):
     """One recommender's line."""
 
     name: str
@@ -61,7 +61,7 @@ class MetricTable(Config):
     """All recommenders by one metric, in the order they were given."""
 
     metric: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedRun, ...]
 
 
 class Comparison(Config):
@@ -194,7 +194,7 @@ def _tested(
         MetricTable(
             metric=metric,
             rows=tuple(
-                Row(
+                ComparedRun(
                     name=row.name,
                     value=_estimate(row.values, row.users, config),
                     num_targets=len(row.values),

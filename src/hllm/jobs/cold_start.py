@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from hllm.api import Recommender
 from hllm.errors import ConfigError
 from hllm.evaluation.baselines import build_baseline
-from hllm.evaluation.cold_start import LENGTHS, ColdStart, Contender, cold_items, short_histories
+from hllm.evaluation.cold_start import LENGTHS, ColdStart, Entrant, cold_items, short_histories
 from hllm.evaluation.evaluate import Part, evaluate_with_ranks, queries
 from hllm.evaluation.facts import RunFacts
 from hllm.evaluation.protocol import describe_differences
 from hllm.models.item.ids import IdItemConfig
 from hllm.retrieval.exact import ExactRetriever
-from hllm.runs.results import data_policy, machine
+from hllm.runs.results import data_policy, device_name
 
 
 def cold_start(
@@ -41,16 +41,16 @@ def cold_start(
     )
 
 
-def _run(name: str, run: Recommender, part: Part) -> Contender:
+def _run(name: str, run: Recommender, part: Part) -> Entrant:
     by_id = isinstance(run.recipe.model.item, IdItemConfig)
-    return Contender(run.scorer, run.evaluate_with_ranks(part=part, name=name), by_id)
+    return Entrant(run.scorer, run.evaluate_with_ranks(part=part, name=name), by_id)
 
 
-def _baseline(name: str, first: Recommender, part: Part) -> Contender:
+def _baseline(name: str, first: Recommender, part: Part) -> Entrant:
     recipe, split = first.recipe, first.split
     scorer = build_baseline(name, first.dataset, split)
     evaluated = evaluate_with_ranks(
         name, ExactRetriever(scorer), first.dataset, split, part, recipe.evaluation,
-        data_policy=data_policy(recipe), facts=RunFacts(machine=machine()), split_options=recipe.split.options(),
+        data_policy=data_policy(recipe), facts=RunFacts(machine=device_name()), split_options=recipe.split.options(),
     )  # fmt: skip
-    return Contender(scorer, evaluated, by_id=False)
+    return Entrant(scorer, evaluated, by_id=False)

@@ -26,7 +26,7 @@ METRICS = ("ndcg@10", "recall@10", "recall@50")
 _TRAINED = "fp32"
 
 
-class Size(Config):
+class SizeChange(Config):
     """Bytes before and after."""
 
     before: int
@@ -44,11 +44,11 @@ class ExportReport(Config):
     """What the weights of both tiers are kept in; norms, biases and [ITEM] vectors are in fp32."""
     checkpoint: str
     """Fingerprint of the checkpoint that was exported."""
-    weights_on_disk: Size
+    weights_on_disk: SizeChange
     """The files of both tiers' weights, scales included."""
-    run_on_disk: Size
+    run_on_disk: SizeChange
     """The run without its checkpoints to resume from: weights, tokenizer, dataset, item vectors."""
-    in_memory: Size
+    in_memory: SizeChange
     """Weights of the loaded model. Loading brings them back to fp32, so that memory is as before."""
     select_by: str
     """The metric that the run was selected by."""
@@ -156,7 +156,7 @@ def _report(
     return ExportReport(
         weights=weights,
         checkpoint=artifacts.read_manifest(trained.run.best, "checkpoint").fingerprint,
-        **{name: Size(before=first, after=second) for name, (first, second) in sizes.items()},
+        **{name: SizeChange(before=first, after=second) for name, (first, second) in sizes.items()},
         select_by=select_by,
         selected_by=(before, after),
         loss=(before - after) / before if before else 0.0,

@@ -109,7 +109,7 @@ def recommend_table(
     return TableReport(job.counts, job.unknown_candidates, total)
 
 
-def read_candidates(dataset: Dataset, path: Path, unknown: Unknown) -> tuple[Int[np.ndarray, " candidate"], int]:
+def read_allowed_items(dataset: Dataset, path: Path, unknown: Unknown) -> tuple[Int[np.ndarray, " candidate"], int]:
     """Return the item indices that a table of item ids allows, and how many of its ids the catalogue lacks.
 
     DataError for such ids if `unknown` is "error".
@@ -260,7 +260,7 @@ def _candidates(recommender: Recommender, options: TableOptions) -> tuple[Bool[n
     """Return what may be recommended, and how many of the candidates the catalogue lacks."""
     if options.candidates is None:
         return None, 0
-    rows, missing = read_candidates(recommender.dataset, options.candidates, options.unknown)
+    rows, missing = read_allowed_items(recommender.dataset, options.candidates, options.unknown)
     mask = np.zeros(recommender.dataset.num_items, dtype=bool)
     mask[rows] = True
     return mask, missing

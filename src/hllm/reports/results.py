@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 
-from hllm.evaluation.compare import LEVEL, Comparison, MetricTable, Row
+from hllm.evaluation.compare import LEVEL, ComparedRun, Comparison, MetricTable
 from hllm.evaluation.statistics import FLIPS, Estimate
 
 _HEADINGS = ("difference", "p randomisation", "p t-test", "")
@@ -35,7 +35,7 @@ def _text(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: ComparedRun) -> tuple[str, ...]:
     if row.test is None:
         return (row.name, _interval(row.value), "", "", "", row.mark)
     return (
@@ -101,7 +101,7 @@ def _latex_head(table: MetricTable) -> list[str]:
     return [_escaped(cell) for cell in ("recommender", table.metric, *_HEADINGS[:3])]
 
 
-def _latex_cells(row: Row) -> list[str]:
+def _latex_cells(row: ComparedRun) -> list[str]:
     cells = [_escaped(cell) for cell in _cells(row)[:5]]
     command = {"best": "textbf", "as good": "underline", "": ""}[row.mark]
     if command:

@@ -62,12 +62,12 @@ def run_facts(run: Run, recipe: Recipe, model: SequentialRecommender, split: Spl
         epochs=len(trained),
         epochs_to_best=sum(place <= (position["stage"], position["epoch"]) for place in trained),
         training_s=max((event["elapsed_s"] for event in events), default=0.0),
-        machine=machine(),
+        machine=device_name(),
         test_evaluations=num_test_evaluations(run, split),
     )
 
 
-def machine() -> str:
+def device_name() -> str:
     """Return the device that this process computes on."""
     if choose_device().type == "cuda":
         return torch.cuda.get_device_name()

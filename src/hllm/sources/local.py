@@ -12,7 +12,7 @@ from hllm.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Size:
+class DataSetSize:
     """What is published about a data set: enough to estimate what training on it costs."""
 
     num_users: int
@@ -26,7 +26,7 @@ class Size:
 class LocalSource:
     """A data set that people put in place themselves."""
 
-    size: Size
+    size: DataSetSize
     suffix: str
     """Of the two files: "csv" or "parquet"."""
     text: str
@@ -40,26 +40,26 @@ _BOOKS = "https://huggingface.co/ByteDance/HLLM: Interactions/amazon_books.csv a
 
 # Sizes of the first four: arXiv:2409.12740, table 1.
 LOCAL = {
-    "pixel-8m": LocalSource(Size(8_886_078, 407_082, 158_488_652), "csv", "title, tag, description", _PIXEL),
-    "pixel-1m": LocalSource(Size(1_001_822, 100_541, 19_886_579), "csv", "title, tag, description", _PIXEL),
-    "pixel-200k": LocalSource(Size(200_000, 96_282, 3_965_656), "csv", "title, tag, description", _PIXEL),
-    "amazon-books": LocalSource(Size(694_898, 686_624, 10_053_086), "csv", "title, description", _BOOKS),
+    "pixel-8m": LocalSource(DataSetSize(8_886_078, 407_082, 158_488_652), "csv", "title, tag, description", _PIXEL),
+    "pixel-1m": LocalSource(DataSetSize(1_001_822, 100_541, 19_886_579), "csv", "title, tag, description", _PIXEL),
+    "pixel-200k": LocalSource(DataSetSize(200_000, 96_282, 3_965_656), "csv", "title, tag, description", _PIXEL),
+    "amazon-books": LocalSource(DataSetSize(694_898, 686_624, 10_053_086), "csv", "title, description", _BOOKS),
     "amazon-beauty": LocalSource(
-        Size(22_363, 12_101, 198_502),
+        DataSetSize(22_363, 12_101, 198_502),
         "parquet",
         "title, brand, categories",
         "Amazon Beauty 2014, 5-core, in the preprocessing of S3-Rec (https://github.com/RUCAIBox/CIKM2020-S3Rec); "
         "timestamp is the position in the user's history",
     ),
     "ml-1m": LocalSource(
-        Size(6_040, 3_416, 999_611, shortest=18),
+        DataSetSize(6_040, 3_416, 999_611, shortest=18),
         "parquet",
         "title, year, genres",
         "MovieLens-1M in the preprocessing of SASRec (https://github.com/kang205/SASRec); timestamp is the position "
         "in the user's history",
     ),
     "microlens-50k": LocalSource(
-        Size(50_000, 19_220, 359_708),
+        DataSetSize(50_000, 19_220, 359_708),
         "parquet",
         "title",
         "MicroLens-50K (https://github.com/westlake-repl/MicroLens) with the English titles; timestamp is the "

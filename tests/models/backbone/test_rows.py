@@ -13,7 +13,7 @@ from torch.nn.attention import varlen
 from hllm.batches.batch import text_batch
 from hllm.errors import HllmWarning
 from hllm.models.backbone.backbone import Backbone, load_backbone
-from hllm.models.backbone.rows import Heads, Row, attend_by_kernel, kernel_agrees, let_read_rows
+from hllm.models.backbone.rows import Heads, PackedRow, attend_by_kernel, kernel_agrees, let_read_rows
 from hllm.models.item import text
 from hllm.models.item.text import TextItemEncoder
 from tests.models.backbone.families import DECODERS, VOCABULARY, save_family
@@ -43,12 +43,12 @@ def texts(rng) -> list[list[int]]:
 
 
 def test_where_sequences_and_their_keys_stand_in_a_row():
-    row = Row.of(torch.tensor([2, 3]), 2, CPU)
+    row = PackedRow.of(torch.tensor([2, 3]), 2, CPU)
     assert row.ends.tolist() == [0, 2, 5]
     assert row.key_ends.tolist() == [0, 4, 9]
     assert row.keys.tolist() == [0, 1, 2, 3, 0, 1, 4, 5, 6]
     assert row.positions.tolist() == [[2, 3, 2, 3, 4]]
-    assert Row.of(torch.tensor([2, 3]), 0, CPU).keys is None
+    assert PackedRow.of(torch.tensor([2, 3]), 0, CPU).keys is None
 
 
 @pytest.mark.parametrize("prompt", ["shared", "own"])
@@ -119,7 +119,7 @@ def test_rows_are_for_cuda_in_half_precision_alone(tiny_llama):
 def test_the_kernel_is_called_with_what_it_takes(prefix, window):
     """Torch checks it and tells the shapes, without a GPU, on tensors without values."""
     device = torch.device("meta")
-    row = Row.of(torch.tensor([3, 7]), prefix, device)
+    row = PackedRow.of(torch.tensor([3, 7]), prefix, device)
     drawn = [torch.empty(10 + more, heads, 64, device=device, dtype=torch.bfloat16, requires_grad=True)
              for more, heads in ((0, 6), (2 * prefix, 3), (2 * prefix, 3))]  # fmt: skip
     states = attend_by_kernel(*drawn, row, scale=0.1, window=window)

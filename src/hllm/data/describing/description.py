@@ -46,7 +46,7 @@ class Ids(Config):
     """Share of the distinct ids that read as whole numbers."""
 
 
-class Fault(Config):
+class FaultCount(Config):
     """Rows that cannot be used as they are."""
 
     rows: str
@@ -62,7 +62,7 @@ class Fault(Config):
     """What to do."""
 
 
-class Popularity(Config):
+class PopularityFacts(Config):
     """How interactions are spread over the items of the catalogue."""
 
     per_item: Distribution
@@ -188,10 +188,10 @@ class Description(Config):
     interaction_columns: tuple[Column, ...] = ()
     """Empty where only the stored dataset was at hand, which keeps no other columns."""
     item_columns: tuple[Column, ...]
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[FaultCount, ...] = ()
     """What was looked for in the tables, found or not; empty for a stored dataset, which was checked before."""
     history_length: Distribution
-    popularity: Popularity
+    popularity: PopularityFacts
     repeats: Repeats
     times: Times
     texts: Texts

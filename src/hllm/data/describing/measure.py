@@ -16,7 +16,7 @@ from hllm.data.describing.description import (
     Histogram,
     Ids,
     ItemExample,
-    Popularity,
+    PopularityFacts,
     Repeats,
     SharedText,
     SplitFacts,
@@ -148,12 +148,12 @@ def _doubling_edges(values: Int[np.ndarray, " value"]) -> list[int]:
     return [edge for edge, following in zip(edges, [*edges[1:], high + 1], strict=True) if following > low]
 
 
-def _popularity(counts: Int[np.ndarray, " item"]) -> Popularity:
+def _popularity(counts: Int[np.ndarray, " item"]) -> PopularityFacts:
     ascending = np.sort(counts)
     total, size = int(counts.sum()), len(counts)
     # Gini's index is the mean difference of two items over twice the mean; sorted, that is this sum.
     ranks = 2.0 * np.arange(1, size + 1) - size - 1
-    return Popularity(
+    return PopularityFacts(
         per_item=_distribution(counts, doubling=True),
         gini=float((ranks * ascending).sum() / (size * total)),
         top_1_percent=float(ascending[-ceil(size / 100) :].sum() / total),
@@ -206,7 +206,7 @@ def _moment(seconds: int) -> str:
 def _texts(dataset: Dataset, texts: Sequence[str], counts: Int[np.ndarray, " item"]) -> Texts:
     table = pl.DataFrame({"id": dataset.item_ids.cast(pl.String), "text": pl.Series(texts, dtype=pl.String)})
     lengths = table["text"].str.len_chars().to_numpy().astype(np.int64)
-    empty = without_text(dataset.items, dataset.text_cols)
+    empty = blank_texts(dataset.items, dataset.text_cols)
     shared = (
         table.filter(~empty)
         .group_by("text")
@@ -244,12 +244,10 @@ def _looks_like_ids(column: pl.Series) -> bool:
     return bool(column.cast(pl.String).str.contains(r"^\S*\d\S*$").all())
 
 
-def without_text(items: pl.DataFrame, text_cols: Sequence[str], missing: Sequence[str] = ()) -> pl.Series:
-    """Return which items have nothing but blanks, or a text that stands for `missing`, in all `text_cols`."""
+def blank_texts(items: pl.DataFrame, text_cols: Sequence[str]) -> pl.Series:
+    """Return True for each item that has nothing but blanks in all `text_cols`."""
     texts = [pl.col(name).cast(pl.String).fill_null("") for name in text_cols]
-    return items.select(
-        pl.all_horizontal((text.str.strip_chars() == "") | text.is_in(list(missing)) for text in texts).alias("empty")
-    ).to_series()
+    return items.select(pl.all_horizontal(text.str.strip_chars() == "" for text in texts).alias("blank")).to_series()
 
 
 def _cut(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from hllm.data import checks
 from hllm.data.build import prepare, refusals
-from hllm.data.describing.description import Description, Fault
+from hllm.data.describing.description import Description, FaultCount
 from hllm.data.describing.measure import TokenCounter, columns, describe, item_roles
 from hllm.data.describing.notes import notes
 from hllm.data.prompt import PromptConfig
@@ -63,8 +63,8 @@ def _forgiving(config: DataConfig) -> DataConfig:
     return config.model_copy(update=changed)
 
 
-def _described(fault: checks.Fault) -> Fault:
-    return Fault(
+def _described(fault: checks.Fault) -> FaultCount:
+    return FaultCount(
         rows=fault.table,
         what=fault.what,
         count=len(fault.rows),

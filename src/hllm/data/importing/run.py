@@ -19,7 +19,7 @@ KIND = "data set"
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedTables:
     """What an import wrote."""
 
     folder: Path
@@ -43,7 +43,7 @@ def import_layout(
     interactions: Path | None = None,
     items: Path | None = None,
     columns: Columns | None = None,
-) -> Imported:
+) -> ImportedTables:
     """Read a published layout in `folder` and write interactions.parquet and items.parquet into a new directory.
 
     `interactions` and `items` name a file where the folder has several; `columns` is for the layouts `table` and
@@ -73,7 +73,7 @@ def import_layout(
         notes += _what_is_odd(facts, data)
         counts = {key: facts[key] for key in ("num_users", "num_items", "num_interactions")}
         details |= counts | {"files": [file.name for file in tables.files], "notes": notes}
-    return Imported(out, **counts, data=data, notes=tuple(notes))
+    return ImportedTables(out, **counts, data=data, notes=tuple(notes))
 
 
 def _explained(source: Source, work: Any) -> Any:

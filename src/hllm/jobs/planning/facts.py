@@ -18,7 +18,7 @@ from hllm.models.item.text import TextItemConfig
 from hllm.recipe.recipe import Recipe
 from hllm.sources.data_sets import SIZES, locate
 from hllm.sources.language_models import resolve_backbone
-from hllm.sources.local import Size
+from hllm.sources.local import DataSetSize
 
 _SAMPLE = 1000  # items that are tokenised to see how long they are
 _LONGEST = 2000  # interactions of a user, where only the mean is known
@@ -154,7 +154,7 @@ def _tokens_of_a_sample(dataset: Dataset, text: TextItemConfig, tokenizer: Path)
     return np.array([len(ids) for ids in tokenize(render(dataset.items[rows], dataset.text_cols, text.prompt))])
 
 
-def _published(name: str, size: Size, text: TextItemConfig | None, missing: tuple[str, ...]) -> DataFacts:
+def _published(name: str, size: DataSetSize, text: TextItemConfig | None, missing: tuple[str, ...]) -> DataFacts:
     lengths, share = length_law(size.num_interactions / size.num_users, size.shortest)
     popularity = np.arange(1, size.num_items + 1) ** -_POPULARITY
     tokens, assumed = _no_tokens(text)

@@ -29,7 +29,7 @@ from hllm.models.backbone.key_values import KeysAndValues, behind, can_read_behi
 from hllm.models.backbone.last_layer import let_end_early, only_at
 from hllm.models.backbone.packs import can_read_packed, read_packed
 from hllm.models.backbone.rms_norm import speed_up_norms
-from hllm.models.backbone.rows import Row, kernel_agrees, let_read_rows, read_row
+from hllm.models.backbone.rows import PackedRow, kernel_agrees, let_read_rows, read_row
 
 # Names of tables of learnt positions: BERT and its kin; GPT-2; OPT.
 _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
@@ -82,7 +82,7 @@ class Backbone(nn.Module):
             if states is not None:
                 return states
         if self.reads_rows(embeddings.device):  # where nobody looks at a mask or positions
-            row = Row.of(torch.full(mask.shape[:1], mask.shape[1]), 0, embeddings.device)
+            row = PackedRow.of(torch.full(mask.shape[:1], mask.shape[1]), 0, embeddings.device)
             return read_row(self.network, embeddings.flatten(0, 1), row).view(*mask.shape, -1)
         return self._run(embeddings, mask)
 
@@ -123,7 +123,7 @@ class Backbone(nn.Module):
     def in_row(
         self,
         embeddings: Float[Tensor, "position input"],
-        row: Row,
+        row: PackedRow,
         positions: Int[Tensor, " chosen"],
         prefix: KeysAndValues | None = None,
     ) -> Float[Tensor, "chosen width"]:

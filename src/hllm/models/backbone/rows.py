@@ -30,7 +30,7 @@ _KNOWN = {"is_causal", "position_ids", "use_cache", "cache_position", "output_at
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """Where sequences, each of one position or more, stand in a row."""
 
     lengths: Int[Tensor, " sequence"]
@@ -47,7 +47,7 @@ class Row:
     """Of each element in its own sequence."""
 
     @classmethod
-    def of(cls, lengths: Int[Tensor, " sequence"], prefix: int, device: torch.device) -> "Row":
+    def of(cls, lengths: Int[Tensor, " sequence"], prefix: int, device: torch.device) -> "PackedRow":
         """Return the row of sequences of these lengths, without waiting for the device."""
         ends = F.pad(lengths.cumsum(0), (1, 0))
         before = torch.repeat_interleave(ends[:-1], lengths)
@@ -77,7 +77,7 @@ class Heads(NamedTuple):
 
 
 class _Thread(threading.local):
-    row: Row | None = None
+    row: PackedRow | None = None
     """What the network that runs in this thread reads, while `_reading` lasts."""
     seen: set[Heads] | None = None
     """Attention that was met meanwhile, if it is asked for."""
@@ -87,7 +87,7 @@ _thread = _Thread()
 
 
 @contextmanager
-def _reading(row: Row) -> Iterator[None]:
+def _reading(row: PackedRow) -> Iterator[None]:
     _thread.row = row
     try:
         yield
@@ -138,7 +138,7 @@ def attend_by_kernel(
     query: Float[Tensor, "position head width"],
     key: Float[Tensor, "key key_head width"],
     value: Float[Tensor, "key key_head width"],
-    row: Row,
+    row: PackedRow,
     *,
     scale: float,
     window: int | None,
@@ -168,7 +168,7 @@ def attend_by_length(
     query: Float[Tensor, "position head width"],
     key: Float[Tensor, "key key_head width"],
     value: Float[Tensor, "key key_head width"],
-    row: Row,
+    row: PackedRow,
     *,
     scale: float,
     window: int | None,
@@ -196,7 +196,7 @@ def attend_by_length(
 
 
 def read_row(
-    network: nn.Module, embeddings: Float[Tensor, "position input"], row: Row, prefix: KeysAndValues | None = None
+    network: nn.Module, embeddings: Float[Tensor, "position input"], row: PackedRow, prefix: KeysAndValues | None = None
 ) -> Float[Tensor, "1 chosen width"]:
     """Return the last hidden states of a row, at all positions or those of `only_at`, after `let_read_rows`."""
     past: dict[str, Any] = {} if prefix is None else {"past_key_values": LayerCache(prefix), "use_cache": True}
@@ -237,8 +237,8 @@ def let_read_rows(network: Any, width: int) -> frozenset[Heads]:
         network.set_attn_implementation(NAME)
         prefix = keep(network, beginning[None])
         found = [
-            read_row(network, vectors, Row.of(lengths, 0, vectors.device))[0],
-            read_row(network, vectors, Row.of(lengths, 2, vectors.device), prefix)[0],
+            read_row(network, vectors, PackedRow.of(lengths, 0, vectors.device))[0],
+            read_row(network, vectors, PackedRow.of(lengths, 2, vectors.device), prefix)[0],
         ]
         found += [whole(vectors[:0]), whole(beginning)]
         bound = 1e-5 * float(expected[0].abs().max())
@@ -267,7 +267,7 @@ def kernel_agrees(heads: Heads, format_: torch.dtype, device: torch.device) -> b
     problem = ""
     try:
         for prefix in (0, 9):
-            row = Row.of(lengths, prefix, device)
+            row = PackedRow.of(lengths, prefix, device)
             shapes = [(96, heads.queries), *[(96 + 5 * prefix, heads.keys)] * 2]
             drawn = [torch.randn(*shape, heads.width, generator=generator).to(device, format_) for shape in shapes]
             weights = torch.randn(96, heads.queries, heads.width, generator=generator).to(device)

@@ -16,7 +16,7 @@ from hllm.data.prompt import PromptConfig
 from hllm.models.backbone.backbone import Backbone
 from hllm.models.backbone.key_values import KeysAndValues
 from hllm.models.backbone.lora import LoraConfig
-from hllm.models.backbone.rows import Row
+from hllm.models.backbone.rows import PackedRow
 from hllm.models.item.projector import Projector
 from hllm.models.tiers import ItemEncoder
 
@@ -191,6 +191,6 @@ class TextItemEncoder(ItemEncoder):
         self.items_encoded += len(chunk)
         self.tokens_needed += len(place)
         self.tokens_computed += len(place)
-        row = Row.of(lengths, items.prefix if prefix is not None else 0, device)
+        row = PackedRow.of(lengths, items.prefix if prefix is not None else 0, device)
         pooled = self.backbone.in_row(states, row, at_end.flatten(), prefix).float()
         return pooled.view(*at_end.shape, -1).mean(1)

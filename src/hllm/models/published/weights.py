@@ -31,7 +31,7 @@ _ROTARY = "rotary frequencies, which follow from the config"
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedWeights:
     """What became of a published file."""
 
     used: int
@@ -55,7 +55,7 @@ def import_published(
     out: Path,
     max_history: int = 50,
     max_tokens: int = 256,
-) -> Imported:
+) -> ImportedWeights:
     """Write the checkpoint directory `out` from a flat state dict with the names of bytedance/HLLM.
 
     `item_config` and `user_config` are directories with the config.json of the two language models (Llama, Mistral,
@@ -95,7 +95,7 @@ def import_published(
             tokenizer=shapes / ITEM_BACKBONE,
             details={"imported": {"file": weights.name, "sha256": artifacts.sha256_of(weights)}},
         )
-    return Imported(used, ignored, pooling, log_scale, clamped_from, tokenizer)
+    return ImportedWeights(used, ignored, pooling, log_scale, clamped_from, tokenizer)
 
 
 def published_name(tier: str, key: str) -> str:

@@ -100,7 +100,7 @@ def latency_of(search: Search, queries: Float[Tensor, "query dim"]) -> Latency:
     return Latency(p50_ms=round(float(p50), 3), p99_ms=round(float(p99), 3), num_searches=len(taken))
 
 
-def machine() -> str:
+def processor() -> str:
     """Return the kind of processor and the number of cores."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
 

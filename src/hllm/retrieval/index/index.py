@@ -17,7 +17,7 @@ from torch import Tensor
 from hllm import artifacts
 from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.retrieval.histories import Histories
-from hllm.retrieval.index.certificate import Certificate, latency_of, machine, recall_of
+from hllm.retrieval.index.certificate import Certificate, latency_of, processor, recall_of
 from hllm.retrieval.index.config import IndexConfig
 from hllm.retrieval.index.faiss import FaissNominator
 from hllm.retrieval.index.nominator import Nominator
@@ -240,7 +240,7 @@ class Index:
         self.certificate = Certificate(
             k=k, recall=float(recall.mean()), lowest_recall=float(recall.min()), num_queries=len(queries),
             queries=described, num_items=self.num_items, num_changes=self.num_changes, exact=exact,
-            index=exact if self.config.kind == "exact" else latency_of(search, queries), threads=1, machine=machine(),
+            index=exact if self.config.kind == "exact" else latency_of(search, queries), threads=1, machine=processor(),
         )  # fmt: skip
         return self.certificate
 

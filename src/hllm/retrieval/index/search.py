@@ -11,7 +11,7 @@ from hllm.errors import ConfigError, DataError
 from hllm.retrieval.exact import USERS_PER_TILE, best
 from hllm.retrieval.histories import Histories
 from hllm.retrieval.index.nominator import Nominator
-from hllm.retrieval.index.snapshot import Rows, Snapshot
+from hllm.retrieval.index.snapshot import Snapshot, SnapshotRows
 from hllm.retrieval.retriever import Recommendations
 from hllm.retrieval.tiles import Products, masked
 
@@ -37,7 +37,7 @@ def exact_search(
         left_out = [] if exclude is None else exclude[tile]
         if rows is not None:
             left_out = [_places(rows, own) for own in left_out]
-        products = Products(queries[tile], Rows(snapshot, rows))
+        products = Products(queries[tile], SnapshotRows(snapshot, rows))
         found = best(masked(products, left_out, candidates), len(queries[tile]), k)
         items[tile], scores[tile] = found.items, found.scores
     if rows is not None and len(rows):
@@ -74,7 +74,7 @@ def nominated_search(
         own[of_query, np.searchsorted(rows, named)] = True
         is_changed = np.isin(rows, changed)
         excluded = [_places(rows, each) for each in left_out]
-        products = masked(Products(queries[tile], Rows(snapshot, rows)), excluded, None)
+        products = masked(Products(queries[tile], SnapshotRows(snapshot, rows)), excluded, None)
         found = best(_only(products, own, is_changed, worst[tile]), len(own), k)
         items[tile], scores[tile] = found.items, found.scores
         real = found.items >= 0

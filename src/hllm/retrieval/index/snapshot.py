@@ -145,7 +145,7 @@ class Snapshot:
 
 
 @final
-class Rows:
+class SnapshotRows:
     """Some rows of a snapshot as `Keys`, read a tile at a time."""
 
     def __init__(self, snapshot: Snapshot, rows: Int[np.ndarray, " item"] | None) -> None:
