@@ -55,7 +55,7 @@ def _result(recipe: Path, out: Path, overrides: list[str]) -> Result:
     stored = _stored(out)
     if (
         stored is None
-        or stored.facts.checkpoint != artifacts.read_manifest(recommender.run.best, "checkpoint").fingerprint
+        or stored.facts.checkpoint != artifacts.read_manifest(recommender.run.best_path, "checkpoint").fingerprint
     ):
         stored = recommender.evaluate(name=out.name)
         artifacts.write_text(out / "stages.json", stored.model_dump_json(indent=1))

@@ -162,7 +162,7 @@ def test_the_second_audience_reads_no_history_again(own, histories_read):
 def test_other_weights_or_a_damaged_table_make_the_users_vectors_anew(own, histories_read, tmp_path):
     text = {"title": "summer hat", "kind": "hat"}
     first = own.audience(text, k=12)
-    (file,) = own.run.user_table.glob("*.npy")
+    (file,) = own.run.user_table_path.glob("*.npy")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -181,10 +181,10 @@ def test_a_wrong_text_is_refused_before_any_history_is_read(own, histories_read)
 
 def test_an_audience_is_found_where_nothing_can_be_written(own):
     expected = own.audience({"title": "summer hat", "kind": "hat"}, k=12)
-    shutil.rmtree(own.run.user_table)
+    shutil.rmtree(own.run.user_table_path)
     with disk_of(100), pytest.warns(HllmWarning, match=r"the disk is full: .* vectors are not kept for the next call"):
         assert own.audience({"title": "summer hat", "kind": "hat"}, k=12).equals(expected)
-    assert not own.run.user_table.exists()
+    assert not own.run.user_table_path.exists()
 
 
 def test_similar_items_against_cosines(trained):

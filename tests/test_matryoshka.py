@@ -143,7 +143,7 @@ def test_a_cut_table_is_made_from_the_whole_one_and_never_the_other_way(trained,
 
 def test_a_cut_table_encodes_only_what_is_needed(trained_folder, tmp_path):
     run = Run(shutil.copytree(trained_folder, tmp_path / "run"))
-    shutil.rmtree(run.table)
+    shutil.rmtree(run.table_path)
     report = embed_run_items(run, tmp_path / "items", dim=6)
     assert (report.num_rows, report.num_encoded) == (30, 30)
     cut = ItemEmbeddingTable.load(tmp_path / "items", checkpoint=None).vectors
@@ -154,13 +154,13 @@ def test_sizes_of_tables_that_do_not_fit_are_refused(trained, tmp_path):
     with pytest.raises(ConfigError, match="dim is 17, the model's vectors have 16 numbers"):
         embed_run_items(trained.run, tmp_path / "items", dim=17)
     with pytest.raises(ConfigError, match="the run's own table is read by its user tier, whole vectors"):
-        embed_run_items(trained.run, trained.run.table, dim=4)
+        embed_run_items(trained.run, trained.run.table_path, dim=4)
 
 
 def test_an_index_of_short_vectors_serves_the_run(trained_folder, tmp_path):
     folder = shutil.copytree(trained_folder, tmp_path / "run")
     trained = Recommender.load(folder)
-    index = build_index(trained.scorer, trained.dataset, IndexConfig(dim=5), source=source_of(trained.run.table))
+    index = build_index(trained.scorer, trained.dataset, IndexConfig(dim=5), source=source_of(trained.run.table_path))
     index.save(folder / "index")
     opened = Recommender.load(folder)
     assert isinstance(opened.finder, IndexRetriever)

@@ -52,7 +52,9 @@ def test_many_users_each_with_a_sentence_get_what_each_gets_alone(trained):
 
 def test_an_index_is_searched_with_sentences_too(trained, tmp_path):
     trained.save(tmp_path / "run")
-    build_index(trained.scorer, trained.dataset, source=source_of(trained.run.table)).save(tmp_path / "run" / "index")
+    build_index(trained.scorer, trained.dataset, source=source_of(trained.run.table_path)).save(
+        tmp_path / "run" / "index"
+    )
     indexed = Recommender.load(tmp_path / "run")
     question = {"histories": [["i3"], [], []], "texts": ["red shoe", "old coat", None], "k": 4}
     assert indexed.recommend(**question).drop("score").equals(trained.recommend(**question).drop("score"))

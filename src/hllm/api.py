@@ -108,7 +108,7 @@ class Recommender:
     def save(self, path: Path | str) -> None:
         """Copy the run to `path`; ConfigError if items were added in memory, which the run does not hold."""
         target = Path(path)
-        if self.dataset.num_items != len(Dataset.load(self.run.dataset).items):
+        if self.dataset.num_items != len(Dataset.load(self.run.dataset_path).items):
             raise ConfigError("items added by add_items live in memory only; save before adding, and add them again")
         if target.exists():
             raise ConfigError(f"{target} exists already; give a new directory")
@@ -128,10 +128,10 @@ class Recommender:
         None too where `at` comes after `add_items` and no index of that size was in use: the one on disk lacks the
         items. CheckpointError if it is damaged, or over other item vectors than the run's.
         """
-        path = self.run.index
+        path = self.run.index_path
         if not path.exists() or self._grown:
             return None
-        found = open_index(path, self.run.table, self.dataset)
+        found = open_index(path, self.run.table_path, self.dataset)
         return None if self.dim not in (None, found.config.dim) else found
 
     @property
@@ -272,13 +272,13 @@ class Recommender:
         everyone = np.arange(self.dataset.num_users)
         try:
             embed_users(
-                self.scorer, self.dataset, everyone, self.run.user_table,
+                self.scorer, self.dataset, everyone, self.run.user_table_path,
                 checkpoint=self._checkpoint, dtype="fp32", share=Share(),
             )  # fmt: skip
         except StorageError as error:
             warnings.warn(f"{error}. The users' vectors are not kept for the next call", HllmWarning, stacklevel=3)
             return self.scorer.users(histories)
-        return UserEmbeddingTable.load(self.run.user_table, checkpoint=self._checkpoint).vectors.to(self.device)
+        return UserEmbeddingTable.load(self.run.user_table_path, checkpoint=self._checkpoint).vectors.to(self.device)
 
     def add_items(self, items: Table) -> None:
         """Add new items, known only by their text, to the catalogue in memory; they can be recommended at once.
@@ -367,7 +367,7 @@ class Recommender:
         config = self.recipe.model.item
         if not isinstance(config, TextItemConfig):
             raise ConfigError("this model knows items by id only and cannot read text; train one with an Item LLM")
-        tokenizer, fields = self.run.best / ITEM_BACKBONE, self.dataset.text_cols
+        tokenizer, fields = self.run.best_path / ITEM_BACKBONE, self.dataset.text_cols
         return ItemReader(self.model, tokenizer, config.prompt, fields, self.device, self.recipe.precision)
 
     def _with_texts(self, texts: Sequence[str]) -> ExactRetriever:

@@ -52,9 +52,9 @@ def test_the_manifest_has_both_runs_numbers_on_the_same_targets(exported, traine
 
 
 def test_sizes_are_those_of_the_files(exported, trained_folder):
-    full = sum(file.stat().st_size for file in Run(trained_folder).best.glob("*.safetensors"))
+    full = sum(file.stat().st_size for file in Run(trained_folder).best_path.glob("*.safetensors"))
     for path, report in exported.values():
-        size = sum(file.stat().st_size for file in Run(path).best.glob("*.safetensors"))
+        size = sum(file.stat().st_size for file in Run(path).best_path.glob("*.safetensors"))
         assert (report.weights_on_disk.before, report.weights_on_disk.after) == (full, size)
         assert report.in_memory.before == report.in_memory.after > 0
     bf16, int8 = (exported[name][1].weights_on_disk.after for name in ("bf16", "int8"))
@@ -74,7 +74,7 @@ def test_an_export_is_not_trained_further(exported, interactions, items, recipe,
     with pytest.raises(ConfigError, match="is an export with its weights in int8, which cannot be trained further"):
         fit(interactions, items, recipe, path, base=tmp_path)
     with pytest.raises(CheckpointError, match="holds weights in int8, made by hllm export-model for use, not for"):
-        load_weights(Recommender.load(path).model, Run(path).best)
+        load_weights(Recommender.load(path).model, Run(path).best_path)
     with pytest.raises(ConfigError, match="lost digits; take the run that it was exported from"):
         export_model(path, tmp_path / "again", "bf16")
 
@@ -90,7 +90,7 @@ def test_a_run_of_ids_is_exported_too(tmp_path, interactions, items, id_recipe):
     report = export_model(run.folder, tmp_path / "int8", "int8")
     assert report.weights_on_disk.after < report.weights_on_disk.before
     assert Recommender.load(tmp_path / "int8").recommend(["u1"], k=3).height == 3
-    assert "weights" not in artifacts.read_manifest(run.best, "checkpoint").details
+    assert "weights" not in artifacts.read_manifest(run.best_path, "checkpoint").details
 
 
 @pytest.mark.parametrize(

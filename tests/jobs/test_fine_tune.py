@@ -67,7 +67,7 @@ SETTINGS = ("stages.0.epochs=2", "checkpoints.every_steps=1")
 def test_a_fine_tuned_run_is_an_ordinary_run_that_knows_its_parent(parent, straight):
     run, report = straight
     recommender, before = Recommender.load(run.folder), Recommender.load(parent.folder)
-    manifests = [json.loads((each.best / "manifest.json").read_text())["details"] for each in (run, parent)]
+    manifests = [json.loads((each.best_path / "manifest.json").read_text())["details"] for each in (run, parent)]
     assert recommender.recipe.parent.checkpoint == open_run(parent).checkpoint.fingerprint == report.parent
     assert recommender.recipe.parent.dataset == manifests[1]["dataset"] == before.dataset.fingerprint
     assert recommender.recipe.parent.recipe == manifests[1]["recipe"] == before.run.recipe_fingerprint
@@ -80,11 +80,11 @@ def test_a_fine_tuned_run_is_an_ordinary_run_that_knows_its_parent(parent, strai
 
 def test_it_begins_with_the_parents_weights_and_new_rows_are_fresh(parent):
     """The first step's loss is taken before anything moves; so the weights are looked at as they are loaded."""
-    kept = load_checkpoint(parent.best)[0].state_dict()
+    kept = load_checkpoint(parent.best_path)[0].state_dict()
     torch.manual_seed(5)
-    grown = load_grown(parent.best, num_items=30, num_actions=0).state_dict()
+    grown = load_grown(parent.best_path, num_items=30, num_actions=0).state_dict()
     torch.manual_seed(6)
-    again = load_grown(parent.best, num_items=30, num_actions=0).state_dict()
+    again = load_grown(parent.best_path, num_items=30, num_actions=0).state_dict()
     longer = {name for name, value in grown.items() if value.shape != kept[name].shape}
     assert longer <= {"item_encoder.embedding.weight", "fusion.items.weight"}
     for name, value in kept.items():
@@ -96,7 +96,7 @@ def test_it_begins_with_the_parents_weights_and_new_rows_are_fresh(parent):
 
 def test_what_learns_is_what_learnt(parent, tiny_bert, tiny_llama):
     """The word embeddings of a pre-trained Item LLM stay: rebuilt from a checkpoint, they would have been trained."""
-    model = load_grown(parent.best, num_items=30, num_actions=0)
+    model = load_grown(parent.best_path, num_items=30, num_actions=0)
     still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert still == {name for name in still if "word_embeddings" in name or "embed_tokens" in name}
     has_words = any("word_embeddings" in name for name, _ in model.named_parameters())
@@ -104,7 +104,7 @@ def test_what_learns_is_what_learnt(parent, tiny_bert, tiny_llama):
 
 
 def test_the_whitening_of_the_parent_is_kept(parent, straight):
-    kept, tuned = (load_checkpoint(run.best)[0].state_dict() for run in (parent, straight[0]))
+    kept, tuned = (load_checkpoint(run.best_path)[0].state_dict() for run in (parent, straight[0]))
     for name in ("item_encoder.projector.mean", "item_encoder.projector.whitening"):
         assert name not in kept or torch.equal(kept[name], tuned[name])
 
@@ -120,7 +120,7 @@ def test_a_kill_anywhere_changes_nothing(parent, straight, tmp_path, monkeypatch
     monkeypatch.undo()
     run, report = fine_tune(parent, later, items[26:], tmp_path / "run", overrides=SETTINGS)
     assert losses(run) == losses(straight[0])
-    ours, expected = (load_checkpoint(each.best)[0].state_dict() for each in (run, straight[0]))
+    ours, expected = (load_checkpoint(each.best_path)[0].state_dict() for each in (run, straight[0]))
     assert all(torch.equal(value, expected[name]) for name, value in ours.items())
     assert report.drift == straight[1].drift
 

@@ -212,7 +212,9 @@ def test_a_killed_call_does_not_go_on_with_another_size_index_or_added_items(tra
         recommend_table(opened("old coat"), users, output)
     with pytest.raises(ConfigError, match=r"they differ in: dim."):
         recommend_table(opened("red hat").at(5), users, output)
-    build_index(trained.scorer, trained.dataset, source=source_of(trained.run.table)).save(tmp_path / "run" / "index")
+    build_index(trained.scorer, trained.dataset, source=source_of(trained.run.table_path)).save(
+        tmp_path / "run" / "index"
+    )
     with pytest.raises(ConfigError, match=r"they differ in: index."):
         recommend_table(opened("red hat"), users, output)
     shutil.rmtree(tmp_path / "run" / "index")

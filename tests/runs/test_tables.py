@@ -183,7 +183,7 @@ def test_a_damaged_table_is_made_again(run, tmp_path):
 def test_what_is_no_table_is_not_replaced(run, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")
-    for path, message in ((tmp_path / "photos", "is no item embedding table"), (run.dataset, "holds a dataset")):
+    for path, message in ((tmp_path / "photos", "is no item embedding table"), (run.dataset_path, "holds a dataset")):
         with pytest.raises(ConfigError, match=f"{message}.*would be replaced: give another --out"):
             embed_run_items(run, path)
     assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"cat"
@@ -282,7 +282,7 @@ def test_a_wrong_share_is_explained(text):
 
 
 def test_a_run_that_is_not_finished_has_nothing_to_embed_with(run, tmp_path):
-    shutil.rmtree(run.best)
+    shutil.rmtree(run.best_path)
     for embed in (embed_run_items, embed_run_users):
         with pytest.raises(CheckpointError, match="is not finished: it has no best checkpoint"):
             embed(run, tmp_path / "out")

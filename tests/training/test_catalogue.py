@@ -58,10 +58,10 @@ def values(tiny_llama, tiny_bert) -> dict:
 def table_and_what_the_checkpoint_gives(run: Run, folder) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the vectors of a run's own table, and those that its best checkpoint, read from disk, encodes anew."""
     shutil.copytree(run.folder, folder / "copy")
-    shutil.rmtree(Run(folder / "copy").table)
+    shutil.rmtree(Run(folder / "copy").table_path)
     embed_run_items(Run(folder / "copy"), folder / "encoded")
     load = ItemEmbeddingTable.load
-    return load(run.table, checkpoint=None).vectors, load(folder / "encoded", checkpoint=None).vectors
+    return load(run.table_path, checkpoint=None).vectors, load(folder / "encoded", checkpoint=None).vectors
 
 
 @pytest.mark.parametrize("settings", [{}, REUSED])

@@ -93,7 +93,7 @@ def test_two_processes_train_as_one_does(world, tmp_path, interactions, items, s
     names = ("auc", "gauc") if settings == "ranking" else ("recall@10", "ndcg@10")
     metrics = [events(path, "validation", *names) for path in (together, alone)]
     np.testing.assert_allclose(*metrics, rtol=1e-6)
-    vectors = [ItemEmbeddingTable.load(Run(path).table, checkpoint=None).vectors for path in (together, alone)]
+    vectors = [ItemEmbeddingTable.load(Run(path).table_path, checkpoint=None).vectors for path in (together, alone)]
     np.testing.assert_allclose(*vectors, rtol=1e-2, atol=1e-4)
 
 
@@ -141,4 +141,4 @@ epochs = 1
     )
     printed = launch("-m", "hllm", "train", str(recipe), "--out", str(tmp_path / "run"))
     assert printed.count("best validation") == 1
-    assert Run(tmp_path / "run").table.exists()
+    assert Run(tmp_path / "run").table_path.exists()

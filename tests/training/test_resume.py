@@ -65,7 +65,7 @@ def validations(run: Run) -> list[tuple[int, float]]:
 def assert_equal_runs(run: Run, straight: Run) -> None:
     assert losses(run) == losses(straight)
     assert validations(run) == validations(straight)
-    for path, theirs in ((run.checkpoints()[-1], straight.checkpoints()[-1]), (run.best, straight.best)):
+    for path, theirs in ((run.checkpoints()[-1], straight.checkpoints()[-1]), (run.best_path, straight.best_path)):
         ours, expected = (load_checkpoint(p)[0].state_dict() for p in (path, theirs))
         assert all(torch.equal(value, expected[name]) for name, value in ours.items())
 
@@ -202,7 +202,7 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_best_to_come(
         fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
     monkeypatch.undo()
     run = Run(tmp_path / "run")
-    flip(run.best / file, random.Random(0))
+    flip(run.best_path / file, random.Random(0))
     with pytest.warns(HllmWarning, match="The best of what is still to come takes its place"):
         fit(interactions, items, hard_recipe, run.folder, base=tmp_path)
     assert Recommender.load(run.folder).recommend(k=1)["rank"].to_list()

@@ -41,7 +41,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path, interactions, items, reci
 def test_the_best_validation_checkpoint_is_kept(trained_folder):
     run = Run(trained_folder)
     values = [event["ndcg@10"] for event in run.events() if event["event"] == "validation"]
-    kept = json.loads((run.best / "manifest.json").read_text())["details"]
+    kept = json.loads((run.best_path / "manifest.json").read_text())["details"]
     assert kept["validation"]["ndcg@10"] == max(values)
     assert len(values) == 4
 
@@ -113,7 +113,7 @@ def test_a_line_of_metrics_cut_off_by_a_kill_does_not_block_the_run(tmp_path, tr
     shutil.copytree(trained_folder, tmp_path / "run")
     run = Run(tmp_path / "run")
     whole = run.events()
-    with run.metrics.open("a") as file:
+    with run.metrics_path.open("a") as file:
         file.write('{"event": "st')
     assert run.events() == whole
     run.forget_after(Position(epoch=1, step=3))
@@ -209,7 +209,7 @@ def test_a_stage_ends_early_and_the_next_may_begin_with_the_best(tmp_path, inter
     run = fit(interactions, items, chosen, tmp_path / "run", base=tmp_path)
     epochs = [event["epoch"] for event in run.events() if event["event"] == "validation" and event["stage"] == 0]
     assert epochs == [0, 1, 2]
-    best, last = (load_checkpoint(path)[0].state_dict() for path in (run.best, run.checkpoints()[-1]))
+    best, last = (load_checkpoint(path)[0].state_dict() for path in (run.best_path, run.checkpoints()[-1]))
     assert all(torch.equal(value, best[name]) for name, value in last.items())
 
 
@@ -224,7 +224,7 @@ def test_a_stage_that_only_prepares_is_not_validated(tmp_path, interactions, ite
     assert stages == [[1], [0, 0, 0, 1]]
     without, with_ = map(weights, runs)
     assert all(torch.equal(value, with_[name]) for name, value in without.items())
-    assert runs[0].best.exists()
+    assert runs[0].best_path.exists()
 
 
 def test_validation_can_be_rarer_than_epochs(tmp_path, interactions, items, id_recipe):
@@ -272,9 +272,9 @@ def test_settings_that_came_later_do_not_change_the_fingerprint_of_a_stored_reci
     run = Run(tmp_path)
     run.write_recipe(recipe)
     assert run.recipe_fingerprint == recipe.fingerprint
-    stored = json.loads(run.recipe.read_text())
+    stored = json.loads(run.recipe_path.read_text())
     del stored["model"]["ranking"], stored["stages"][1]["loss"]["matryoshka"]
-    run.recipe.write_text(json.dumps(stored))
+    run.recipe_path.write_text(json.dumps(stored))
     before = recipe.settings
     del before["model"]["ranking"], before["stages"][1]["loss"]["matryoshka"]
     assert run.recipe_fingerprint == artifacts.fingerprint(before) != recipe.fingerprint

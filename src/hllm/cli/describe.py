@@ -181,9 +181,9 @@ def _of_run(folder: Path, tokenizer: str | None, max_length: int | None) -> "Des
 
     run = Run(folder)
     recipe = run.read_recipe()
-    dataset = Dataset.load(run.dataset)
+    dataset = Dataset.load(run.dataset_path)
     prompt, backbone = _prompt(recipe)
-    own = str((run.best / "item_backbone").resolve()) if backbone else None
+    own = str((run.best_path / "item_backbone").resolve()) if backbone else None
     counter = _counter(tokenizer or own, Path.cwd(), max_length, prompt, shown=tokenizer or backbone)
     return describe(dataset, split_dataset(dataset, recipe.split), prompt=prompt, counter=counter)
 

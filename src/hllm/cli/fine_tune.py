@@ -56,4 +56,4 @@ def fine_tune(
     typer.echo("\n".join(report.lines()))
     select_by = tuned.read_recipe().select_by
     typer.echo(f"{out}: {position.step:,} steps; best validation {select_by} {position.best:.4f}\n"
-               f"next: {next_steps(out, select_by, Dataset.load(tuned.dataset).users[0])}")  # fmt: skip
+               f"next: {next_steps(out, select_by, Dataset.load(tuned.dataset_path).users[0])}")  # fmt: skip

@@ -36,16 +36,16 @@ def index(
 
     config = IndexConfig.from_dict({"kind": kind}, where="hllm index", overrides=overrides)
     recommender = Recommender.load(run)
-    source = source_of(recommender.run.table)
+    source = source_of(recommender.run.table_path)
     built = build_index(recommender.scorer, recommender.dataset, config, source=source, min_recall=min_recall)
-    before = collection_of(recommender.run.index)
-    built.save(recommender.run.index)
-    if before not in (None, collection_of(recommender.run.index)):
+    before = collection_of(recommender.run.index_path)
+    built.save(recommender.run.index_path)
+    if before not in (None, collection_of(recommender.run.index_path)):
         typer.echo(f"the Qdrant collection {before} is not this run's any more; delete it if no copy uses it", err=True)
     certificate = built.certificate
     assert certificate is not None, "build_index certifies"
     if as_json:
-        typer.echo(json.dumps({"index": str(recommender.run.index), "config": config.model_dump(mode="json"),
+        typer.echo(json.dumps({"index": str(recommender.run.index_path), "config": config.model_dump(mode="json"),
                                "certificate": certificate.model_dump(mode="json")}))  # fmt: skip
         return
     typer.echo(f"{run / 'index'}: {config.kind}, {built.num_items:,} items\n{certificate}")

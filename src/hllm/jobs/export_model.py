@@ -91,12 +91,12 @@ def export_model(
     details: dict[str, object] = {}
     with artifacts.writing(out, "run", details) as folder:
         smaller = Run(folder)
-        compact_checkpoint(trained.run.best, smaller.best, weights)
-        for path in (trained.run.recipe, trained.run.metrics):
+        compact_checkpoint(trained.run.best_path, smaller.best_path, weights)
+        for path in (trained.run.recipe_path, trained.run.metrics_path):
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
-        shutil.copytree(trained.run.dataset, smaller.dataset)
-        embed_run_items(smaller, smaller.table)
+        shutil.copytree(trained.run.dataset_path, smaller.dataset_path)
+        embed_run_items(smaller, smaller.table_path)
         export = Recommender.load(folder)
         report = _report(weights, (trained, export), (before, _measured(weights, export, part)))
         if max_loss is not None and report.loss > max_loss:
@@ -147,15 +147,15 @@ def _report(
         assert comparison is not None, "DIN is selected by candidates"
         before, after = (row.value.mean for row in comparison.tables[0].rows)
     runs, models = (trained.run, smaller.run), (trained.model, smaller.model)
-    parts = ("recipe", "dataset", "best", "table")
+    parts = ("recipe_path", "dataset_path", "best_path", "table_path")
     sizes = {
-        "weights_on_disk": [sum(file.stat().st_size for file in run.best.glob("*.safetensors")) for run in runs],
+        "weights_on_disk": [sum(file.stat().st_size for file in run.best_path.glob("*.safetensors")) for run in runs],
         "run_on_disk": [sum(_bytes_in(getattr(run, name)) for name in parts) for run in runs],
         "in_memory": [sum(value.nbytes for value in model.state_dict().values()) for model in models],
     }
     return ExportReport(
         weights=weights,
-        checkpoint=artifacts.read_manifest(trained.run.best, "checkpoint").fingerprint,
+        checkpoint=artifacts.read_manifest(trained.run.best_path, "checkpoint").fingerprint,
         **{name: SizeChange(before=first, after=second) for name, (first, second) in sizes.items()},
         select_by=select_by,
         selected_by=(before, after),

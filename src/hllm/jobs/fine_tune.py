@@ -112,7 +112,7 @@ def fine_tune(
         grown = grow(opened.dataset, interactions, items, chosen.data, known_items=chosen.parent.known_items)
         with group.one_by_one():
             position, _ = run.resume_point()
-        fit_dataset(run, position, grown.dataset, chosen, base=Path.cwd(), group=group, start=parent.best)
+        fit_dataset(run, position, grown.dataset, chosen, base=Path.cwd(), group=group, start=parent.best_path)
         with group.one_by_one():  # the first makes it, the others find it
             report = _report(opened, run, grown, chosen)
     return run, report
@@ -128,7 +128,7 @@ def fine_tuning_recipe(parent: OpenedRun, path: Path | None, overrides: Sequence
     if path is None:
         # What the parent did with known items was for its own tables: these are asked about anew.
         values = parent.recipe.model_dump(mode="json") | {"stages": [_short_stage(parent.recipe)], "parent": None}
-        where = f"{parent.run.recipe}, to fine-tune"
+        where = f"{parent.run.recipe_path}, to fine-tune"
     else:
         values, where = Recipe.from_toml(path).model_dump(mode="json"), str(path)
     values["parent"] = (values["parent"] or {}) | {
@@ -175,13 +175,13 @@ def _short_stage(recipe: Recipe) -> dict[str, Any]:
 def _report(parent: OpenedRun, run: Run, grown: Grown, recipe: Recipe) -> FineTuned:
     """Return the report of a finished run: the stored one if it is of this checkpoint, else made and stored."""
     file = run.folder / "drift.json"
-    model, _, manifest = load_checkpoint(run.best)
+    model, _, manifest = load_checkpoint(run.best_path)
     if file.is_file():
         stored = FineTuned.from_dict(json.loads(file.read_text(encoding="utf-8")), where=str(file))
         if stored.checkpoint == manifest.fingerprint:
             return stored
     old, split = parent.dataset, split_dataset(parent.dataset, parent.recipe.split)
-    after = ItemEmbeddingTable.load(run.table, checkpoint=manifest.fingerprint).vectors[: old.num_items]
+    after = ItemEmbeddingTable.load(run.table_path, checkpoint=manifest.fingerprint).vectors[: old.num_items]
     now = split_dataset(grown.dataset, recipe.split)
     held_out = ~now.training[grown.positions[split.validation]]
     scorers = [_scorer(*each, parent) for each in ((parent.model, parent.table.vectors), (model, after))]

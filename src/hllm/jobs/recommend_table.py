@@ -212,11 +212,11 @@ def _inputs(recommender: Recommender, source: Path, options: TableOptions) -> di
     index = recommender.index
     return {
         "input": hashes(source, "users to recommend to"),
-        "checkpoint": artifacts.read_manifest(recommender.run.best, "checkpoint").fingerprint,
+        "checkpoint": artifacts.read_manifest(recommender.run.best_path, "checkpoint").fingerprint,
         "items": recommender.dataset.num_items,
         "added_items": _added_items(recommender),
         "dim": recommender.dim,
-        "index": None if index is None else artifacts.read_manifest(recommender.run.index, INDEX).fingerprint,
+        "index": None if index is None else artifacts.read_manifest(recommender.run.index_path, INDEX).fingerprint,
         "k": options.k,
         "exclude_seen": options.exclude_seen,
         "unknown": options.unknown,
@@ -230,7 +230,7 @@ def _inputs(recommender: Recommender, source: Path, options: TableOptions) -> di
 def _added_items(recommender: Recommender) -> str | None:
     """Return a hash of the items that the run does not hold, with their texts; None without any."""
     dataset = recommender.dataset
-    known = Dataset.load(recommender.run.dataset).num_items
+    known = Dataset.load(recommender.run.dataset_path).num_items
     if dataset.num_items == known:
         return None
     added = dataset.items[known:].select(dataset.item_col, *dataset.text_cols)

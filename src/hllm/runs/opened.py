@@ -14,7 +14,7 @@ from hllm.runs.run import Run
 
 def require_trained(run: Run) -> None:
     """Raise CheckpointError if the run has no checkpoint to embed with."""
-    if not run.best.exists():
+    if not run.best_path.exists():
         raise CheckpointError(f"{run.folder} is not finished: it has no best checkpoint; run hllm train again to go on")
 
 
@@ -33,11 +33,11 @@ class OpenedRun:
 def open_run(run: Run) -> OpenedRun:
     """Open a finished run; CheckpointError if it is damaged, mixed up, or training has not finished an epoch."""
     recipe = run.read_recipe()
-    if not run.table.exists():
+    if not run.table_path.exists():
         raise CheckpointError(f"{run.folder} is not finished: it has no item vectors; run hllm train again to go on")
-    model, _, manifest = load_checkpoint(run.best)
-    table = ItemEmbeddingTable.load(run.table, checkpoint=manifest.fingerprint)
-    dataset = Dataset.load(run.dataset)
+    model, _, manifest = load_checkpoint(run.best_path)
+    table = ItemEmbeddingTable.load(run.table_path, checkpoint=manifest.fingerprint)
+    dataset = Dataset.load(run.dataset_path)
     for name, found in (("dataset", dataset.fingerprint), ("recipe", run.recipe_fingerprint)):
         if found != manifest.details[name]:
             raise CheckpointError(

@@ -49,7 +49,7 @@ def num_test_evaluations(run: Run, split: Split) -> int:
 
 def run_facts(run: Run, recipe: Recipe, model: SequentialRecommender, split: Split) -> RunFacts:
     """Return what is known of a finished run, from its recipe, its checkpoint and its log."""
-    best = artifacts.read_manifest(run.best, "checkpoint")
+    best = artifacts.read_manifest(run.best_path, "checkpoint")
     position, events = best.details["position"], run.events()
     trained = {(event["stage"], event["epoch"]) for event in events if event["event"] == "step"}
     return RunFacts(
@@ -87,7 +87,7 @@ def stored_ranks(spec: str, part: Part) -> Contender:
     if not file.is_file():
         raise CheckpointError(f"{folder} has no stored ranks of the {part} part; make them with {again}")
     found = read_ranks(file, baseline, name=label if baseline is None else f"{label}:{baseline}")
-    best = Run(folder).best
+    best = Run(folder).best_path
     if baseline is None and found.facts.checkpoint is not None and best.exists():
         if artifacts.read_manifest(best, "checkpoint").fingerprint != found.facts.checkpoint:
             raise CheckpointError(f"the ranks in {file} are of an earlier checkpoint of the run; run {again}")

@@ -31,12 +31,12 @@ class Run:
     listeners: tuple[Listener, ...] = ()
 
     @property
-    def dataset(self) -> Path:
+    def dataset_path(self) -> Path:
         """The dataset, so that the run can be used without the original tables."""
         return self.folder / "dataset"
 
     @property
-    def tokens(self) -> Path:
+    def tokens_path(self) -> Path:
         """The token cache."""
         return self.folder / "tokens"
 
@@ -65,32 +65,32 @@ class Run:
             shutil.rmtree(path)
 
     @property
-    def best(self) -> Path:
+    def best_path(self) -> Path:
         """The checkpoint with the best validation value."""
         return self.folder / "checkpoints" / "best"
 
     @property
-    def table(self) -> Path:
+    def table_path(self) -> Path:
         """Item vectors of the best checkpoint."""
         return self.folder / "table"
 
     @property
-    def user_table(self) -> Path:
+    def user_table_path(self) -> Path:
         """The vectors of all users after all that they did, once somebody has asked for an audience."""
         return self.folder / "user-table"
 
     @property
-    def index(self) -> Path:
+    def index_path(self) -> Path:
         """The index over these vectors, once `hllm index` has made it."""
         return self.folder / "index"
 
     @property
-    def metrics(self) -> Path:
+    def metrics_path(self) -> Path:
         """One JSON object a line: steps, validations."""
         return self.folder / "metrics.jsonl"
 
     @property
-    def recipe(self) -> Path:
+    def recipe_path(self) -> Path:
         """The resolved recipe."""
         return self.folder / "recipe.json"
 
@@ -104,7 +104,7 @@ class Run:
                 f"{self.folder} is an export with its weights in {weights}, which cannot be trained further: train in "
                 "the run that it was exported from, or give another --out"
             )
-        if self.recipe.is_file():
+        if self.recipe_path.is_file():
             stored = self.read_recipe()
             if stored.fingerprint != recipe.fingerprint and self.checkpoints():
                 ours, theirs = recipe.settings, stored.settings
@@ -119,17 +119,19 @@ class Run:
     def _weights_of_best(self) -> Weights:
         """Return what the best checkpoint's weights are kept in: "fp32" for none, and for a damaged one."""
         try:
-            return weights_of(artifacts.read_manifest(self.best, "checkpoint")) if self.best.exists() else "fp32"
+            return (
+                weights_of(artifacts.read_manifest(self.best_path, "checkpoint")) if self.best_path.exists() else "fp32"
+            )
         except CheckpointError:
             return "fp32"
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Store the resolved recipe."""
-        artifacts.write_text(self.recipe, recipe.model_dump_json(indent=1))
+        artifacts.write_text(self.recipe_path, recipe.model_dump_json(indent=1))
 
     def read_recipe(self) -> Recipe:
         """Read the resolved recipe; CheckpointError if this is not a run."""
-        return Recipe.from_dict(self._stored_recipe(), where=str(self.recipe))
+        return Recipe.from_dict(self._stored_recipe(), where=str(self.recipe_path))
 
     @property
     def recipe_fingerprint(self) -> str:
@@ -137,12 +139,12 @@ class Run:
         return artifacts.fingerprint(_common(self.read_recipe().settings, self._stored_recipe()))
 
     def _stored_recipe(self) -> dict[str, Any]:
-        if not self.recipe.is_file():
+        if not self.recipe_path.is_file():
             raise CheckpointError(f"{self.folder} is not a run: it has no recipe.json; make one with hllm train")
         try:
-            values: dict[str, Any] = json.loads(self.recipe.read_text(encoding="utf-8"))
+            values: dict[str, Any] = json.loads(self.recipe_path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise CheckpointError(f"{self.recipe} is damaged: {error}") from None
+            raise CheckpointError(f"{self.recipe_path} is damaged: {error}") from None
         return values
 
     def resume_point(self) -> tuple[Position, Path | None]:
@@ -166,15 +168,17 @@ class Run:
 
     def position(self) -> Position:
         """Return how far training had come; in an export, which has no checkpoints to resume from, at the best one."""
-        return self.resume_point()[0] if self.checkpoints() or not self.best.exists() else _position(self.best)
+        return (
+            self.resume_point()[0] if self.checkpoints() or not self.best_path.exists() else _position(self.best_path)
+        )
 
     def best_is_good(self) -> bool:
         """Tell whether the best checkpoint is there; warn of a damaged one."""
-        artifacts.recover(self.best)
-        if not self.best.exists():
+        artifacts.recover(self.best_path)
+        if not self.best_path.exists():
             return False
         try:
-            artifacts.verify(self.best, "checkpoint")
+            artifacts.verify(self.best_path, "checkpoint")
         except CheckpointError as error:
             warnings.warn(f"{error}. The best of what is still to come takes its place", HllmWarning, stacklevel=2)
             return False
@@ -183,19 +187,19 @@ class Run:
     def log(self, event: dict[str, Any]) -> None:
         """Append one event to the metrics, and tell the listeners."""
         try:
-            with self.metrics.open("a", encoding="utf-8") as file:
+            with self.metrics_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(event) + "\n")
         except OSError as error:
-            raise StorageError(f"{self.metrics} cannot be written: {error.strerror}") from error
+            raise StorageError(f"{self.metrics_path} cannot be written: {error.strerror}") from error
         for listener in self.listeners:
             listener(event)
 
     def events(self) -> list[dict[str, Any]]:
         """Return all logged events, oldest first."""
-        if not self.metrics.is_file():
+        if not self.metrics_path.is_file():
             return []
         events = []
-        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
             if line.endswith("\n"):  # a last line without its end was cut off by a kill or a full disk
                 events.append(json.loads(line))
         return events
@@ -211,7 +215,7 @@ class Run:
             return bool(event["step"] < position.step or (event["step"] == position.step and not waits))
 
         kept = [event for event in self.events() if is_done(event)]
-        artifacts.write_text(self.metrics, "".join(json.dumps(event) + "\n" for event in kept))
+        artifacts.write_text(self.metrics_path, "".join(json.dumps(event) + "\n" for event in kept))
 
 
 def _common(values: Any, stored: Any) -> Any:

@@ -53,20 +53,20 @@ def embed_run_items(
     """
     recipe = run.read_recipe()
     require_trained(run)
-    model, config, manifest = load_checkpoint(run.best)
-    _check_dim(dim, model.user_encoder.dim, own=path.resolve() == run.table.resolve())
-    dataset = Dataset.load(run.dataset)
+    model, config, manifest = load_checkpoint(run.best_path)
+    _check_dim(dim, model.user_encoder.dim, own=path.resolve() == run.table_path.resolve())
+    dataset = Dataset.load(run.dataset_path)
     device, origin = choose_device(), _Origin.of(manifest, recipe)
     encoder = _Encoder(model.to(device), recipe.precision, device)
     if isinstance(config.item, TextItemConfig):
         catalogue = dataset.items if items is None else _items_of(items, dataset, dataset.text_cols)
-        compute = encoder.texts(catalogue, dataset, config.item, run.best / ITEM_BACKBONE)
+        compute = encoder.texts(catalogue, dataset, config.item, run.best_path / ITEM_BACKBONE)
         work = origin.texts(catalogue, dataset, config.item, compute)
     else:
         known = dataset.item_ids if items is None else _items_of(items, dataset, ())[dataset.item_col]
         rows = dataset.item_rows(known)
         work = origin.indices(known, rows, encoder.indices(rows))
-    return embed_items(replace(work, dim=dim), path, dtype=dtype, share=share or Share(), reuse=(run.table,))
+    return embed_items(replace(work, dim=dim), path, dtype=dtype, share=share or Share(), reuse=(run.table_path,))
 
 
 def embed_run_users(
@@ -86,13 +86,13 @@ def embed_run_users(
     """
     recipe = run.read_recipe()
     require_trained(run)
-    model, _, manifest = load_checkpoint(run.best)
-    dataset = Dataset.load(run.dataset)
+    model, _, manifest = load_checkpoint(run.best_path)
+    dataset = Dataset.load(run.dataset_path)
     rows = np.arange(dataset.num_users) if users is None else _users_of(users, dataset, recipe.data.user_col)
     if active_since is not None:
         rows = _active(dataset, rows, active_since)
     device = choose_device()
-    table = ItemEmbeddingTable.load(run.table, checkpoint=manifest.fingerprint)
+    table = ItemEmbeddingTable.load(run.table_path, checkpoint=manifest.fingerprint)
     max_history = recipe.model.max_history
     scorer = ModelScorer(
         model.to(device), table.vectors, max_history=max_history, device=device, precision=recipe.precision
@@ -107,27 +107,27 @@ def embed_catalogue(run: Run, group: Group, vectors: Float[torch.Tensor, "item d
 
     `vectors` are what that checkpoint gives for the run's items, where they are known.
     """
-    found = open_if_good(run.table)
+    found = open_if_good(run.table_path)
     group.wait()  # all have looked
-    if found is not None and found.checkpoint == artifacts.read_manifest(run.best, "checkpoint").fingerprint:
+    if found is not None and found.checkpoint == artifacts.read_manifest(run.best_path, "checkpoint").fingerprint:
         return
     if vectors is not None:
         if group.first:
-            embed_items(_looked_up(run, vectors.cpu()), run.table, dtype="fp32", share=Share())
+            embed_items(_looked_up(run, vectors.cpu()), run.table_path, dtype="fp32", share=Share())
     else:
         if group.size > 1:
-            embed_run_items(run, run.table, share=Share(group.rank + 1, group.size))
+            embed_run_items(run, run.table_path, share=Share(group.rank + 1, group.size))
             group.wait()
         if group.first:
-            embed_run_items(run, run.table)
+            embed_run_items(run, run.table_path)
     group.wait()
 
 
 def _looked_up(run: Run, vectors: Float[torch.Tensor, "item dim"]) -> ItemWork:
     """Return the work of taking the run's items from `vectors`, which its best checkpoint gave for them."""
-    recipe, dataset = run.read_recipe(), Dataset.load(run.dataset)
+    recipe, dataset = run.read_recipe(), Dataset.load(run.dataset_path)
     config = recipe.model.item
-    origin = _Origin.of(artifacts.read_manifest(run.best, "checkpoint"), recipe)
+    origin = _Origin.of(artifacts.read_manifest(run.best_path, "checkpoint"), recipe)
 
     def compute(rows: Int[np.ndarray, " item"], advance: Progress) -> torch.Tensor:
         advance(len(rows))

@@ -135,7 +135,7 @@ def _train(
     try:
         trainer.train()
     except StopTraining as stopped:
-        if not run.best.exists():
+        if not run.best_path.exists():
             raise TrainingError(f"stopped before the first validation: {stopped}") from None
     finally:
         if board is not None:
@@ -147,13 +147,13 @@ def catalogue_tokens(run: Run, dataset: Dataset, config: TextItemConfig, tokeniz
     """Return the token cache of the catalogue, made if need be."""
     tokenize, fingerprint = load_tokenizer(tokenizer, config.prompt.max_tokens)
     texts = render(dataset.items, dataset.text_cols, config.prompt)
-    return token_cache(run.tokens, texts, tokenize, tokenizer=fingerprint)
+    return token_cache(run.tokens_path, texts, tokenize, tokenizer=fingerprint)
 
 
 def _begin(run: Run, recipe: Recipe, dataset: Dataset, group: Group) -> None:
     """Put recipe and dataset into the run; DataError if it has been trained on other data."""
     if run.checkpoints():
-        kept = artifacts.verify(run.dataset, "dataset").details["fingerprint"]
+        kept = artifacts.verify(run.dataset_path, "dataset").details["fingerprint"]
         if kept != dataset.fingerprint:
             raise DataError(
                 f"{run.folder} was begun on other data (fingerprint {kept[:12]}…, now {dataset.fingerprint[:12]}…); "
@@ -163,7 +163,7 @@ def _begin(run: Run, recipe: Recipe, dataset: Dataset, group: Group) -> None:
     group.wait()
     if group.first:
         run.write_recipe(recipe)
-        dataset.save(run.dataset)
+        dataset.save(run.dataset_path)
     group.wait()
 
 

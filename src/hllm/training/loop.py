@@ -201,7 +201,7 @@ class Trainer:
             stage.average.load_into_module()
         following = self.recipe.stages[stage.number + 1 :]
         if following and following[0].start == "best":
-            load_weights(self.model, self.run.best)  # before saving: the next stage may come to replace the best
+            load_weights(self.model, self.run.best_path)  # before saving: the next stage may come to replace the best
             self.catalogue.forget()
         self._move(
             stage=stage.number + 1, epoch=0, step_in_epoch=0, validations_since_best=0, skipped=0, collapsed=0, masked=0
@@ -310,7 +310,7 @@ class Trainer:
             self._move(best=max(self.position.best, value), validations_since_best=since, elapsed_s=seconds)
             self._log("validation", stage, metrics)
             if since == 0:
-                self._save(self.run.best, metrics, None)
+                self._save(self.run.best_path, metrics, None)
                 self.best_items = table
         if stage.average is not None and stage.config.item_tier == "train":
             self.catalogue.forget()  # it was of the averaged weights

@@ -22,7 +22,7 @@ def histories(trained):
 def test_a_trained_models_index_recommends_what_exact_retrieval_does(trained, histories, kind):
     if kind != "exact":
         pytest.importorskip("faiss")
-    source = source_of(trained.run.table)
+    source = source_of(trained.run.table_path)
     config = IndexConfig(kind=kind, exact_below=0)
     index = build_index(trained.scorer, trained.dataset, config, source=source, min_recall=1.0)
     assert index.certificate.queries == "12 of 12 users"
@@ -56,7 +56,7 @@ def test_a_recommender_recommends_from_the_index_of_its_run_and_evaluates_exactl
     before = trained.recommend(k=5)
     assert trained.index is None
     trained.save(tmp_path / "run")
-    source = source_of(trained.run.table)
+    source = source_of(trained.run.table_path)
     build_index(trained.scorer, trained.dataset, source=source).save(tmp_path / "run" / "index")
     opened = Recommender.load(tmp_path / "run")
     assert isinstance(opened.finder, IndexRetriever)
@@ -68,7 +68,7 @@ def test_a_recommender_recommends_from_the_index_of_its_run_and_evaluates_exactl
 
 
 def test_an_index_with_other_items_than_the_dataset_is_refused(trained, tmp_path):
-    table = trained.run.table
+    table = trained.run.table_path
     ids = trained.dataset.item_ids.reverse()
     Index.build(trained.scorer.keys, ids, source=source_of(table)).save(tmp_path / "index")
     with pytest.raises(CheckpointError, match=r"does not hold the items of the run's dataset.* hllm index"):

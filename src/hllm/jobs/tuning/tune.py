@@ -149,7 +149,7 @@ def _conclude(tuning: _Tuning, budget: int, inputs: dict[str, str], done: list[T
     for trial in done:
         if best is None or trial.number != best.number:
             run = tuning.run(trial.number)
-            for path in (run.best.parent, run.table, run.tokens, run.dataset):
+            for path in (run.best_path.parent, run.table_path, run.tokens_path, run.dataset_path):
                 shutil.rmtree(path, ignore_errors=True)
     search = tuning.search
     result = TuningResult(
