@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo smoke three-stage test check format slow network clean
+# One thread for each process: two test files run at a time, each in a process of its own.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q --durations=20
+WORKERS ?= -n 2 --dist loadfile
+
+.PHONY: demo smoke three-stage test lint check format slow network clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -15,12 +19,14 @@ smoke: $(VENV)/.demo
 three-stage: $(VENV)/.demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/three_stage.sh
 
-test: $(VENV)/.dev
+test: lint
+	$(PYTEST) $(WORKERS)
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports
-	$(BIN)/pytest -q
 
 check: format test
 
@@ -29,10 +35,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 slow: $(VENV)/.dev
-	$(BIN)/pytest -q -m slow
+	$(PYTEST) $(WORKERS) -m slow
 
 network: $(VENV)/.dev
-	$(BIN)/pytest -q -m network
+	$(PYTEST) -m network
 
 clean:
 	rm -rf $(VENV) demo-output three-stage-output
@@ -44,7 +50,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable ".[dev]"
-	touch $@
+	touch $(VENV)/.demo $@ # dev contains demo
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("hllm needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -1,3 +1,4 @@
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,30 @@ def test_what_was_written_verifies(tmp_path):
     manifest = artifacts.verify(tmp_path / "x", "thing")
     assert manifest.details == {"n": 1}
     assert set(manifest.files) == {"a.bin", "sub/b.bin"}
+
+
+def test_every_file_is_on_the_disk_before_the_directory_has_its_name(tmp_path, monkeypatch):
+    """A power cut after the rename must not leave a manifest whose files are empty."""
+    flushed: list[tuple[str, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        flushed.append((path.name, (tmp_path / "x").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    make(tmp_path / "x")
+    before = {name for name, renamed in flushed if not renamed}
+    assert {"a.bin", "b.bin", artifacts.MANIFEST} <= before
+    assert any(name.startswith(".x.partial") for name in before), "the directory that holds their names"
+    assert [name for name, renamed in flushed if renamed] == [tmp_path.name], "the rename itself"
+
+
+def test_a_single_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    flushed: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: flushed.append((tmp_path / "x").exists()))
+    with artifacts.replacing(tmp_path / "x") as partial:
+        partial.write_bytes(b"abc")
+    assert flushed == [False]
 
 
 @pytest.mark.parametrize("name", ["a.bin", "sub/b.bin"])
