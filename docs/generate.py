@@ -167,5 +167,8 @@ def _meaning(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
+    import notebook  # beside this file
+
+    notebook.TARGET.write_text(notebook.notebook(), encoding="utf-8")
     TARGET.write_text(settings(), encoding="utf-8")
     RECIPES_TARGET.write_text(recipes(), encoding="utf-8")
