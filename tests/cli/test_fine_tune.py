@@ -13,7 +13,7 @@ from hllm.models.checkpoint import load_checkpoint
 from hllm.runs.run import Run
 
 KILLED_AT_STEP_2 = (
-    "import os, signal, sys; from hllm.cli.main import main; from hllm.training.run import Run; log = Run.log; "
+    "import os, signal, sys; from hllm.cli.main import main; from hllm.runs.run import Run; log = Run.log; "
     "Run.log = lambda self, e: (log(self, e), os.kill(os.getpid(), signal.SIGKILL) if e['step'] == 2 else None)[0]; "
     "main(sys.argv[1:])"
 )

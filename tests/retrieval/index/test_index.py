@@ -209,7 +209,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np, torch
-from hllm.retrieval.index import Index
+from hllm.retrieval.index.index import Index
 index = Index.open(Path(sys.argv[1]), source=sys.argv[2])
 index.delete(["b"])
 save = np.save
