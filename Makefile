@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q --durations=20
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: demo smoke three-stage test lint check format slow network clean
+.PHONY: demo smoke three-stage test lint check format slow network docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -40,8 +40,12 @@ slow: $(VENV)/.dev
 network: $(VENV)/.dev
 	$(PYTEST) -m network
 
+# The documentation, into site/. A broken link is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 clean:
-	rm -rf $(VENV) demo-output three-stage-output
+	rm -rf $(VENV) demo-output three-stage-output site
 
 # Installed in one step each, so that a stopped install is taken up again.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
@@ -51,6 +55,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable ".[dev]"
 	touch $(VENV)/.demo $@ # dev contains demo
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable ".[docs]"
+	touch $@
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("hllm needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

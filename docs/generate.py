@@ -1,7 +1,13 @@
-"""Write docs/settings.md from the config models and docs/recipes.md from the recipes: `python docs/generate.py`."""
+"""Write the generated pages: `python docs/generate.py`.
 
+docs/settings.md comes from the config models, docs/recipes.md from the recipes, and the map in CONTRIBUTING.md from the
+packages' docstrings, in the order of the layers that pyproject.toml has for the import contracts.
+"""
+
+import ast
 import functools
 import os
+import re
 import tempfile
 import tomllib
 import types
@@ -20,7 +26,11 @@ from hllm.sources.language_models import SOURCES
 
 TARGET = Path(__file__).parent / "settings.md"
 RECIPES_TARGET = Path(__file__).parent / "recipes.md"
-FOLDER = Path(__file__).parent.parent / "recipes"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "recipes"
+SOURCE = ROOT / "src" / "hllm"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+MAP_START, MAP_END = "<!-- the map: made by `python docs/generate.py` -->\n\n", "\n<!-- the end of the map -->\n"
 RESULTS = FOLDER / "results.toml"
 H200_FLOPS = 790e12  # a second, in bf16 products of matrices
 HEAD = """# Settings of a recipe
@@ -76,6 +86,36 @@ def recipes() -> str:
         header = "| recipe | what | needs | parameters | operations | memory | H200 hours | result |"
         parts.append(f"## {folder}\n\n{header}\n|{' --- |' * header.count(' | ')} --- |\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+def contributing() -> str:
+    """Return CONTRIBUTING.md with the map made anew."""
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    before, rest = text.split(MAP_START)
+    return before + MAP_START + house_map() + MAP_END + rest.split(MAP_END)[1]
+
+
+def house_map() -> str:
+    """Return a table of all packages, from the top floor down, each with the first sentence of its docstring."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    floors = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    rows = ["| package or module | what it is for |\n| --- | --- |"]
+    for floor in floors:
+        rows += [row for name in re.findall(r"\w+", floor) for row in _rooms(SOURCE / name)]
+    return "\n".join(rows) + "\n"
+
+
+def _rooms(path: Path) -> list[str]:
+    """Return a package's row and those of the packages inside it, or a module's row."""
+    home = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not home.exists():
+        return []  # a layer that may be absent
+    doc = " ".join((ast.get_docstring(ast.parse(home.read_text(encoding="utf-8"))) or "").split("\n\n")[0].split())
+    sentence = re.split(r"(?<=\.)\s", doc)[0]
+    inner = sorted(folder.parent for folder in path.glob("*/__init__.py"))
+    name = path.relative_to(SOURCE).as_posix()
+    return [f"| `{name}` | {sentence} |", *(row for folder in inner for row in _rooms(folder))]
 
 
 def recipe_files() -> list[Path]:
@@ -172,3 +212,4 @@ if __name__ == "__main__":
     notebook.TARGET.write_text(notebook.notebook(), encoding="utf-8")
     TARGET.write_text(settings(), encoding="utf-8")
     RECIPES_TARGET.write_text(recipes(), encoding="utf-8")
+    CONTRIBUTING.write_text(contributing(), encoding="utf-8")

@@ -1,7 +1,9 @@
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -21,3 +23,40 @@ def test_the_page_of_recipes_is_current(generate):
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_map_of_the_house_is_current(generate):
+    assert generate.CONTRIBUTING.read_text() == generate.contributing(), "run: python docs/generate.py"
+    assert "| `data/importing` |" in generate.house_map()
+
+
+def test_every_page_is_in_the_navigation():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    sections = [page for section in site["nav"] for pages in section.values() for page in pages]
+    listed = [page if isinstance(page, str) else next(iter(page.values())) for page in sections]
+    assert len(site["nav"]) == 6
+    assert {(ROOT / "docs" / page).exists() or (ROOT / page).exists() for page in listed} == {True}
+    assert {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[2:]} <= set(listed)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_files_and_modules_that_a_page_names_exist(page):
+    """A file is named by its path from the repository, from src/hllm, or from the page."""
+    text = re.sub(r"https?://\S+", "", page.read_text())
+    roots = (ROOT, ROOT / "src" / "hllm", page.parent)
+    for name in re.findall(r"(?<![\w/.-])[\w.-]+(?:/[\w.-]+)+\.(?:py|sh)\b|(?<![\w/.-])recipes/[\w/.-]+\.toml", text):
+        assert any((root / name).exists() for root in roots), name
+    for module, names in re.findall(r"^from (hllm[\w.]*) import ([\w, ]+)", text, re.M):
+        assert [name for name in names.split(", ") if not hasattr(importlib.import_module(module), name.strip())] == []
+    for dotted in re.findall(r"(?<![\w./])hllm(?:\.(?!toml)[a-z]\w*)+(?:\.[A-Z]\w*)?", text):
+        assert _exists(dotted), dotted
+
+
+def _exists(dotted: str) -> bool:
+    """Tell whether a dotted name is a module of hllm, or stands in one."""
+    try:
+        importlib.import_module(dotted)
+    except ModuleNotFoundError:
+        module, _, name = dotted.rpartition(".")
+        return hasattr(importlib.import_module(module), name)
+    return True

@@ -1,4 +1,4 @@
-"""The public face: Recommender, from tables to recommendations, with the caller's own ids throughout."""
+"""The api is the public face: Recommender goes from tables to recommendations in the caller's own ids."""
 
 import copy
 import shutil

@@ -1,4 +1,4 @@
-"""Directories with manifests: written whole or not at all, checked byte by byte when read.
+"""Artifacts are directories with a manifest: written whole or not at all, checked byte by byte when read.
 
 Datasets, token caches, checkpoints and tables are such directories. `manifest.json` is written last and
 holds the kind, the format version, the SHA-256 of every file, whatever the writer wants to remember, and

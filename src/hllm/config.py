@@ -1,4 +1,4 @@
-"""TOML to pydantic: strict, every error names the place and the nearest known key, `--set a.b=value` overrides."""
+"""Config reads TOML into pydantic models: an error names the place and the nearest key, `--set a.b=value` overrides."""
 
 import json
 import tomllib

@@ -1,4 +1,4 @@
-"""Several processes as one: who we are, and what we share. In a single process all of it does nothing.
+"""Distributed lets several processes work as one: who we are, what we share. In one process it does nothing.
 
 Processes are started by torchrun, which tells each its number by environment variables.
 """

@@ -1,4 +1,4 @@
-"""Every error that hllm raises on purpose; each message says what was found, where, and what to do."""
+"""Errors are all that hllm raises on purpose: each message says what was found, where, and what to do."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Optional dependencies: import one, or say which extra brings it."""
+"""Extras are optional dependencies: import one, or say which extra brings it."""
 
 import importlib
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""Which device and number format the work runs in."""
+"""Precision chooses the device and the number format that the work runs in."""
 
 import contextlib
 import warnings

@@ -1,4 +1,4 @@
-"""Progress bars for long work: a live bar on a terminal, a plain line now and then elsewhere, always on stderr."""
+"""Progress shows how far long work is: a live bar on a terminal, a plain line elsewhere, always on stderr."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Random numbers that are a pure function of their names, so that any point of a run can be re-created."""
+"""Random numbers are a pure function of their names, so that any point of a run can be made again."""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,1 +1,1 @@
-"""Training batches: tensors made of a dataset, its split and its tokens."""
+"""Batches are the tensors of a step, made of a dataset, its split and its tokens."""

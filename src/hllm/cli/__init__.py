@@ -1,1 +1,1 @@
-"""The command line: a thin layer over `hllm.api`, one module for each group of verbs."""
+"""The command line declares options and prints: one module for each verb."""

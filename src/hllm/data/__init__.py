@@ -1,1 +1,1 @@
-"""From the caller's tables to batches: datasets, splits, prompts, tokens, windows."""
+"""Data goes from the caller's tables to datasets, splits, prompts and tokens, without tensors."""

@@ -1,1 +1,1 @@
-"""Items to vectors, and the table that keeps them."""
+"""Embedding turns items and users into vectors and keeps them in tables."""

@@ -1,1 +1,1 @@
-"""Protocols, baselines, metrics with intervals, and the report."""
+"""Evaluation asks a retriever for the targets of a split and turns ranks into numbers under a stated protocol."""

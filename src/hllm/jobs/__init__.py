@@ -1,1 +1,1 @@
-"""Jobs: what one does with runs. One verb is one function in one file."""
+"""Jobs are what one does with runs: one verb is one function in one file."""

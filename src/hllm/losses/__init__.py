@@ -1,1 +1,1 @@
-"""Losses: tensors in, one number out."""
+"""Losses take tensors and give one number, and say how to compute it in little memory."""

@@ -1,4 +1,4 @@
-"""Metrics as pure functions of arrays; definitions and sources stand in docs/metrics.md."""
+"""Metrics are pure functions of arrays; definitions and sources stand in docs/metrics.md."""
 
 from hllm.metrics.definitions import DEFINITIONS as DEFINITIONS
 from hllm.metrics.ranking import CUTOFFS as CUTOFFS

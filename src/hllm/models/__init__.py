@@ -1,1 +1,1 @@
-"""The two tiers, the backbones behind them, and their checkpoints."""
+"""Models are the two tiers, what joins them, and their checkpoints."""

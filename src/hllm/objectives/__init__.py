@@ -1,1 +1,1 @@
-"""What training minimises: functions from a model and a batch to a loss."""
+"""Objectives are what training minimises: functions from a model and a batch to a loss."""

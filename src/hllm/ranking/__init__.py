@@ -1,1 +1,1 @@
-"""Scores for given candidates, by models with discriminative heads."""
+"""Ranking scores given candidates for a history, with models that have heads."""

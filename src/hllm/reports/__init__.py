@@ -1,1 +1,1 @@
-"""Reports: numbers become text tables, charts and pages."""
+"""Reports turn numbers into text tables, charts and pages."""

@@ -1,1 +1,1 @@
-"""Ranking a catalogue for a history."""
+"""Retrieval ranks the catalogue for histories: one question, one answer, whoever answers."""

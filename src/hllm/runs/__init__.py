@@ -1,1 +1,1 @@
-"""The run directory: recipe, position, checkpoints, tables and results."""
+"""A run is a directory: recipe, dataset, position, checkpoints, tables and results."""

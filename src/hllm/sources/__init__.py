@@ -1,1 +1,1 @@
-"""Public data sets and foreign layouts, one file each."""
+"""Sources fetch what hllm does not carry: data sets, language models, and the sizes of known ones."""

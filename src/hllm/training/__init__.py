@@ -1,1 +1,1 @@
-"""Recipes, the loop, and a run's directory."""
+"""Training turns a recipe and a dataset into a run: the loop, its steps, stages, optimizers and alarms."""

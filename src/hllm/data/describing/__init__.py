@@ -1,1 +1,1 @@
-"""Describe a data set: sizes, distributions, texts and notes on what to look at."""
+"""Describing measures a data set before training: sizes, distributions, texts, and notes on what to look at."""

@@ -1,1 +1,1 @@
-"""Published layouts of data sets, one file each, and what turns them into two tables with the default column names."""
+"""Importing reads published layouts of data sets, one file each, into two tables with the default column names."""

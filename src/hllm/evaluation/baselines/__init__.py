@@ -1,4 +1,4 @@
-"""Recommenders without training by gradient, to be beaten: one file for each idea, all found by name here."""
+"""Baselines recommend without training by gradient and are there to be beaten: one file for each idea."""
 
 from collections.abc import Callable
 

@@ -1,1 +1,1 @@
-"""Plan a run before it is trained: parameters, operations, memory and time."""
+"""Planning says what a recipe will cost before it is trained: parameters, operations, memory and time."""

@@ -1,1 +1,1 @@
-"""Tune a recipe: search for better values with equal budgets."""
+"""Tuning searches for better values of a recipe's keys, with equal budgets."""

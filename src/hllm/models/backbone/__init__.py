@@ -1,1 +1,1 @@
-"""The one door to a pre-trained language model, and what makes it fast."""
+"""The backbone is the one door to a pre-trained language model, with everything that makes it fast."""

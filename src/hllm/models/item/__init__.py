@@ -1,1 +1,1 @@
-"""Item tiers: what turns an item into a vector."""
+"""Item tiers turn items into vectors: one file for each tier."""

@@ -1,1 +1,1 @@
-"""Foreign weights: checkpoints that the authors of HLLM and others published."""
+"""Published weights are imported here: checkpoints of the authors of HLLM and others."""

@@ -1,1 +1,1 @@
-"""User tiers: what turns a history of item vectors into a user vector."""
+"""User tiers turn a history of item vectors into user vectors: one file for each tier."""

@@ -1,1 +1,1 @@
-"""An index over the item table, with the certificate of its recall."""
+"""An index finds an item table's best items without looking at all, and carries a certificate of its recall."""
