@@ -1,6 +1,6 @@
 """Let the site hold files outside docs/: MkDocs calls these functions when it builds (mkdocs.yml, `hooks`).
 
-A link such as `../recipes/demo.toml` works in the repository. The site has no folder above docs/. So the files below are
+A link such as `../recipes/demo.toml` works in the repository. The site has no folder above docs/. So these files are
 copied into it, and the links are made anew for their new place.
 """
 
