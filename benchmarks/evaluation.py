@@ -70,7 +70,7 @@ def dense(vectors: Vectors, targets: np.ndarray, seen: np.ndarray) -> dict[str, 
 
 def streamed(vectors: Vectors, targets: np.ndarray, seen: np.ndarray) -> dict[str, float]:
     """Return metrics from the library's ranks."""
-    histories = [np.array([user]) for user in range(USERS)]
+    histories = Histories([np.array([user]) for user in range(USERS)])
     return means(ExactRetriever(vectors).rank(histories, targets, list(seen)))
 
 
@@ -99,7 +99,7 @@ def world() -> tuple[Vectors, np.ndarray, np.ndarray]:
 def require_exact_counts(number: int = 1000) -> None:
     """Compare the library's counts for some users with those in all their scores."""
     vectors, targets, seen = world()
-    histories = [np.array([user]) for user in range(number)]
+    histories = Histories([np.array([user]) for user in range(number)])
     ranks = ExactRetriever(vectors).rank(histories, targets[:number], list(seen[:number]))
     scores = vectors.score(histories)
     np.put_along_axis(scores, seen[:number], -np.inf, 1)

@@ -13,12 +13,13 @@ from step import POSITIONS
 from torch import Tensor
 
 from hllm.retrieval.exact import ExactRetriever
+from hllm.retrieval.histories import Histories
 from hllm.retrieval.scorer import ModelScorer
 
 
-def numbers(count: int) -> list[np.ndarray]:
+def numbers(count: int) -> Histories:
     """Return histories that are the users' numbers."""
-    return [np.array([user]) for user in range(count)]
+    return Histories([np.array([user]) for user in range(count)])
 
 
 def correctness(world: World) -> dict[str, Any]:
@@ -59,9 +60,10 @@ def serving(world: World) -> dict[str, Any]:
     table = F.normalize(torch.randn(count, dim, device=world.device), dim=-1)
     scorer = ModelScorer(world.model, table, max_history=POSITIONS, device=world.device, precision=world.precision)
     retriever, rng = ExactRetriever(scorer), np.random.default_rng(0)
-    histories = [rng.integers(count, size=POSITIONS) for _ in range(64)]
+    histories = Histories([rng.integers(count, size=POSITIONS) for _ in range(64)])
+    one = histories[:1]
     seconds = world.in_turns(
-        {"one": lambda: retriever.recommend(histories[:1], 10), "64": lambda: retriever.recommend(histories, 10)}, 30
+        {"one": lambda: retriever.recommend(one, 10), "64": lambda: retriever.recommend(histories, 10)}, 30
     )
     p50, p99 = (float(np.percentile(seconds["one"], q)) for q in (50, 99))
     return {"p50": p50, "p99": p99, "users/s in batches of 64": span([64 / s for s in seconds["64"]])}

@@ -13,6 +13,7 @@ from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmWarning
 from hllm.jobs.evaluate import evaluate_all
+from hllm.retrieval.histories import Histories
 from hllm.retrieval.scorer import POSITIONS_PER_BATCH, ModelScorer
 from tests.conftest import history_of
 from tests.test_artifacts import disk_of
@@ -49,8 +50,8 @@ def test_scores_against_the_two_tiers_by_hand(trained):
 
 def test_histories_of_like_length_are_read_together_within_the_budget(trained, monkeypatch):
     """In batches of 16 positions, padding included; the vectors are those of each history by itself."""
-    histories = [trained.dataset.history(n)[:length] for n, length in enumerate([3, 8, 1, 0, 2, 8, 6, 3, 1])]
-    alone = torch.cat([trained.scorer.users([history]) for history in histories])
+    histories = Histories([trained.dataset.history(n)[:length] for n, length in enumerate([3, 8, 1, 0, 2, 8, 6, 3, 1])])
+    alone = torch.cat([trained.scorer.users(Histories([history])) for history in histories])
     read, shapes = ModelScorer.read, []
 
     def noting(self, all_histories, users):

@@ -12,6 +12,7 @@ from hllm.api import Recommender
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import ConfigError
 from hllm.losses.contrastive import LossConfig, contrast
+from hllm.retrieval.histories import Histories
 from hllm.retrieval.index.config import IndexConfig
 from hllm.retrieval.index.retriever import IndexRetriever, build_index, source_of
 from hllm.runs.run import Run
@@ -105,10 +106,10 @@ def test_short_vectors_rank_better_when_they_were_trained(interactions, items, i
 
 
 def test_scores_are_cosines_of_the_first_numbers_and_histories_are_read_whole(trained):
-    cut, user = trained.at(5), trained.scorer.users([np.array([3, 4, 5])])
+    cut, user = trained.at(5), trained.scorer.users(Histories([np.array([3, 4, 5])]))
     table = trained.scorer.table
     expected = F.cosine_similarity(user[:, :5], table[:, :5])
-    np.testing.assert_allclose(cut.scorer.score([np.array([3, 4, 5])])[0], expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(cut.scorer.score(Histories([np.array([3, 4, 5])]))[0], expected.numpy(), atol=1e-6)
     found = cut.recommend(histories=[["i3", "i4", "i5"]], k=30, exclude_seen=False)
     assert found["item_id"].to_list() == [f"i{row}" for row in np.argsort(-expected.numpy(), kind="stable")]
     alike = cut.similar(["i3"], k=1)

@@ -33,6 +33,23 @@ def test_a_sentence_is_one_more_element_after_the_history(trained, length):
     assert found["source"].to_list() == ["model"] * 5
 
 
+def test_a_text_may_stand_anywhere_in_a_history(trained):
+    """The fields of item i9 in place of its id; known items of the history stay out, and i9 does not."""
+    fields = trained.dataset.items.row(9, named=True)
+    histories = {"a": ["i3", {name: fields[name] for name in ("title", "kind")}, "i5"], "b": ["i1"]}
+    found = trained.recommend(histories=histories, k=30)
+    expected = trained.recommend(histories={"a": ["i3", "i9", "i5"], "b": ["i1"]}, k=30, exclude_seen=False)
+    expected = expected.filter(~((pl.col("user_id") == "a") & pl.col("item_id").is_in(["i3", "i5"])))
+    expected = expected.filter(~((pl.col("user_id") == "b") & (pl.col("item_id") == "i1")))
+    assert found["item_id"].to_list() == expected["item_id"].to_list()
+    assert found["score"].to_numpy() == pytest.approx(expected["score"].to_numpy(), abs=1e-5)
+    partly = trained.recommend(histories=[["gone", histories["a"][1], "i5", {"title": "red", "kind": "hat"}]],
+                               texts=["old coat"], k=3, unknown="skip")  # fmt: skip
+    whole = trained.recommend(histories=[[histories["a"][1], "i5", {"title": "red", "kind": "hat"}]],
+                              texts=["old coat"], k=3)  # fmt: skip
+    assert partly.drop("score").equals(whole.drop("score"))
+
+
 def test_many_users_each_with_a_sentence_get_what_each_gets_alone(trained):
     histories = {"a": ["i3", "i4"], "b": [], "c": ["i9"] * 10, "d": ["i1"], "e": []}
     texts = ["red shoe", "old coat", None, {"title": "new", "kind": "hat"}, "title: big; kind: shoe"]

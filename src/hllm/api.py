@@ -37,12 +37,12 @@ from hllm.ranking.frame import CandidateIds, rank_frame
 from hllm.ranking.ranker import ModelRanker
 from hllm.recipe.recipe import Recipe, default_recipe
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.fallback import is_known, recommend_or_fall_back
+from hllm.retrieval.fallback import recommend_or_fall_back
 from hllm.retrieval.frame import frame_of, recommended
 from hllm.retrieval.histories import Histories
 from hllm.retrieval.index.index import Index
 from hllm.retrieval.index.retriever import IndexRetriever, open_index
-from hllm.retrieval.query import Named, question_of, with_texts
+from hllm.retrieval.query import Named, query_of
 from hllm.retrieval.retriever import Recommendations, Retriever
 from hllm.retrieval.scorer import ModelScorer
 from hllm.runs.opened import open_run
@@ -188,29 +188,28 @@ class Recommender:
         these what is popular.
         """
         _require_k(k)
-        asked = question_of(
-            self.dataset, self.model, users, histories=histories, times=times, texts=texts, unknown=unknown
-        )
-        if texts is not None:
-            asked = with_texts(asked, texts, self.reader())
+        query = query_of(
+            self.dataset, self.model, self.reader, users,
+            histories=histories, times=times, texts=texts, unknown=unknown,
+        )  # fmt: skip
         if unknown == "skip":
-            asked = asked.only(is_known(asked.histories))
+            query = query.only(query.histories.known)
         candidates = None
         if items is not None:
             candidates = np.zeros(self.dataset.num_items, dtype=bool)
             candidates[self.dataset.item_rows(items)] = True
-        seen = asked.histories if exclude_seen else None
-        found, sources = recommend_or_fall_back(
-            self.finder, self.popular, asked.histories, k, exclude=seen, candidates=candidates
+        seen = query.histories if exclude_seen else None
+        best, sources = recommend_or_fall_back(
+            self.finder, self.popular, query.histories, k, exclude=seen, candidates=candidates
         )
-        return recommended(self.dataset, asked.ids, found, sources)
+        return recommended(self.dataset, query.ids, best, sources)
 
     def rank(
         self, candidates: CandidateIds, users: Any = None, *, histories: Any = None, target: str | None = None
     ) -> pl.DataFrame:
         """Score candidates for users or histories, which are as in `recommend`; see `ranking.frame.rank_frame`."""
-        asked = question_of(self.dataset, self.model, users, histories=histories)
-        return rank_frame(ModelRanker(self.scorer), self.dataset, asked.ids, asked.histories, candidates, target=target)
+        query = query_of(self.dataset, self.model, self.reader, users, histories=histories)
+        return rank_frame(ModelRanker(self.scorer), self.dataset, query.ids, query.histories, candidates, target=target)
 
     def similar(
         self,
@@ -246,7 +245,7 @@ class Recommender:
         The first call reads all histories, which takes long; the users' vectors are kept in the run for the next.
         """
         _require_k(k)
-        histories = question_of(self.dataset, self.model).histories
+        histories = query_of(self.dataset, self.model, self.reader).histories
         item = self.reader().read([text])  # first: it may be wrong, and the users take long
         users = self.scorer.comparable(self._user_vectors(histories))
         table = torch.cat([self.scorer.keys, self.scorer.comparable(item)])

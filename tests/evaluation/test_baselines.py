@@ -26,6 +26,7 @@ from hllm.evaluation.baselines import (
 )
 from hllm.evaluation.evaluate import queries
 from hllm.retrieval.exact import ExactRetriever
+from hllm.retrieval.histories import Histories
 from hllm.retrieval.retriever import Scorer
 
 NOTHING = np.array([], dtype=np.int64)
@@ -73,7 +74,7 @@ def dense_training(dataset, split) -> np.ndarray:
 
 
 def test_popularity_by_hand(world):
-    assert Popularity(*world).score([index("a")])[0].tolist() == [2, 3, 2, 0, 0, 0]
+    assert Popularity(*world).score(Histories([index("a")]))[0].tolist() == [2, 3, 2, 0, 0, 0]
 
 
 def test_recent_popularity_counts_only_the_end_of_the_log():
@@ -81,14 +82,14 @@ def test_recent_popularity_counts_only_the_end_of_the_log():
     world = world_of(
         {"u": "abde", "v": "cbcde"}, {x: x for x in "abcde"}, {"u": [0, 50, 200, 300], "v": [90, 95, 100, 200, 300]}
     )
-    assert RecentPopularity(*world).score([NOTHING])[0].tolist() == [0, 1, 2, 0, 0]
-    assert RecentPopularity(*world, seconds=50.0).score([NOTHING])[0].tolist() == [0, 2, 2, 0, 0]
-    assert RecentPopularity(*world, share=1.0).score([NOTHING])[0].tolist() == [1, 2, 2, 0, 0]
+    assert RecentPopularity(*world).score(Histories([NOTHING]))[0].tolist() == [0, 1, 2, 0, 0]
+    assert RecentPopularity(*world, seconds=50.0).score(Histories([NOTHING]))[0].tolist() == [0, 2, 2, 0, 0]
+    assert RecentPopularity(*world, share=1.0).score(Histories([NOTHING]))[0].tolist() == [1, 2, 2, 0, 0]
 
 
 def test_recent_popularity_reads_milliseconds_as_seconds():
     world = world_of({"u": "abcde"}, {x: x for x in "abcde"}, {"u": [0, 4000, 5000, 6000, 7000]}, time_unit="ms")
-    assert RecentPopularity(*world, seconds=1.0).score([NOTHING])[0].tolist() == [0, 1, 1, 0, 0]
+    assert RecentPopularity(*world, seconds=1.0).score(Histories([NOTHING]))[0].tolist() == [0, 1, 1, 0, 0]
 
 
 def test_recent_popularity_refuses_times_that_only_order():
@@ -98,11 +99,11 @@ def test_recent_popularity_refuses_times_that_only_order():
 
 
 def test_random_is_the_same_for_a_user_in_whatever_company(world):
-    scores = Random(*world).score([index("ab"), index("c"), NOTHING])
-    alone = Random(*world).score([index("c")])
+    scores = Random(*world).score(Histories([index("ab"), index("c"), NOTHING]))
+    alone = Random(*world).score(Histories([index("c")]))
     assert (alone[0] == scores[1]).all()
     assert len(np.unique(scores)) == scores.size, "no two draws are equal"
-    assert (Random(*world, seed=1).score([index("c")]) != alone).all()
+    assert (Random(*world, seed=1).score(Histories([index("c")])) != alone).all()
 
 
 def test_random_is_at_chance(crowd):
@@ -119,7 +120,7 @@ def test_random_is_at_chance(crowd):
 
 def test_markov_by_hand(world):
     """b was followed by c twice, by nothing else; popularity, scaled below 1, breaks the ties."""
-    scores = Markov(*world).score([index("ab"), NOTHING])
+    scores = Markov(*world).score(Histories([index("ab"), NOTHING]))
     assert scores[0].tolist() == pytest.approx([0.5, 0.75, 2.5, 0, 0, 0])
     assert scores[1].tolist() == pytest.approx([0.5, 0.75, 0.5, 0, 0, 0])
 
@@ -141,7 +142,7 @@ def test_markov_against_a_dense_matrix(crowd):
 
 def test_co_occurrence_by_hand(world):
     """After a and c: b stands beside a in 2 training histories and beside c in 2; a and c share one; 3 for each seen."""
-    assert CoOccurrence(*world).score([index("ac")])[0].tolist() == [2 + 1 + 3, 2 + 2, 1 + 2 + 3, 0, 0, 0]
+    assert CoOccurrence(*world).score(Histories([index("ac")]))[0].tolist() == [2 + 1 + 3, 2 + 2, 1 + 2 + 3, 0, 0, 0]
 
 
 def test_co_occurrence_is_three_rounds_of_gtes_propagation(crowd):
@@ -152,7 +153,7 @@ def test_co_occurrence_is_three_rounds_of_gtes_propagation(crowd):
     for _ in range(3):
         users, items = matrix @ items + users, matrix.T @ users + items
     trained = [np.flatnonzero(row) for row in matrix]
-    assert CoOccurrence(dataset, split).score(trained).tolist() == users.tolist()
+    assert CoOccurrence(dataset, split).score(Histories(trained)).tolist() == users.tolist()
 
 
 def test_item_knn_by_hand(world):
@@ -161,12 +162,14 @@ def test_item_knn_by_hand(world):
     With one neighbour each, a keeps b, c keeps b, and b keeps a and c, which are level.
     """
     near = 2 / 6**0.5
-    assert ItemKNN(*world).score([index("a"), index("ac")])[0].tolist() == pytest.approx([0, near, 0.5, 0, 0, 0])
-    assert ItemKNN(*world).score([index("ac")])[0].tolist() == pytest.approx([0.5, 2 * near, 0.5, 0, 0, 0])
+    assert ItemKNN(*world).score(Histories([index("a"), index("ac")]))[0].tolist() == pytest.approx(
+        [0, near, 0.5, 0, 0, 0]
+    )
+    assert ItemKNN(*world).score(Histories([index("ac")]))[0].tolist() == pytest.approx([0.5, 2 * near, 0.5, 0, 0, 0])
     one = ItemKNN(*world, neighbours=1)
-    assert one.score([index("a")])[0].tolist() == pytest.approx([0, near, 0, 0, 0, 0])
-    assert one.score([index("b")])[0].tolist() == pytest.approx([near, 0, near, 0, 0, 0])
-    shrunk = ItemKNN(*world, shrinkage=2.0).score([index("a")])[0]
+    assert one.score(Histories([index("a")]))[0].tolist() == pytest.approx([0, near, 0, 0, 0, 0])
+    assert one.score(Histories([index("b")]))[0].tolist() == pytest.approx([near, 0, near, 0, 0, 0])
+    shrunk = ItemKNN(*world, shrinkage=2.0).score(Histories([index("a")]))[0]
     assert shrunk.tolist() == pytest.approx([0, 2 / (6**0.5 + 2), 1 / (2 + 2), 0, 0, 0])
 
 
@@ -200,7 +203,7 @@ def test_ease_leaves_no_better_weight(crowd):
     scorer = EASE(dataset, split, regularization=2.0)
     np.testing.assert_allclose(scorer.weights, expected, atol=1e-5)
     history = index("abca")
-    np.testing.assert_allclose(scorer.score([history])[0], expected[index("abc")].sum(0), atol=1e-5)
+    np.testing.assert_allclose(scorer.score(Histories([history]))[0], expected[index("abc")].sum(0), atol=1e-5)
 
 
 def test_als_solves_for_the_user_of_a_history(crowd):
@@ -210,11 +213,11 @@ def test_als_solves_for_the_user_of_a_history(crowd):
     items = scorer.model.item_factors.astype(np.float64)
     held = items[index("ace")]
     user = np.linalg.solve(items.T @ items + 2 * held.T @ held + 0.1 * np.eye(4), 3 * held.sum(0))
-    np.testing.assert_allclose(scorer.score([index("aceca")])[0], items @ user, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(scorer.score(Histories([index("aceca")]))[0], items @ user, rtol=1e-3, atol=1e-4)
 
 
 def test_als_gives_the_same_numbers_twice(crowd):
-    first, second = (ALS(*crowd, factors=4).score([index("abc")]) for _ in range(2))
+    first, second = (ALS(*crowd, factors=4).score(Histories([index("abc")])) for _ in range(2))
     assert (first == second).all()
 
 
@@ -225,7 +228,7 @@ def test_bm25_by_hand():
     the word occurs f times gets idf · f / (f + 1.5·(1 − .75 + .75·L/2)), Lucene leaving out the factor k1 + 1.
     """
     titles = {"a": "red hat", "b": "Red coat", "c": "blue coat coat", "d": "sea"}
-    scores = BM25(*world_of({"u": "abcda"}, titles)).score([index("ab"), NOTHING])
+    scores = BM25(*world_of({"u": "abcda"}, titles)).score(Histories([index("ab"), NOTHING]))
     once = np.log(2) / (1 + 1.5)
     twice = np.log(2) * 2 / (2 + 1.5 * (0.25 + 0.75 * 1.5))
     assert scores[0].tolist() == pytest.approx([once, 2 * once, twice, 0])
@@ -235,20 +238,26 @@ def test_bm25_by_hand():
 def test_bm25_reads_the_whole_history_if_told():
     titles = {"a": "red hat", "b": "red coat", "c": "blue coat", "d": "sea", "e": "?"}
     dataset, split = world_of({"u": "abcda"}, titles)
-    apart = BM25(dataset, split).score([index("a"), index("c")])
-    assert BM25(dataset, split, last=None).score([index("ac")])[0].tolist() == pytest.approx(apart.sum(0).tolist())
-    assert BM25(dataset, split, last=2).score([index("ac")])[0].tolist() == pytest.approx(apart.sum(0).tolist())
-    assert BM25(dataset, split).score([index("e")])[0].tolist() == [0, 0, 0, 0, 0], "a text without words"
+    apart = BM25(dataset, split).score(Histories([index("a"), index("c")]))
+    assert BM25(dataset, split, last=None).score(Histories([index("ac")]))[0].tolist() == pytest.approx(
+        apart.sum(0).tolist()
+    )
+    assert BM25(dataset, split, last=2).score(Histories([index("ac")]))[0].tolist() == pytest.approx(
+        apart.sum(0).tolist()
+    )
+    assert BM25(dataset, split).score(Histories([index("e")]))[0].tolist() == [0, 0, 0, 0, 0], "a text without words"
 
 
 def test_embedding_by_hand():
     """Vectors along x, along y, between them, and none. Mean of x and y: (½, ½)."""
     table = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 3.0], [0.0, 0.0]])
     half = 0.5**0.5
-    last = Embedding(table).score([index("ba"), NOTHING])
+    last = Embedding(table).score(Histories([index("ba"), NOTHING]))
     assert last[0].tolist() == pytest.approx([1, 0, half, 0])
     assert last[1].tolist() == [0, 0, 0, 0]
-    assert Embedding(table, history="all items").score([index("ba")])[0].tolist() == pytest.approx([0.5, 0.5, half, 0])
+    assert Embedding(table, history="all items").score(Histories([index("ba")]))[0].tolist() == pytest.approx(
+        [0.5, 0.5, half, 0]
+    )
 
 
 @pytest.mark.parametrize("name", ["embedding", "embedding-mean"])
@@ -257,7 +266,7 @@ def test_a_pre_trained_encoder_is_found_by_name(world, tiny_bert, tmp_path, monk
     with pytest.raises(ConfigError, match="hllm model fetch minilm-l6"):
         build_baseline(name, *world)
     monkeypatch.setattr("hllm.embedding.pretrained.resolve_backbone", lambda name, base: tiny_bert)
-    scores = build_baseline(name, *world).score([index("ca")])
+    scores = build_baseline(name, *world).score(Histories([index("ca")]))
     assert np.isfinite(scores).all()
     assert scores.shape == (1, 6)
 
@@ -266,19 +275,19 @@ def test_a_pre_trained_encoder_is_found_by_name(world, tiny_bert, tmp_path, monk
 def test_every_baseline_is_a_scorer_with_new_finite_scores(crowd, name):
     scorer = build_baseline(name, *crowd)
     assert isinstance(scorer, Scorer)
-    histories = [index("abca"), NOTHING, index("z")]
+    histories = Histories([index("abca"), NOTHING, index("z")])
     first = scorer.score(histories)
     assert first.shape == (3, scorer.num_items) == (3, 26)
     assert np.isfinite(first).all()
     kept = first.copy()
     first[:] = -np.inf  # what a retriever does with seen items
     assert (scorer.score(histories) == kept).all()
-    assert scorer.score([]).shape == (0, 26)
+    assert scorer.score(Histories([])).shape == (0, 26)
 
 
 @pytest.mark.parametrize("kind", LEARNT)
 def test_items_that_no_one_has_in_training_are_level(crowd, kind):
-    scores = kind(*crowd).score([index("abc"), index("yz")])
+    scores = kind(*crowd).score(Histories([index("abc"), index("yz")]))
     assert scores[0, 24] == scores[0, 25] == 0.0
     assert kind is Markov or kind is Popularity or (scores[1, :24] == 0).all(), "they say nothing about others"
     if kind not in (EASE, ALS):
@@ -287,7 +296,7 @@ def test_items_that_no_one_has_in_training_are_level(crowd, kind):
 
 @pytest.mark.parametrize("kind", [k for k in LEARNT if k not in (Popularity, Markov)])
 def test_an_empty_history_leaves_all_items_level(crowd, kind):
-    assert (kind(*crowd).score([NOTHING]) == 0.0).all()
+    assert (kind(*crowd).score(Histories([NOTHING])) == 0.0).all()
 
 
 @pytest.mark.parametrize("kind", LEARNT)
@@ -296,7 +305,7 @@ def test_nothing_after_training_is_read(kind):
     titles = {x: x for x in "abcdef"}
     one = kind(*world_of({"u": "abcde", "v": "bacef", "w": "cabfe"}, titles))
     two = kind(*world_of({"u": "abcfd", "v": "bacde", "w": "cabdf"}, titles))
-    assert (one.score([index("ab"), index("c")]) == two.score([index("ab"), index("c")])).all()
+    assert (one.score(Histories([index("ab"), index("c")])) == two.score(Histories([index("ab"), index("c")]))).all()
 
 
 def test_unknown_names_and_settings(world, monkeypatch):

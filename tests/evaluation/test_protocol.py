@@ -130,7 +130,10 @@ def test_several_targets_of_a_user_are_one_user(monkeypatch):
     dataset, split = world()
     asked = module.queries(dataset, split, "test")
     thrice = module.Queries(
-        np.zeros(3, dtype=np.int64), [asked.histories[0]] * 3, np.array([3, 4, 3]), asked.interactions[[0, 0, 0]]
+        np.zeros(3, dtype=np.int64),
+        asked.histories[np.zeros(3, dtype=np.int64)],
+        np.array([3, 4, 3]),
+        asked.interactions[[0, 0, 0]],
     )
     monkeypatch.setattr(module, "queries", lambda *_: thrice)
     result = evaluated(dataset, split).result

@@ -19,6 +19,7 @@ from hllm.models.checkpoint import load_checkpoint
 from hllm.models.published.weights import import_published, published_name
 from hllm.models.recommender import SequentialRecommender
 from hllm.retrieval.exact import ExactRetriever
+from hllm.retrieval.histories import Histories
 from hllm.retrieval.scorer import ModelScorer
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -106,7 +107,7 @@ def test_scores_of_the_catalogue_by_the_scorer_that_serves(reference):
     scorer = ModelScorer(
         reference.model, table, max_history=NUM_SLOTS, device=torch.device("cpu"), precision="fp32"
     )  # fmt: skip
-    histories = [np.array(history) for history in reference.given["histories"]]
+    histories = Histories([np.array(history) for history in reference.given["histories"]])
     assert max(map(len, histories)) > NUM_SLOTS, "one history is cut"
     np.testing.assert_allclose(scorer.score(histories), reference.outputs["predict_scores"], rtol=0, atol=1e-5)
 
@@ -195,7 +196,7 @@ def test_ranking_and_metrics(name):
     given = np.load(FIXTURES / name / "eval.npz")
     recorded = json.loads((FIXTURES / name / "metrics.json").read_text())["metrics"]
     offsets = given["history_offsets"]
-    seen = [given["history_items"][start:end] for start, end in itertools.pairwise(offsets)]
+    seen = Histories([given["history_items"][start:end] for start, end in itertools.pairwise(offsets)])
     excluded = [np.append(items, 0) for items in seen]  # column 0 is the reference's padding entry
     retriever = ExactRetriever(GivenScores(given["scores"]))
 

@@ -8,6 +8,7 @@ import hllm.retrieval.exact as exact
 import hllm.retrieval.tiles as tiles
 from hllm.metrics import UNREACHABLE
 from hllm.retrieval.exact import ExactRetriever
+from hllm.retrieval.histories import Histories
 
 
 @dataclass
@@ -24,6 +25,10 @@ class Given:
         return np.stack([self.table[h[0]] for h in histories]).astype(np.float32)
 
 
+def by_row(number: int) -> Histories:
+    return Histories([np.array([row]) for row in range(number)])
+
+
 @pytest.fixture
 def scores(rng) -> np.ndarray:
     return rng.integers(0, 8, size=(20, 15)).astype(np.float32)  # many ties
@@ -31,7 +36,7 @@ def scores(rng) -> np.ndarray:
 
 def test_recommendations_against_a_plain_sort(scores, rng, monkeypatch):
     monkeypatch.setattr(exact, "USERS_PER_TILE", 7)
-    histories = [np.array([row]) for row in range(20)]
+    histories = by_row(20)
     exclude = [rng.choice(15, size=4, replace=False) for _ in range(20)]
     candidates = rng.random(15) < 0.8
     found = ExactRetriever(Given(scores)).recommend(histories, 6, exclude=exclude, candidates=candidates)
@@ -43,7 +48,7 @@ def test_recommendations_against_a_plain_sort(scores, rng, monkeypatch):
 
 
 def test_rows_end_early_when_fewer_items_are_left(scores):
-    found = ExactRetriever(Given(scores)).recommend([np.array([0])], 20, exclude=[np.arange(12)])
+    found = ExactRetriever(Given(scores)).recommend(by_row(1), 20, exclude=[np.arange(12)])
     assert sorted(found.items[0, :3].tolist()) == [12, 13, 14]
     assert (found.items[0, 3:] == -1).all()
     assert np.isneginf(found.scores[0, 3:]).all()
@@ -51,7 +56,7 @@ def test_rows_end_early_when_fewer_items_are_left(scores):
 
 def test_ranks_against_counting(scores, rng, monkeypatch):
     monkeypatch.setattr(exact, "USERS_PER_TILE", 6)
-    histories = [np.array([row]) for row in range(20)]
+    histories = by_row(20)
     targets = rng.integers(0, 15, 20)
     exclude = [rng.choice(15, size=5, replace=False) for _ in range(20)]
     ranks = ExactRetriever(Given(scores)).rank(histories, targets, exclude)
@@ -68,7 +73,7 @@ def test_ranks_against_counting(scores, rng, monkeypatch):
 def test_scores_that_are_not_finite_are_refused(scores):
     scores[0, 3] = np.nan
     with pytest.raises(FloatingPointError, match="Given gave scores that are not finite"):
-        ExactRetriever(Given(scores)).recommend([np.array([0])], 2)
+        ExactRetriever(Given(scores)).recommend(by_row(1), 2)
 
 
 @dataclass
@@ -99,7 +104,7 @@ def vectors(rng, monkeypatch) -> Vectors:
 
 
 def test_tiles_of_items_give_the_ranks_of_the_whole_catalogue(vectors, rng):
-    histories = [np.array([row]) for row in range(40)]
+    histories = by_row(40)
     targets = rng.integers(0, 1000, 40)
     exclude = [rng.choice(1000, size=rng.integers(0, 60)) for _ in range(40)]  # some twice, one user perhaps none
     exclude[5] = np.append(exclude[5], targets[5])
@@ -118,7 +123,7 @@ def test_tiles_of_items_give_the_recommendations_of_the_whole_catalogue(vectors,
     if ascending:
         vectors.keys = vectors.keys[vectors.keys.sum(1).argsort()]
         vectors.users[:] = vectors.users[:, :1]
-    histories = [np.array([row]) for row in range(40)]
+    histories = by_row(40)
     exclude = [rng.choice(1000, size=20, replace=False) for _ in range(40)]
     candidates = rng.random(1000) < 0.9
     found = ExactRetriever(vectors).recommend(histories, k, exclude=exclude, candidates=candidates)
@@ -142,7 +147,7 @@ def test_equal_items_tie_exactly_in_whatever_tile_they_are(
     monkeypatch.setattr(tiles, "ITEMS_PER_TILE", items_per_tile)
     key = torch.from_numpy(rng.normal(size=(1, dim)).astype(np.float32))
     users = torch.from_numpy(rng.normal(size=(num_users, dim)).astype(np.float32))
-    histories = [np.array([row]) for row in range(num_users)]
+    histories = by_row(num_users)
     targets = rng.integers(0, num_items, num_users)
     retriever = ExactRetriever(Vectors(users, key.repeat(num_items, 1)))
     found = retriever.rank(histories, targets, [np.zeros(0, dtype=np.int64)] * num_users)
@@ -161,7 +166,7 @@ def test_a_last_tile_that_overlaps_counts_no_item_twice(num_users, rng, monkeypa
     assert products.overlaps, "the premise"
     assert [first for first, _ in products] == [0, 256, 512, 768]
     assert torch.equal(torch.cat([scores.clone() for _, scores in products], dim=1), users @ keys.T)
-    histories, targets = [np.array([row]) for row in range(num_users)], rng.integers(0, 900, num_users)
+    histories, targets = by_row(num_users), rng.integers(0, 900, num_users)
     exclude = [np.arange(700, 720)] * num_users
     ours, theirs = (ExactRetriever(one) for one in (Vectors(users, keys), Given((users @ keys.T).numpy())))
     assert (
@@ -175,4 +180,4 @@ def test_a_last_tile_that_overlaps_counts_no_item_twice(num_users, rng, monkeypa
 def test_vectors_whose_products_are_not_finite_are_refused(vectors, wrong):
     vectors.keys[700] = wrong
     with pytest.raises(FloatingPointError, match="Vectors gave scores that are not finite"):
-        ExactRetriever(vectors).rank([np.array([0])], np.array([0]), [np.array([1])])
+        ExactRetriever(vectors).rank(by_row(1), np.array([0]), [np.array([1])])

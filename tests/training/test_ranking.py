@@ -16,6 +16,7 @@ from hllm.jobs.evaluate import evaluate_all, evaluate_rankers
 from hllm.ranking.ranker import ModelRanker
 from hllm.ranking.two_stage import TwoStageRetriever
 from hllm.recipe.recipe import Recipe
+from hllm.retrieval.histories import Histories
 from hllm.retrieval.retriever import Recommendations
 from tests.conftest import recipe_values
 
@@ -250,7 +251,7 @@ class Fixed:
 def test_what_is_retrieved_is_re_ranked_and_the_rest_stays_behind():
     """2 5 3 become 5 3 2; 0, 1 and 4 keep their places 4, 5 and 6."""
     two = TwoStageRetriever(Fixed(), ByNumber(), num_retrieved=3)
-    histories = [np.array([7])] * 6
+    histories = Histories([np.array([7])] * 6)
     found = two.recommend(histories[:1], 2)
     assert found.items.tolist() == [[5, 3]]
     assert found.scores.tolist() == [[5.0, 3.0]]
@@ -268,7 +269,7 @@ def test_two_stages_are_evaluated_like_any_retriever(ranking):
     hits = []
     for history, items, target in zip(asked.histories, first, asked.targets, strict=True):
         own = np.sort(items[items >= 0])
-        logits = ModelRanker(ranking.scorer).logits([history], [own])[0][:, 0]
+        logits = ModelRanker(ranking.scorer).logits(Histories([history]), [own])[0][:, 0]
         hits.append(target in own[np.argsort(-logits, kind="stable")][:5])
     assert result.all_items["recall@5"].mean == pytest.approx(np.mean(hits))
     both = two.recommend(asked.histories, 5, exclude=asked.histories).items

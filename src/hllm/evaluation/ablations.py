@@ -1,7 +1,7 @@
 """Ablation switches: what a trained recommender loses without the histories' order, or without the items' texts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isclose
 from typing import final
@@ -22,7 +22,7 @@ from hllm.metrics import TargetRanks, ranking_metrics
 from hllm.progress import progress
 from hllm.random import stream
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.histories import Histories, LoggedHistories
+from hllm.retrieval.histories import Histories, ItemLists
 from hllm.retrieval.retriever import Recommendations, Retriever
 
 SWITCHES = {
@@ -107,24 +107,28 @@ class Rearranged:
         histories: Histories,
         k: int,
         *,
-        exclude: Histories | None = None,
+        exclude: ItemLists | None = None,
         candidates: Bool[np.ndarray, " item"] | None = None,
     ) -> Recommendations:
         """Return the k best items of each user; see Retriever."""
         return self.retriever.recommend(self._moved(histories), k, exclude=exclude, candidates=candidates)
 
-    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: Histories) -> TargetRanks:
+    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: ItemLists) -> TargetRanks:
         """Return where each target stands; see Retriever."""
         return self.retriever.rank(self._moved(histories), targets, exclude)
 
     def _moved(self, histories: Histories) -> Histories:
-        places = [self.rearrange(len(history)) for history in histories]
-        items = [history[kept] for history, kept in zip(histories, places, strict=True)]
-        if not isinstance(histories, LoggedHistories):
-            return items
-        actions = [actions[kept] for actions, kept in zip(histories.actions, places, strict=True)]
-        times = [times[len(times) - len(kept) :] for times, kept in zip(histories.times, places, strict=True)]
-        return LoggedHistories(items, times, actions)
+        places = [self.rearrange(length) for length in histories.lengths.tolist()]
+
+        def moved(column: ItemLists) -> ItemLists:
+            return [own[kept] for own, kept in zip(column, places, strict=True)]
+
+        times, actions = histories.times, histories.actions
+        if times is not None:
+            times = [own[len(own) - len(kept) :] for own, kept in zip(times, places, strict=True)]
+        return replace(
+            histories, items=moved(histories.items), times=times, actions=None if actions is None else moved(actions)
+        )
 
 
 def ablate(

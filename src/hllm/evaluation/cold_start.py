@@ -19,7 +19,7 @@ from hllm.evaluation.statistics import Estimate, bootstrap_means
 from hllm.evaluation.targets import Targets
 from hllm.metrics import TargetRanks
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.histories import Histories, LoggedHistories
+from hllm.retrieval.histories import Histories
 from hllm.retrieval.retriever import Scorer, VectorScorer
 
 LENGTHS = (0, 1, 2, 5)
@@ -90,7 +90,7 @@ def cold_items(contenders: Sequence[Entrant], dataset: Dataset, split: Split, as
     rows = np.flatnonzero(cold[asked.targets])
     if not len(rows):
         return None
-    histories = _of(asked.histories, rows)
+    histories = asked.histories[rows]
     items = np.flatnonzero(cold)
     full, among = {}, {}
     for each in contenders:
@@ -115,7 +115,7 @@ def rank_among(
     place = np.full(scorer.num_items, -1, dtype=np.int64)
     place[items] = np.arange(len(items))
     few = _SomeVectors(scorer, items) if isinstance(scorer, VectorScorer) else _SomeScores(scorer, items)
-    seen = [found[found >= 0] for found in (place[own] for own in histories)]
+    seen = [places[places >= 0] for places in (place[own] for own in histories)]
     return ExactRetriever(few).rank(histories, place[targets], seen)
 
 
@@ -138,14 +138,14 @@ def short_histories(
     rows = np.flatnonzero(first.targets.history_length >= lengths[-1])
     if not len(rows):
         raise DataError(f"no target has a history of {lengths[-1]} items, the longest has {longest}; ask for less")
-    histories, targets = _of(asked.histories, rows), asked.targets[rows]
+    histories, targets = asked.histories[rows], asked.targets[rows]
     popular = ExactRetriever(Popularity(dataset, split))
     curves: dict[str, tuple[Metrics, ...]] = {}
     for each in contenders:
         points = []
         for length in lengths:
             retriever = ExactRetriever(each.scorer) if length else popular
-            ranks = retriever.rank(_latest(histories, length), targets, exclude=histories)
+            ranks = retriever.rank(histories.latest(length), targets, exclude=histories)
             points.append(_means(each.evaluated, rows, ranks))
         ranks = each.evaluated.ranks
         points.append(_means(each.evaluated, rows, TargetRanks(ranks.better[rows], ranks.tied[rows])))
@@ -212,14 +212,3 @@ def _with(protocol: Protocol, targets: Targets, rows: Int[np.ndarray, " chosen"]
     """Return the protocol of some targets, with what else is said of them."""
     counts = {"num_targets": len(rows), "num_users_with_target": len(np.unique(targets.users[rows]))}
     return protocol.model_copy(update=said | counts)
-
-
-def _of(histories: Histories, rows: Int[np.ndarray, " chosen"]) -> LoggedHistories:
-    assert isinstance(histories, LoggedHistories), "queries come from the log"
-    columns = (histories.items, histories.times, histories.actions)
-    return LoggedHistories(*([column[int(row)] for row in rows] for column in columns))
-
-
-def _latest(histories: LoggedHistories, length: int) -> LoggedHistories:
-    columns = (histories.items, histories.times, histories.actions)
-    return LoggedHistories(*([own[len(own) - length :] for own in column] for column in columns))

@@ -21,11 +21,11 @@ from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.jobs.growing import GrowingParquet
 from hllm.jobs.requests import RequestCounts, prepare_requests
 from hllm.progress import progress
-from hllm.retrieval.fallback import is_known, recommend_or_fall_back
+from hllm.retrieval.fallback import recommend_or_fall_back
 from hllm.retrieval.frame import recommended
 from hllm.retrieval.histories import Histories, histories_of
 from hllm.retrieval.index.index import KIND as INDEX
-from hllm.retrieval.query import Question, Unknown, require_sentences, with_texts
+from hllm.retrieval.query import Query, Unknown, require_sentences, with_texts
 
 USERS_PER_BATCH = 1024
 BATCHES_PER_PART = 16
@@ -139,33 +139,33 @@ class _Worker:
 
     def recommend(self, requests: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of the output for some requests, in their order."""
-        asked = Question(requests["user_id"], self._histories(requests))
+        query = Query(requests["user_id"], self._histories(requests))
         if requests["text"].null_count() < len(requests):
-            asked = with_texts(asked, requests["text"].to_list(), self.recommender.reader())
+            query = with_texts(query, requests["text"].to_list(), self.recommender.reader())
         if self.options.unknown == "skip":
-            asked = asked.only(is_known(asked.histories))
-        found, sources = recommend_or_fall_back(
+            query = query.only(query.histories.known)
+        best, sources = recommend_or_fall_back(
             self.recommender.finder,
             self.recommender.popular,
-            asked.histories,
+            query.histories,
             self.k,
-            exclude=asked.histories if self.options.exclude_seen else None,
+            exclude=query.histories if self.options.exclude_seen else None,
             candidates=self.candidates,
         )
-        return recommended(self.dataset, asked.ids, found, sources)
+        return recommended(self.dataset, query.ids, best, sources)
 
     def _histories(self, requests: pl.DataFrame) -> Histories:
         """Return the history that a request brings, or else the logged one; empty where there is neither."""
         users = requests["user_index"].fill_null(0).to_numpy()
         logged = requests["user_index"].is_not_null().to_numpy()
         histories = histories_of(self.dataset, users, self.dataset.offsets[np.where(logged, users + 1, users)])
-        given = np.flatnonzero((requests["items"].list.len().fill_null(0) > 0).to_numpy())
-        if not len(given):
+        own = np.flatnonzero((requests["items"].list.len().fill_null(0) > 0).to_numpy())
+        if not len(own):
             return histories
         items = list(histories.items)
-        for row in given.tolist():
+        for row in own.tolist():
             items[row] = requests["items"][row].to_numpy()
-        return items  # without times: a model that reads them has been refused
+        return Histories(items)  # without times: a model that reads them has been refused
 
 
 def _begin(

@@ -23,7 +23,7 @@ class Ranker(Protocol):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """What is predicted, such as "click"."""
+        """Names of the predicted targets, such as "click"."""
 
     def logits(
         self, histories: Histories, candidates: Candidates, *, advance: Progress | None = None
@@ -57,8 +57,8 @@ class ModelRanker:
         """Return fp32 logits after the latest `max_history` items of each history, which may be empty; see Ranker."""
         scorer = self.scorer
         scorer.require_log(histories)
-        found = [np.zeros((0, len(self.targets)), dtype=np.float32)] * len(histories)
-        lengths = np.array([min(len(h), scorer.max_history) for h in histories], dtype=np.int64)
+        scores = [np.zeros((0, len(self.targets)), dtype=np.float32)] * len(histories)
+        lengths = np.minimum(histories.lengths, scorer.max_history)
         numbers = np.array([len(c) for c in candidates], dtype=np.int64)
         order = np.lexsort((numbers, lengths))  # neighbours of like size, little padding
         widest = scorer.max_history + int(numbers.max(initial=1))
@@ -71,7 +71,7 @@ class ModelRanker:
                 history = scorer.read(histories, chosen)
                 _, logits = scorer.model.rank(history, scorer.table[padded], padded, anchors)
             for number, values in zip(chosen, logits[:, 0].float().cpu().numpy(), strict=True):
-                found[number] = values[: numbers[number]]
+                scores[number] = values[: numbers[number]]
             if advance is not None:
                 advance(len(chosen))
-        return found
+        return scores

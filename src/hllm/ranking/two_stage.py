@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from hllm.errors import ConfigError, nearest
 from hllm.metrics import UNREACHABLE, TargetRanks
 from hllm.ranking.ranker import Ranker
-from hllm.retrieval.histories import Histories
+from hllm.retrieval.histories import Histories, ItemLists
 from hllm.retrieval.retriever import Recommendations, Retriever
 
 
@@ -35,7 +35,7 @@ class TwoStageRetriever:
         histories: Histories,
         k: int,
         *,
-        exclude: Histories | None = None,
+        exclude: ItemLists | None = None,
         candidates: Bool[np.ndarray, " item"] | None = None,
     ) -> Recommendations:
         """Return the k best of the retrieved items, at most `num_retrieved`, with their logits; see Retriever."""
@@ -48,7 +48,7 @@ class TwoStageRetriever:
             items[row, : len(order)], scores[row, : len(order)] = own[order], logits[order]
         return Recommendations(items, scores)
 
-    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: Histories) -> TargetRanks:
+    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: ItemLists) -> TargetRanks:
         """Return where each target stands: by the ranker if it is retrieved, else behind all that are.
 
         Those that are not retrieved keep the retriever's order among themselves.

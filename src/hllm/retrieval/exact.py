@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hllm.metrics import UNREACHABLE, TargetRanks
-from hllm.retrieval.histories import Histories
+from hllm.retrieval.histories import Histories, ItemLists
 from hllm.retrieval.retriever import Recommendations, Scorer, VectorScorer
 from hllm.retrieval.tiles import GivenScores, Products, ScoreTiles, masked, pairs
 from hllm.retrieval.top_k import TopK
@@ -33,7 +33,7 @@ class ExactRetriever:
         histories: Histories,
         k: int,
         *,
-        exclude: Histories | None = None,
+        exclude: ItemLists | None = None,
         candidates: Bool[np.ndarray, " item"] | None = None,
     ) -> Recommendations:
         """Return the k best items of each user; see Retriever."""
@@ -41,35 +41,35 @@ class ExactRetriever:
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         for start in range(0, len(histories), USERS_PER_TILE):
             tile = slice(start, start + USERS_PER_TILE)
-            excluded = exclude[tile] if exclude is not None else []
-            found = best(masked(self._scores(histories[tile]), excluded, candidates), len(histories[tile]), k)
-            items[tile], scores[tile] = found.items, found.scores
+            some, excluded = histories[tile], exclude[tile] if exclude is not None else []
+            nearest = best(masked(self._scores(some), excluded, candidates), len(some), k)
+            items[tile], scores[tile] = nearest.items, nearest.scores
         return Recommendations(items, scores)
 
-    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: Histories) -> TargetRanks:
+    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: ItemLists) -> TargetRanks:
         """Count the items above and level with each target; see Retriever."""
         better = np.zeros(len(histories), dtype=np.int64)
         tied = np.zeros(len(histories), dtype=np.int64)
         for start in range(0, len(histories), USERS_PER_TILE):
             tile = slice(start, start + USERS_PER_TILE)
-            wanted = targets[tile]
+            of_users, excluded = targets[tile], exclude[tile]
             scores = self._scores(histories[tile])
-            of_target = scores.of(wanted)
+            of_target = scores.of(of_users)
             # A target is no rival of its own.
-            rivals = [np.append(own, target) for own, target in zip(exclude[tile], wanted, strict=True)]
-            for _, found in masked(scores, rivals, None):
-                above, level = _counts(found, of_target)
+            no_rivals = [np.append(own, target) for own, target in zip(excluded, of_users, strict=True)]
+            for _, values in masked(scores, no_rivals, None):
+                above, level = _counts(values, of_target)
                 better[tile] += above
                 tied[tile] += level
-            users, items = pairs(exclude[tile])
-            impossible = start + users[items == wanted[users]]
+            users, items = pairs(excluded)
+            impossible = start + users[items == of_users[users]]
             better[impossible], tied[impossible] = UNREACHABLE, 0
         return TargetRanks(better, tied)
 
     def _scores(self, histories: Histories) -> ScoreTiles:
         if isinstance(self.scorer, VectorScorer):
             queries = self.scorer.queries(histories)
-            # Not one product can overflow if these two can not: |q·k| <= |q||k|.
+            # No product can overflow if this one does not: |q·k| <= |q||k|.
             self._require_finite(bool(torch.isfinite(_longest(queries) * self._longest_key)))
             return Products(queries, self.scorer.keys)
         scores = self.scorer.score(histories)
@@ -94,12 +94,12 @@ def best(tiles: Iterable[tuple[int, Float[Tensor, "user item"]]], num_users: int
     items = np.full((num_users, k), -1, dtype=np.int64)
     scores = np.full((num_users, k), -np.inf, dtype=np.float32)
     on_device: TopK | None = None
-    for first, found in tiles:
-        if found.device.type == "cpu":
-            _keep_best(items, scores, first, found.numpy())
+    for first, values in tiles:
+        if values.device.type == "cpu":
+            _keep_best(items, scores, first, values.numpy())
         else:
-            on_device = on_device or TopK(num_users, k, found.device)
-            on_device.add(first, found)
+            on_device = on_device or TopK(num_users, k, values.device)
+            on_device.add(first, values)
     return Recommendations(items, scores) if on_device is None else Recommendations(*on_device.best())
 
 
@@ -116,13 +116,13 @@ def _counts(
     if scores.device.type != "cpu":
         return (scores > limit).sum(1).cpu().numpy(), (scores == limit).sum(1).cpu().numpy()
     # On a CPU numpy compares and counts four times as fast as torch.
-    found, bound = scores.numpy(), limit.numpy()
-    equal = found == bound
-    return _row_counts(found > bound), _row_counts(equal) if equal.any() else np.zeros(len(found), dtype=np.int64)
+    values, bound = scores.numpy(), limit.numpy()
+    equal = values == bound
+    return _row_counts(values > bound), _row_counts(equal) if equal.any() else np.zeros(len(values), dtype=np.int64)
 
 
-def _row_counts(which: Bool[np.ndarray, "user item"]) -> Int[np.ndarray, " user"]:
-    packed = np.packbits(which, axis=1)  # bits are counted faster than bytes, row by row
+def _row_counts(mask: Bool[np.ndarray, "user item"]) -> Int[np.ndarray, " user"]:
+    packed = np.packbits(mask, axis=1)  # bits are counted faster than bytes, row by row
     counts: Int[np.ndarray, " user"] = np.bitwise_count(packed).sum(1, dtype=np.int64)
     return counts
 
@@ -133,7 +133,7 @@ def _keep_best(
     first: int,
     values: Float[np.ndarray, "user item"],
 ) -> None:
-    """Put what a tile, whose first item is `first`, has to add to the best so far into `items` and `scores`."""
+    """Merge a tile, whose first item is `first`, into the best so far: `items` and `scores`."""
     k = items.shape[1]
     # Tiles come in catalogue order: an item level with the k-th so far comes after it, and is not among the best.
     good = values > scores[:, -1:]

@@ -1,7 +1,8 @@
-"""Histories: what each user did, oldest first."""
+"""Histories: what each user did, oldest first; all that a recommender knows of a user."""
 
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final, overload
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -9,82 +10,66 @@ from torch import Tensor
 
 from hllm.data.dataset import Dataset
 
-Histories = Sequence[Int[np.ndarray, " _"]]
-"""Item indices of each user, oldest first."""
+ItemLists = Sequence[Int[np.ndarray, " _"]]
+"""Item indices for each user, such as those that must not be recommended."""
+
+Rows = Int[np.ndarray, " chosen"] | Bool[np.ndarray, " user"] | slice
 
 
-class LoggedHistories(Sequence[Int[np.ndarray, " _"]]):
-    """Histories with the times and actions that the log has of them; a slice of them keeps these."""
+@final
+@dataclass(frozen=True, eq=False)
+class Histories(Sequence[Int[np.ndarray, " _"]]):
+    """The elements of each user's history: items of the catalogue, and texts that stand between them.
 
-    def __init__(
-        self,
-        items: Sequence[Int[np.ndarray, " _"]],
-        times: Sequence[Int[np.ndarray, " _"]],
-        actions: Sequence[Int[np.ndarray, " _"]],
-    ) -> None:
-        """Take, for each user, item indices, seconds since 1970 and positions in the dataset's action_names."""
-        self.items = items
-        self.times = times
-        self.actions = actions
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @overload
-    def __getitem__(self, user: int) -> Int[np.ndarray, " _"]: ...
-    @overload
-    def __getitem__(self, user: slice) -> "LoggedHistories": ...
-    def __getitem__(self, user: int | slice) -> "Int[np.ndarray, ' _'] | LoggedHistories":
-        """Return one user's items, or the histories of some users."""
-        if isinstance(user, slice):
-            return LoggedHistories(self.items[user], self.times[user], self.actions[user])
-        return self.items[user]
-
-
-class HistoriesWithTexts(Sequence[Int[np.ndarray, " _"]]):
-    """Histories that may each be followed by one more element: a sentence, known only by its vector.
-
-    As a sequence they are the histories alone; a slice of them keeps the sentences.
+    As a sequence they are each user's items alone, without the texts, and so they are item lists too.
     """
 
-    def __init__(
-        self,
-        items: Sequence[Int[np.ndarray, " _"]],
-        vectors: Float[Tensor, "user dim"],
-        given: Bool[np.ndarray, " user"],
-    ) -> None:
-        """Take, for each user, item indices, a vector as the Item LLM gives it, and whether it counts."""
-        self.items = items
-        self.vectors = vectors
-        self.given = given
+    items: ItemLists
+    """Item indices, oldest first. The number -1 - n stands for row n of `texts`."""
+    times: Sequence[Int[np.ndarray, " _"]] | None = None
+    """Seconds since 1970 of each element; None if they are not known."""
+    actions: Sequence[Int[np.ndarray, " _"]] | None = None
+    """Positions in the dataset's action_names, for each element; None if they are not known."""
+    texts: Float[Tensor, "text dim"] | None = None
+    """Vectors of elements that are no items, as the Item LLM gives them. All users share these rows."""
 
     def __len__(self) -> int:
         return len(self.items)
 
     @overload
-    def __getitem__(self, user: int) -> Int[np.ndarray, " _"]: ...
+    def __getitem__(self, users: int) -> Int[np.ndarray, " _"]: ...
     @overload
-    def __getitem__(self, user: slice) -> "HistoriesWithTexts": ...
-    def __getitem__(self, user: int | slice) -> "Int[np.ndarray, ' _'] | HistoriesWithTexts":
-        """Return one user's items, or the histories of some users."""
-        if isinstance(user, slice):
-            return HistoriesWithTexts(self.items[user], self.vectors[user], self.given[user])
-        return self.items[user]
+    def __getitem__(self, users: Rows) -> "Histories": ...
+    def __getitem__(self, users: int | Rows) -> "Int[np.ndarray, ' _'] | Histories":
+        """Return one user's items without the texts, or the whole histories of some users."""
+        if isinstance(users, int | np.integer):
+            items = self.items[int(users)]
+            return items if self.texts is None else items[items >= 0]
+        rows = np.arange(len(self))[users].tolist()
+        return self._each(lambda column: [column[row] for row in rows])
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " user"]:
+        """Return the number of each user's elements, texts included."""
+        return np.array([len(own) for own in self.items], dtype=np.int64)
+
+    @property
+    def known(self) -> Bool[np.ndarray, " user"]:
+        """Return which users have at least one element."""
+        return self.lengths > 0
+
+    def latest(self, number: int) -> "Histories":
+        """Return the latest `number` elements of each history, or all where there are fewer."""
+        return self._each(lambda column: [own[max(0, len(own) - number) :] for own in column])
+
+    def _each(self, change: Callable[[ItemLists], ItemLists]) -> "Histories":
+        times, actions = (None if column is None else change(column) for column in (self.times, self.actions))
+        return Histories(change(self.items), times, actions, self.texts)
 
 
-def histories_of(dataset: Dataset, users: Int[np.ndarray, " user"], ends: Int[np.ndarray, " user"]) -> LoggedHistories:
+def histories_of(dataset: Dataset, users: Int[np.ndarray, " user"], ends: Int[np.ndarray, " user"]) -> Histories:
     """Return what each of `users` did before the interaction at position `ends` of the dataset."""
     slices = [slice(int(dataset.offsets[user]), int(end)) for user, end in zip(users, ends, strict=True)]
     columns = (dataset.item_index, dataset.seconds_or_zero, dataset.actions)
-    return LoggedHistories(*([column[s] for s in slices] for column in columns))
-
-
-def some_of(histories: Histories, rows: Int[np.ndarray, " user"]) -> Histories:
-    """Return the histories of some users, with all that is known of them."""
-    if isinstance(histories, LoggedHistories):
-        columns = (histories.items, histories.times, histories.actions)
-        return LoggedHistories(*([column[int(row)] for row in rows] for column in columns))
-    items = [histories[int(row)] for row in rows]
-    if isinstance(histories, HistoriesWithTexts):
-        return HistoriesWithTexts(items, histories.vectors[rows], histories.given[rows])
-    return items
+    items, times, actions = ([column[s] for s in slices] for column in columns)
+    return Histories(items, times, actions)

@@ -1,57 +1,60 @@
-"""Whom to recommend to, as a caller says it: users or histories, with times, with a sentence each."""
+"""The query: the users to recommend to, as a caller names them, with their histories."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from hllm.data.dataset import Dataset, rows_of
 from hllm.embedding.texts import ItemReader, ItemText
 from hllm.errors import ConfigError, DataError
 from hllm.models.recommender import SequentialRecommender
-from hllm.retrieval.histories import Histories, HistoriesWithTexts, LoggedHistories, histories_of, some_of
+from hllm.retrieval.histories import Histories, histories_of
 
 Unknown = Literal["error", "skip", "popularity"]
 UNKNOWN: tuple[Unknown, ...] = ("error", "skip", "popularity")
 
-
 _TEXTS_AT_ONCE = 256
 
 Named = Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]]
-"""Histories of item ids, oldest first: by any id, or in a list, whose positions then are the ids."""
+"""Histories of item ids, oldest first: by any id, or in a list, whose positions then are the ids.
+
+In place of an item id may stand a mapping: the fields of an item that is known only by its text.
+"""
 
 
 @final
 @dataclass(frozen=True)
-class Question:
+class Query:
     """Users with their histories."""
 
     ids: pl.Series
     histories: Histories
 
-    def only(self, chosen: Bool[np.ndarray, " user"]) -> "Question":
+    def only(self, chosen: Bool[np.ndarray, " user"]) -> "Query":
         """Return some of the users."""
-        rows = np.flatnonzero(chosen)
-        return Question(self.ids[rows], some_of(self.histories, rows))
+        return Query(self.ids.filter(pl.Series(chosen)), self.histories[chosen])
 
 
-def question_of(
+def query_of(
     dataset: Dataset,
     model: SequentialRecommender,
+    reader: Callable[[], ItemReader],
     users: Sequence[Any] | pl.Series | None = None,
     *,
     histories: Named | None = None,
     times: Sequence[Sequence[int]] | None = None,
     texts: Sequence[ItemText | None] | None = None,
     unknown: str = "error",
-) -> Question:
-    """Return who is asked for: `users`, or `histories`, or a user without one for each of `texts`, or all users.
+) -> Query:
+    """Return a query for `users`, or `histories`, or a user without one for each of `texts`, or all users.
 
-    The texts are counted, and added by `with_texts`.
+    `reader` is called only where there are texts. Those of `texts` stand after the histories, see `with_texts`.
 
     An unknown user, and an unknown item of a history, is a DataError unless `unknown` says otherwise: then the user's
     history is empty, and the item is left out. ConfigError for arguments that do not go together.
@@ -67,31 +70,33 @@ def question_of(
     if histories is None and users is None and texts is not None:
         histories = [()] * len(texts)
     if histories is None:
-        question = _of_users(dataset, users, unknown)
+        query = _of_users(dataset, users, unknown)
     else:
-        question = _of_histories(dataset, model, histories, times, unknown)
-    if texts is not None and len(texts) != len(question.ids):
+        query = _of_histories(dataset, model, reader, histories, times, unknown)
+    if texts is None:
+        return query
+    if len(texts) != len(query.ids):
         raise ConfigError(
-            f"{len(texts):,} texts for {len(question.ids):,} users; give one for each, None for a user without one"
+            f"{len(texts):,} texts for {len(query.ids):,} users; give one for each, None for a user without one"
         )
-    return question
+    return with_texts(query, texts, reader())
 
 
-def with_texts(question: Question, texts: Sequence[ItemText | None], reader: ItemReader) -> Question:
-    """Add each user's sentence after the history, as one more item known only by its text; None is no sentence.
+def with_texts(query: Query, texts: Sequence[ItemText | None], reader: ItemReader) -> Query:
+    """Add each user's text after the history, as one more item known only by its text; None adds nothing.
 
-    Raises DataError for a sentence without words, and for a model that reads of each item what a sentence does not say.
+    Such a text has no time and no action. Raises DataError for a text without words, and for a model that reads these.
     """
     require_sentences(reader.model)
-    given = np.array([text is not None for text in texts], dtype=bool)
-    sentences = [text for text in texts if text is not None]
-    if not sentences:
-        return question
-    parts = range(0, len(sentences), _TEXTS_AT_ONCE)
-    read = torch.cat([reader.read(sentences[start : start + _TEXTS_AT_ONCE]) for start in parts])
-    vectors = read.new_zeros(len(texts), read.shape[1])
-    vectors[torch.from_numpy(np.flatnonzero(given))] = read
-    return Question(question.ids, HistoriesWithTexts(list(question.histories), vectors, given))
+    users = [user for user, text in enumerate(texts) if text is not None]
+    if not users:
+        return query
+    vectors = _read([text for text in texts if text is not None], reader)
+    earlier = query.histories.texts
+    items = list(query.histories.items)
+    for row, user in enumerate(users, start=0 if earlier is None else len(earlier)):
+        items[user] = np.append(items[user], -1 - row)
+    return Query(query.ids, Histories(items, texts=vectors if earlier is None else torch.cat([earlier, vectors])))
 
 
 def require_sentences(model: SequentialRecommender) -> None:
@@ -103,57 +108,69 @@ def require_sentences(model: SequentialRecommender) -> None:
         )
 
 
-def _of_users(dataset: Dataset, users: Sequence[Any] | pl.Series | None, unknown: str) -> Question:
+def _read(texts: Sequence[ItemText], reader: ItemReader) -> Float[Tensor, "text dim"]:
+    parts = range(0, len(texts), _TEXTS_AT_ONCE)
+    return torch.cat([reader.read(texts[start : start + _TEXTS_AT_ONCE]) for start in parts])
+
+
+def _of_users(dataset: Dataset, users: Sequence[Any] | pl.Series | None, unknown: str) -> Query:
     if users is None:
         rows = np.arange(dataset.num_users)
     elif unknown == "error":
         rows = dataset.user_rows(users)
     else:
         ids = users if isinstance(users, pl.Series) else pl.Series(list(users), strict=False)
-        found = rows_of(dataset.users, ids.cast(dataset.users.dtype, strict=False))
-        known = found.is_not_null().to_numpy()
-        rows = found.fill_null(0).to_numpy()
+        places = rows_of(dataset.users, ids.cast(dataset.users.dtype, strict=False))
+        known = places.is_not_null().to_numpy()
+        rows = places.fill_null(0).to_numpy()
         # An empty stretch of the log stands for a user who is not in it.
-        return Question(ids, histories_of(dataset, rows, dataset.offsets[np.where(known, rows + 1, rows)]))
-    return Question(dataset.users[rows], histories_of(dataset, rows, dataset.offsets[rows + 1]))
+        return Query(ids, histories_of(dataset, rows, dataset.offsets[np.where(known, rows + 1, rows)]))
+    return Query(dataset.users[rows], histories_of(dataset, rows, dataset.offsets[rows + 1]))
 
 
 def _of_histories(
     dataset: Dataset,
     model: SequentialRecommender,
+    reader: Callable[[], ItemReader],
     histories: Named,
     times: Sequence[Sequence[int]] | None,
     unknown: str,
-) -> Question:
+) -> Query:
     named = histories if isinstance(histories, Mapping) else dict(enumerate(histories))
     if not named:
         raise DataError("histories is empty; give at least one")
     if times is not None and [len(history) for history in named.values()] != [len(moments) for moments in times]:
         raise DataError("times must have one number for each item of each history")
     items, moments = [], []
+    texts: list[Mapping[str, Any]] = []
     for number, history in enumerate(named.values()):
-        rows, known = _rows(dataset, history, unknown)
-        items.append(rows)
+        elements, known = _elements(dataset, history, unknown, first_text=len(texts))
+        texts += [element for element in history if isinstance(element, Mapping)]
+        items.append(elements)
         if times is not None:
             moments.append(np.asarray(times[number], dtype=np.int64)[known])
-    ids = pl.Series(list(named))
+    ids, vectors = pl.Series(list(named)), _read(texts, reader()) if texts else None
     if times is None:
-        return Question(ids, items)
+        return Query(ids, Histories(items, texts=vectors))
     if model.fusion is not None and model.fusion.actions is not None:
         raise DataError("this model reads what was done, which histories and times do not say; ask for known users")
     if model.fusion is not None:
         model.fusion.require_known_years(np.concatenate(moments))
-    return Question(ids, LoggedHistories(items, moments, [np.zeros(len(own), dtype=np.int64) for own in items]))
+    return Query(ids, Histories(items, moments, texts=vectors))
 
 
-def _rows(
-    dataset: Dataset, history: Sequence[Any], unknown: str
+def _elements(
+    dataset: Dataset, history: Sequence[Any], unknown: str, *, first_text: int
 ) -> tuple[Int[np.ndarray, " _"], Bool[np.ndarray, " _"]]:
-    """Return the item indices of a history's known items, and which are known."""
-    if not len(history):
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)
-    if unknown == "error":
-        return dataset.item_rows(list(history)), np.ones(len(history), dtype=bool)
-    given = pl.Series(list(history), strict=False)
-    found = rows_of(dataset.item_ids, given.cast(dataset.item_ids.dtype, strict=False))
-    return found.drop_nulls().to_numpy(), found.is_not_null().to_numpy()
+    """Return a history's known items and its texts as `Histories.items` has them, and where they stand in it."""
+    is_text = np.array([isinstance(element, Mapping) for element in history], dtype=bool)
+    ids = [element for element in history if not isinstance(element, Mapping)]
+    rows = np.full(len(history), -1, dtype=np.int64)
+    known = np.ones(len(history), dtype=bool)
+    rows[is_text] = -1 - first_text - np.arange(is_text.sum())
+    if ids and unknown == "error":
+        rows[~is_text] = dataset.item_rows(ids)
+    elif ids:
+        places = rows_of(dataset.item_ids, pl.Series(ids, strict=False).cast(dataset.item_ids.dtype, strict=False))
+        rows[~is_text], known[~is_text] = places.fill_null(0).to_numpy(), places.is_not_null().to_numpy()
+    return rows[known], known

@@ -1,4 +1,4 @@
-"""What evaluation, the command line and services see of any recommender: a Retriever."""
+"""The Retriever: the one view of a recommender that evaluation, the command line and services have."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hllm.metrics import TargetRanks
-from hllm.retrieval.histories import Histories
+from hllm.retrieval.histories import Histories, ItemLists
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Retriever(Protocol):
         histories: Histories,
         k: int,
         *,
-        exclude: Histories | None = None,
+        exclude: ItemLists | None = None,
         candidates: Bool[np.ndarray, " item"] | None = None,
     ) -> Recommendations:
         """Return the k items with the highest scores, best first, equal scores in catalogue order.
@@ -37,7 +37,7 @@ class Retriever(Protocol):
         items that may be recommended at all.
         """
 
-    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: Histories) -> TargetRanks:
+    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: ItemLists) -> TargetRanks:
         """Return where each user's target stands among all items but the excluded ones.
 
         An excluded target cannot be recommended: its `better` is UNREACHABLE, a miss at every cut-off.

@@ -6,7 +6,7 @@ from typing import final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hllm.batches.batch import pad
@@ -15,12 +15,11 @@ from hllm.errors import ConfigError, DataError
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.tiers import History
 from hllm.precision import Precision, autocast, resolve_precision
-from hllm.retrieval.histories import Histories, HistoriesWithTexts, LoggedHistories
+from hllm.retrieval.histories import Histories
 
 # Padding included. On a CPU a quarter of 16,384 takes .7 of the time (two cores, 943 histories, two layers of
 # SmolLM2-135M): a layer's states stay in the cache. Less is no faster.
 POSITIONS_PER_BATCH = {"cpu": 4096, "cuda": 16_384}
-_SENTENCE = -1  # in place of an item index
 
 
 @final
@@ -71,13 +70,13 @@ class ModelScorer:
 
     @torch.no_grad()
     def users(self, histories: Histories) -> Float[Tensor, "user dim"]:
-        """Return the user embedding after the latest `max_history` items; zero for a user without history.
+        """Return the user embedding after the latest `max_history` elements; zero for a user without history.
 
-        A sentence is the last of these items, and has no vector of an id.
+        A text is an element like any other, but it has no vector of an id.
         """
         self.require_log(histories)
         vectors = torch.zeros(len(histories), self.table.shape[1], device=self.device)
-        lengths = np.array([min(len(_elements(histories, n)), self.max_history) for n in range(len(histories))])
+        lengths = np.minimum(histories.lengths, self.max_history)
         order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
         for run in chunks(lengths[order], max_tokens=POSITIONS_PER_BATCH[self.device.type]):
             chosen = order[run]
@@ -89,33 +88,35 @@ class ModelScorer:
 
     def require_log(self, histories: Histories) -> None:
         """Raise DataError if the model reads times or actions and the histories do not say them."""
-        if not isinstance(histories, LoggedHistories) and self.model.reads_log:
-            reads_actions = self.model.fusion is not None and self.model.fusion.actions is not None
+        fusion = self.model.fusion
+        if fusion is not None and fusion.actions is not None and histories.actions is None:
             raise DataError(
                 "this model reads what was done with each item, which a bare list of items does not say; ask for known "
                 "users"
-                if reads_actions
-                else "this model reads when things happened, which a bare list of items does not say; ask for known "
+            )
+        if self.model.reads_times and histories.times is None:
+            raise DataError(
+                "this model reads when things happened, which a bare list of items does not say; ask for known "
                 "users, or give the histories' times"
             )
 
     def read(self, histories: Histories, users: Int[np.ndarray, " user"]) -> History:
-        """Put together the latest `max_history` items of some of the histories, as the user tier reads them."""
-        logged = histories if isinstance(histories, LoggedHistories) else None
-        items, mask = self._padded(histories, users)
-        times = self._padded(logged.times, users)[0] if logged is not None else torch.zeros_like(items)
-        actions = self._padded(logged.actions, users)[0] if logged is not None else torch.zeros_like(items)
-        vectors = self.table[items]
-        if isinstance(histories, HistoriesWithTexts):
-            said = histories.vectors[torch.from_numpy(users)].to(vectors)[:, None]
-            vectors = torch.where((items == _SENTENCE)[..., None], said, vectors)
-        return self.model.history(vectors, mask, items=items, times=times, actions=actions)
-
-    def _padded(
-        self, sequences: Histories, users: Int[np.ndarray, " user"]
-    ) -> tuple[Int[Tensor, "user position"], Bool[Tensor, "user position"]]:
-        padded, mask = pad([_elements(sequences, int(user))[-self.max_history :] for user in users])
-        return torch.from_numpy(padded).to(self.device), torch.from_numpy(mask).to(self.device)
+        """Put together the latest `max_history` elements of some of the histories, as the user tier reads them."""
+        own = histories[users].latest(self.max_history)
+        padded, mask = pad(own.items)
+        items = torch.from_numpy(padded).to(self.device)
+        times, actions = (
+            torch.zeros_like(items) if column is None else torch.from_numpy(pad(column)[0]).to(self.device)
+            for column in (own.times, own.actions)
+        )
+        if own.texts is None:
+            vectors = self.table[items]
+        else:
+            vectors, is_text = self.table[items.clamp(min=0)], items < 0
+            vectors[is_text] = own.texts.to(vectors)[-1 - items[is_text]]
+        return self.model.history(
+            vectors, torch.from_numpy(mask).to(self.device), items=items, times=times, actions=actions
+        )
 
     def first(self, dim: int | None) -> "ModelScorer":
         """Return a scorer over the same table that scores with the first `dim` numbers; None: with as many as this."""
@@ -130,10 +131,3 @@ class ModelScorer:
         """Return vectors whose dot product is the similarity."""
         vectors = vectors[:, : self.dim]
         return F.normalize(vectors, dim=-1, eps=1e-6) if self.model.similarity == "cosine" else vectors.contiguous()
-
-
-def _elements(histories: Histories, user: int) -> Int[np.ndarray, " _"]:
-    """Return one user's items, and what stands for a sentence after them."""
-    if isinstance(histories, HistoriesWithTexts) and histories.given[user]:
-        return np.append(histories[user], _SENTENCE)
-    return histories[user]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hllm.retrieval.histories import Histories
+from hllm.retrieval.histories import ItemLists
 
 # More than 4,096: up to there numpy takes twice as long to compare each row of a matrix with a number of its own.
 ITEMS_PER_TILE = 5120
@@ -109,7 +109,7 @@ class Products:
 
 
 def masked(
-    tiles: ScoreTiles, exclude: Histories, candidates: Bool[np.ndarray, " item"] | None
+    tiles: ScoreTiles, exclude: ItemLists, candidates: Bool[np.ndarray, " item"] | None
 ) -> Iterator[tuple[int, Float[Tensor, "user item"]]]:
     """Yield the tiles with -inf for each user's excluded items, and for all but the candidates."""
     users, items = pairs(exclude)
@@ -125,7 +125,7 @@ def masked(
         yield start, scores
 
 
-def pairs(lists: Histories) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
+def pairs(lists: ItemLists) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
     """Return the row and the item of everything in the lists."""
     rows = np.repeat(np.arange(len(lists)), [len(own) for own in lists])
     return rows, np.concatenate([*lists, np.zeros(0, dtype=np.int64)]).astype(np.int64)

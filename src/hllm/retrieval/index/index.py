@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hllm import artifacts
 from hllm.errors import CheckpointError, ConfigError, DataError
-from hllm.retrieval.histories import Histories
+from hllm.retrieval.histories import ItemLists
 from hllm.retrieval.index.certificate import Certificate, latency_of, processor, recall_of
 from hllm.retrieval.index.config import IndexConfig
 from hllm.retrieval.index.faiss import FaissNominator
@@ -154,7 +154,7 @@ class Index:
         queries: Float[Tensor, "query dim"],
         k: int,
         *,
-        exclude: Histories | None = None,
+        exclude: ItemLists | None = None,
         candidates: Bool[np.ndarray, " row"] | None = None,
     ) -> Recommendations:
         """Return the k rows with the highest scores for each query, best first, equal scores in order of rows.
@@ -182,7 +182,7 @@ class Index:
         queries: Float[Tensor, "query dim"],
         k: int,
         *,
-        exclude: Histories | None = None,
+        exclude: ItemLists | None = None,
         candidates: Bool[np.ndarray, " row"] | None = None,
     ) -> Recommendations:
         """Search as `search` does, scoring every item whatever the kind of the index."""

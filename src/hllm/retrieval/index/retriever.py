@@ -12,7 +12,7 @@ from hllm.embedding.table import ITEMS
 from hllm.errors import CheckpointError, ConfigError
 from hllm.metrics import TargetRanks
 from hllm.retrieval.exact import USERS_PER_TILE, ExactRetriever
-from hllm.retrieval.histories import Histories, histories_of
+from hllm.retrieval.histories import Histories, ItemLists, histories_of
 from hllm.retrieval.index.config import IndexConfig
 from hllm.retrieval.index.index import Index
 from hllm.retrieval.retriever import Recommendations, VectorScorer
@@ -41,7 +41,7 @@ class IndexRetriever:
         histories: Histories,
         k: int,
         *,
-        exclude: Histories | None = None,
+        exclude: ItemLists | None = None,
         candidates: Bool[np.ndarray, " item"] | None = None,
     ) -> Recommendations:
         """Return the k best items of each user that the index finds; see Retriever."""
@@ -55,7 +55,7 @@ class IndexRetriever:
             items[tile], scores[tile] = found.items, found.scores
         return Recommendations(items, scores)
 
-    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: Histories) -> TargetRanks:
+    def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: ItemLists) -> TargetRanks:
         """Count the items above and level with each target, exactly; see Retriever."""
         return self._exact.rank(histories, targets, exclude)
 

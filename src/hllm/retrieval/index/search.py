@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hllm.errors import ConfigError, DataError
 from hllm.retrieval.exact import USERS_PER_TILE, best
-from hllm.retrieval.histories import Histories
+from hllm.retrieval.histories import ItemLists
 from hllm.retrieval.index.nominator import Nominator
 from hllm.retrieval.index.snapshot import Snapshot, SnapshotRows
 from hllm.retrieval.retriever import Recommendations
@@ -23,7 +23,7 @@ def exact_search(
     snapshot: Snapshot,
     queries: Float[Tensor, "query dim"],
     k: int,
-    exclude: Histories | None,
+    exclude: ItemLists | None,
     allowed: Bool[np.ndarray, " row"],
 ) -> Recommendations:
     """Return the k best allowed rows of each query; memory is one tile of queries times one tile of rows."""
@@ -50,7 +50,7 @@ def nominated_search(
     nominator: Nominator,
     queries: Float[Tensor, "query dim"],
     k: int,
-    exclude: Histories | None,
+    exclude: ItemLists | None,
     allowed: Bool[np.ndarray, " row"],
 ) -> tuple[Recommendations, Bool[np.ndarray, " query"]]:
     """Return the k best for each query among what the nominator names and all that changed since it was built.
@@ -107,7 +107,7 @@ def _nominate(
     nominator: Nominator,
     queries: Float[np.ndarray, "query dim"],
     k: int,
-    exclude: Histories,
+    exclude: ItemLists,
     allowed: Bool[np.ndarray, " item"],
 ) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
     """Return pairs of query and row. Each query has its own depth: it gets the same in whatever company."""
