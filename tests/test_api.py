@@ -291,7 +291,7 @@ def test_integer_ids_come_back_as_integers(tmp_path, interactions, items, id_rec
 
 def test_models_and_baselines_stand_in_one_table(trained, tmp_path, interactions, items, id_recipe):
     other = Recommender.fit(interactions, items, recipe=id_recipe, out=tmp_path / "id")
-    results = evaluate_all({"hllm": trained, "sasrec": other}, ["popularity"])
+    results = [each.result for each in evaluate_all({"hllm": trained, "sasrec": other}, ["popularity"])]
     assert [r.name for r in results] == ["popularity", "hllm", "sasrec"]
     assert {r.protocol.dataset for r in results} == {trained.dataset.fingerprint}
     assert all(math.isfinite(e.mean) for r in results for e in r.all_items.values())

@@ -7,7 +7,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from hllm.jobs.card import card_facts
 from hllm.reports.model_card import model_card
+from hllm.runs.results import read_evaluation
 
 
 @pytest.fixture
@@ -136,14 +138,12 @@ def test_the_program_in_the_card_runs(hllm, run, monkeypatch, capsys):
 
 
 def test_names_and_titles_cannot_break_the_card(hllm, run, trained, monkeypatch):
-    from hllm.cli import card
-    from hllm.cli.stored import read_results
-
     assert hllm("evaluate", "--run", run, "--baselines", "")[0] == 0
-    facts = card._facts(run, type(trained).load(run))
+    recommender = type(trained).load(run)
+    facts = card_facts(recommender)
     nasty = 'a | b: "c"\n---\n<b>d</b>'
     recipe = {**facts.recipe, "about": nasty, "data": {**facts.recipe["data"], "source": nasty}}
-    odd = type(facts)(**{**vars(facts), "name": nasty, "recipe": recipe, "others": read_results(run)})
+    odd = type(facts)(**{**vars(facts), "name": nasty, "recipe": recipe, "others": read_evaluation(recommender.run)})
     text = model_card(odd, trained.dataset, trained.split)
     front = yaml.safe_load(text[: text.index("\n---\n\n#")].removeprefix("---\n"))
     assert front["model-index"][0]["name"] == nasty

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from hllm.api import Recommender
-from hllm.cli.run import next_steps
+from hllm.cli.show import next_steps
 from tests.training.test_ranking import rated, recipe_of, values  # noqa: F401, a fixture
 
 

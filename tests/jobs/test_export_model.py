@@ -7,7 +7,7 @@ import torch
 from hllm import artifacts
 from hllm.api import Recommender
 from hllm.errors import CheckpointError, ConfigError, DataError
-from hllm.jobs.evaluate import evaluate_rankers
+from hllm.jobs.evaluate_ranking import evaluate_rankers
 from hllm.jobs.export_model import export_model
 from hllm.models.checkpoint import load_weights
 from hllm.runs.run import Run

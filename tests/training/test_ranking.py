@@ -12,7 +12,8 @@ from hllm.data.build import build_dataset
 from hllm.errors import ConfigError, DataError, HllmWarning, TrainingError
 from hllm.evaluation.evaluate import evaluate, queries
 from hllm.evaluation.impressions import evaluate_ranker, impressions
-from hllm.jobs.evaluate import evaluate_all, evaluate_rankers
+from hllm.jobs.evaluate import evaluate_all
+from hllm.jobs.evaluate_ranking import evaluate_rankers
 from hllm.ranking.ranker import ModelRanker
 from hllm.ranking.two_stage import TwoStageRetriever
 from hllm.recipe.recipe import Recipe
@@ -367,7 +368,7 @@ def test_labels_do_not_keep_a_run_from_being_compared_in_retrieval(
     recipe = recipe_of(given | {"split": RATIO, "select_by": "ndcg@10"})
     plain = Recommender.fit(rated, items, recipe=recipe, out=tmp_path / "plain")
     assert plain.dataset.fingerprint != ranking.dataset.fingerprint
-    names = [result.name for result in evaluate_all({"plain": plain, "heads": ranking}, [], part="test")]
+    names = [each.result.name for each in evaluate_all({"plain": plain, "heads": ranking}, [], part="test")]
     assert names == ["plain", "heads"]
 
 

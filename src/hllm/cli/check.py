@@ -1,6 +1,5 @@
 """`hllm data check`: what is wrong with two tables, and what would be left of them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hllm.cli.exits import EXIT_WRONG_INPUT
+from hllm.cli.options import JSON, column_list, overrides_option
+from hllm.cli.show import show_json
 from hllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,21 +27,24 @@ def check(
     time_col: str | None = typer.Option(None, "--time-col", help='Column that orders; "": the order of the file.'),
     action_col: str | None = typer.Option(None, "--action-col", help="Column that says what the user did."),
     text_cols: str | None = typer.Option(None, "--text-cols", help="Columns that describe an item, comma-separated."),
-    overrides: list[str] = typer.Option(
-        (), "--set", metavar="data.KEY=VALUE", help='Change a key, such as data.unknown_items="drop"; repeatable.'
+    overrides: list[str] = overrides_option(
+        'Change a key, such as data.unknown_items="drop"; repeatable.', metavar="data.KEY=VALUE"
     ),
     quarantine: Path | None = typer.Option(None, "--quarantine", help="Folder for the rows at fault."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+    as_json: bool = JSON,
 ) -> None:
     """Count every fault, show its first rows, and say what is left; exit 2 if training would refuse the tables."""
     from hllm.data.build import prepare, refusals
 
-    columns = {"user_col": user_col, "item_col": item_col, "time_col": time_col, "action_col": action_col}
-    mapped: dict[str, Any] = {key: column for key, column in columns.items() if column is not None}
-    if text_cols is not None:
-        mapped["text_cols"] = [name.strip() for name in text_cols.split(",")]
-    if quarantine is not None:
-        mapped["quarantine"] = str(quarantine)
+    options = {
+        "user_col": user_col,
+        "item_col": item_col,
+        "time_col": time_col,
+        "action_col": action_col,
+        "text_cols": column_list(text_cols),
+        "quarantine": None if quarantine is None else str(quarantine),
+    }
+    mapped = {key: value for key, value in options.items() if value is not None}
     if recipe is not None:
         tables, config = _from_recipe(recipe, mapped, overrides)
     elif interactions is not None and items is not None:
@@ -49,7 +53,10 @@ def check(
         raise ConfigError("give --interactions and --items, or --recipe")
     preparation, _ = prepare(interactions or tables[0], items or tables[1], config)
     refused = refusals(preparation)
-    typer.echo(json.dumps(preparation.facts() | {"refused": refused}) if as_json else _table(preparation, refused))
+    if as_json:
+        show_json(preparation.facts() | {"refused": refused})
+    else:
+        typer.echo(_table(preparation, refused))
     if config.quarantine is not None and not as_json:
         typer.echo(f"the rows at fault are in {config.quarantine}")
     if refused:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import typer
 
-from hllm.cli.run import AGAINST, RUN, names_of, open_runs, part_of
-from hllm.errors import ConfigError
+from hllm.cli.options import AGAINST, JSON, PART, RUN, comma_list, number_list, part_of
 
 
 def cold_start(
@@ -17,8 +16,8 @@ def cold_start(
         help='Comma-separated recommenders without training, such as "embedding" and "bm25", which read text.',
     ),
     lengths: str = typer.Option("0,1,2,5", "--lengths", help="How many items of each history are read."),
-    part: str = typer.Option("test", "--part", help='"test" or "validation".'),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+    part: str = PART,
+    as_json: bool = JSON,
 ) -> None:
     """Show how runs and baselines do on items that nobody has in training, and on users with few interactions.
 
@@ -28,16 +27,14 @@ def cold_start(
     their histories; 0 stands for what is popular. The numbers are also kept in cold-start.json
     (cold-start-validation.json) of the run's directory.
     """
-    from hllm import artifacts
     from hllm.jobs.cold_start import cold_start as evaluate_cold_start
+    from hllm.jobs.evaluate import open_runs
     from hllm.reports.cold_start import cold_start_table
+    from hllm.runs.results import write_result
+    from hllm.runs.run import Run
 
-    try:
-        numbers = [int(number) for number in names_of(lengths)]
-    except ValueError:
-        raise ConfigError(f"--lengths is {lengths!r}; expected numbers of items, such as 0,1,2,5") from None
+    numbers = number_list("--lengths", lengths, expected="numbers of items, such as 0,1,2,5")
     chosen = part_of(part)
-    report = evaluate_cold_start(open_runs([run, *against]), names_of(baselines), part=chosen, lengths=numbers)
-    content = report.model_dump_json(indent=1)
-    artifacts.write_text(run / ("cold-start.json" if part == "test" else f"cold-start-{part}.json"), content)
+    report = evaluate_cold_start(open_runs([run, *against]), comma_list(baselines), part=chosen, lengths=numbers)
+    content = write_result(Run(run), "cold-start", chosen, report)
     typer.echo(content if as_json else cold_start_table(report))

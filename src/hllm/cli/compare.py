@@ -2,7 +2,7 @@
 
 import typer
 
-from hllm.cli.run import part_of
+from hllm.cli.options import JSON, PART, comma_list, part_of
 from hllm.errors import ConfigError
 
 
@@ -12,13 +12,13 @@ def compare(
         help="Two or more evaluated runs; RUN:popularity is what was evaluated beside RUN, a baseline or another run.",
     ),
     metric: str = typer.Option("ndcg@10", "--metric", help="One or more, comma-separated; any cut-off."),
-    part: str = typer.Option("test", "--part", help='"test" or "validation".'),
+    part: str = PART,
     reference: str = typer.Option(
         "best", "--reference", help='What the others are tested against: "best", "first", or one of the names.'
     ),
     group: str | None = typer.Option(None, "--slice", help='Only some targets, such as "cold items".'),
     force: bool = typer.Option(False, "--force", help="Allow runs of different protocols; the tests mean less."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+    as_json: bool = JSON,
     as_csv: bool = typer.Option(False, "--csv", help="Print CSV, with every number in full."),
     as_markdown: bool = typer.Option(False, "--markdown", help="Print Markdown."),
     as_latex: bool = typer.Option(False, "--latex", help="Print LaTeX for booktabs."),
@@ -32,17 +32,14 @@ def compare(
         raise ConfigError("give at most one of --json, --csv, --markdown and --latex")
     from hllm.evaluation.compare import compare_ranks
     from hllm.reports.results import FORMATS
-    from hllm.runs.results import stored_ranks
+    from hllm.runs.results import json_of, stored_ranks
 
     contenders = [stored_ranks(run, part_of(part)) for run in runs]
     comparison = compare_ranks(
         contenders,
-        [name.strip() for name in metric.split(",") if name.strip()],
+        comma_list(metric),
         reference=contenders[0].name if reference == "first" else reference,
         group=group,
         force=force,
     )
-    if as_json:
-        typer.echo(comparison.model_dump_json(indent=1))
-        return
-    typer.echo(FORMATS[chosen[0] if chosen else "text"](comparison))
+    typer.echo(json_of(comparison) if as_json else FORMATS[chosen[0] if chosen else "text"](comparison))

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import typer
 
-from hllm.cli.embed import JSON, one_of
-from hllm.cli.run import part_of
+from hllm.cli.options import JSON, one_of, part_of
 
 
 def export_model(
@@ -30,7 +29,8 @@ def export_model(
     """
     from hllm.jobs.export_model import export_model
     from hllm.models.compact import WEIGHTS
+    from hllm.runs.results import json_of
 
     chosen = one_of("--dtype", dtype, WEIGHTS[1:])
     report = export_model(run, out, chosen, part=part_of(part), max_loss=max_loss)
-    typer.echo(report.model_dump_json(indent=1) if as_json else f"{report}\n{out}: a run in {chosen}")
+    typer.echo(json_of(report) if as_json else f"{report}\n{out}: a run in {chosen}")

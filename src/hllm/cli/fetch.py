@@ -1,13 +1,14 @@
 """`hllm data fetch` and `hllm model fetch`."""
 
-import json
-
 import typer
+
+from hllm.cli.options import JSON
+from hllm.cli.show import show_json
 
 
 def data(
     name: str = typer.Argument(help='The data set: "movielens-100k".'),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+    as_json: bool = JSON,
 ) -> None:
     """Download a public data set once, checked by SHA-256, into the cache ($HLLM_HOME or ~/.cache/hllm)."""
     from hllm.sources.data_sets import fetch_data
@@ -18,7 +19,7 @@ def data(
 
 def model(
     name: str = typer.Argument(help='The model: "smollm2-135m" (decoder, either tier) or "minilm-l6" (item tier).'),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+    as_json: bool = JSON,
 ) -> None:
     """Download a pre-trained language model once, checked by SHA-256, as a Hugging Face directory in the cache."""
     from hllm.models.published.fetch import fetch_model
@@ -29,6 +30,6 @@ def model(
 
 def _say(name: str, folder: str, downloaded: bool, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"name": name, "path": folder, "downloaded": downloaded}))
+        show_json({"name": name, "path": folder, "downloaded": downloaded})
     else:
         typer.echo(f"{name}: {'fetched into' if downloaded else 'already in'} {folder}")

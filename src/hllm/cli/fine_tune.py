@@ -1,11 +1,12 @@
 """`hllm fine-tune`."""
 
-import json
 from pathlib import Path
 
 import typer
 
-from hllm.cli.run import next_steps
+from hllm.cli.allocator import keep_freed_memory
+from hllm.cli.options import JSON, overrides_option
+from hllm.cli.show import next_steps, show_json
 from hllm.progress import is_first_process
 
 
@@ -25,13 +26,10 @@ def fine_tune(
         "--recipe",
         help="A recipe of the same model; default: the run's own, its last stage once, at a quarter of the rates.",
     ),
-    overrides: list[str] = typer.Option(
-        (),
-        "--set",
-        metavar="A.B=VALUE",
-        help="Change one key, such as stages.0.epochs=2 or parent.known_items=update; repeatable.",
+    overrides: list[str] = overrides_option(
+        "Change one key, such as stages.0.epochs=2 or parent.known_items=update; repeatable."
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+    as_json: bool = JSON,
 ) -> None:
     """Train a run on with new interactions and new items; ids are kept, and what moved is reported.
 
@@ -39,7 +37,6 @@ def fine_tune(
     report is kept in drift.json of the new run: how far the vectors of old items moved, how many of their neighbours
     stayed, and how well old validation targets are found before and after.
     """
-    from hllm.cli.allocator import keep_freed_memory
     from hllm.data.dataset import Dataset
     from hllm.jobs.fine_tune import fine_tune as train_on
     from hllm.runs.run import Run
@@ -51,9 +48,12 @@ def fine_tune(
     position = tuned.resume_point()[0]
     if as_json:
         facts = {"run": str(out), "steps": position.step, "elapsed_s": position.elapsed_s, "best": position.best}
-        typer.echo(json.dumps(facts | {"report": report.model_dump(mode="json")}))
+        show_json(facts | {"report": report.model_dump(mode="json")})
         return
     typer.echo("\n".join(report.lines()))
     select_by = tuned.read_recipe().select_by
-    typer.echo(f"{out}: {position.step:,} steps; best validation {select_by} {position.best:.4f}\n"
-               f"next: {next_steps(out, select_by, Dataset.load(tuned.dataset_path).users[0])}")  # fmt: skip
+    user = Dataset.load(tuned.dataset_path).users[0]
+    typer.echo(
+        f"{out}: {position.step:,} steps; best validation {select_by} {position.best:.4f}\n"
+        f"next: {next_steps(out, select_by, user)}"
+    )

@@ -1,10 +1,12 @@
 """`hllm import-checkpoint`."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import typer
+
+from hllm.cli.options import JSON
+from hllm.cli.show import show_json
 
 SHOWN = 3
 
@@ -18,7 +20,7 @@ def import_checkpoint(
     out: Path = typer.Option(..., "--out", help="The checkpoint's directory; it must not exist."),
     max_history: int = typer.Option(50, "--max-history", min=1, help="Most items the User LLM reads at once."),
     max_tokens: int = typer.Option(256, "--max-tokens", min=1, help="An item's text is cut to this many tokens."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+    as_json: bool = JSON,
 ) -> None:
     """Turn weights in the format of bytedance/HLLM into a checkpoint; every tensor must fit, or nothing is written."""
     from hllm.models.published.weights import import_published
@@ -32,7 +34,7 @@ def import_checkpoint(
         max_tokens=max_tokens,
     )
     if as_json:
-        typer.echo(json.dumps({"checkpoint": str(out), **dataclasses.asdict(done), "missing": []}))
+        show_json({"checkpoint": str(out), **dataclasses.asdict(done), "missing": []})
         return
     num_ignored = sum(map(len, done.ignored.values()))
     typer.echo(f"{out}: {done.used} tensors used, {num_ignored} ignored, 0 missing")

@@ -1,11 +1,12 @@
 """`hllm data import`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from hllm.cli.options import JSON, column_list
+from hllm.cli.show import show_json
 from hllm.data.importing.layouts import LAYOUTS
 
 HELP = (
@@ -39,18 +40,18 @@ def import_data(
     text_cols: str | None = typer.Option(
         None, "--text-cols", help="Columns that describe an item, between commas; default: every text column."
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+    as_json: bool = JSON,
 ) -> None:
     """See HELP."""
     from hllm.data.importing.layout import Columns
     from hllm.data.importing.run import import_layout
 
-    text = tuple(name.strip() for name in text_cols.split(",")) if text_cols is not None else None
-    columns = Columns(user_col, item_col, time_col, action_col, items_item_col, text)
+    text = column_list(text_cols)
+    columns = Columns(user_col, item_col, time_col, action_col, items_item_col, None if text is None else tuple(text))
     done = import_layout(layout, path, out=out, interactions=interactions, items=items, columns=columns)
     if as_json:
         shown: dict[str, Any] = vars(done) | {"folder": str(done.folder), "notes": list(done.notes)}
-        typer.echo(json.dumps(shown, ensure_ascii=False))
+        show_json(shown)
         return
     typer.echo(f"{out}: {done.num_users:,} users, {done.num_items:,} items, {done.num_interactions:,} interactions")
     for note in done.notes:

@@ -1,12 +1,11 @@
 """`hllm index`."""
 
-import json
 from pathlib import Path
 
 import typer
 
-from hllm.cli.recommend import JSON
-from hllm.cli.run import RUN
+from hllm.cli.options import JSON, RUN, overrides_option
+from hllm.cli.show import show_json
 
 
 def index(
@@ -20,32 +19,30 @@ def index(
     min_recall: float = typer.Option(
         0.95, "--min-recall", min=0, max=1, help="Refuse an index that finds less of the exact 10 best than this."
     ),
-    overrides: list[str] = typer.Option(
-        (),
-        "--set",
-        metavar="A=VALUE",
-        help="Change one key of the index's settings, such as ef_search=256; repeatable.",
+    overrides: list[str] = overrides_option(
+        "Change one key of the index's settings, such as ef_search=256; repeatable.", metavar="A=VALUE"
     ),
     as_json: bool = JSON,
 ) -> None:
     """Build an index over the run's items next to them, in RUN/index, and measure its recall and latency."""
-    from hllm.api import Recommender
+    from hllm.jobs.index import index_run
     from hllm.retrieval.index.config import IndexConfig
-    from hllm.retrieval.index.qdrant import collection_of
-    from hllm.retrieval.index.retriever import build_index, source_of
+    from hllm.runs.run import Run
 
     config = IndexConfig.from_dict({"kind": kind}, where="hllm index", overrides=overrides)
-    recommender = Recommender.load(run)
-    source = source_of(recommender.run.table_path)
-    built = build_index(recommender.scorer, recommender.dataset, config, source=source, min_recall=min_recall)
-    before = collection_of(recommender.run.index_path)
-    built.save(recommender.run.index_path)
-    if before not in (None, collection_of(recommender.run.index_path)):
-        typer.echo(f"the Qdrant collection {before} is not this run's any more; delete it if no copy uses it", err=True)
-    certificate = built.certificate
-    assert certificate is not None, "build_index certifies"
+    done = index_run(Run(run), config, min_recall=min_recall)
+    path = Run(run).index_path
+    if done.orphan is not None:
+        typer.echo(
+            f"the Qdrant collection {done.orphan} is not this run's any more; delete it if no copy uses it", err=True
+        )
     if as_json:
-        typer.echo(json.dumps({"index": str(recommender.run.index_path), "config": config.model_dump(mode="json"),
-                               "certificate": certificate.model_dump(mode="json")}))  # fmt: skip
+        show_json(
+            {
+                "index": str(path),
+                "config": config.model_dump(mode="json"),
+                "certificate": done.certificate.model_dump(mode="json"),
+            }
+        )
         return
-    typer.echo(f"{run / 'index'}: {config.kind}, {built.num_items:,} items\n{certificate}")
+    typer.echo(f"{path}: {config.kind}, {done.index.num_items:,} items\n{done.certificate}")

@@ -15,7 +15,11 @@ from hllm.cli import (
     compare,
     describe,
     embed,
+    embed_users,
+    evaluate,
+    evaluate_ranking,
     export_model,
+    export_vectors,
     fetch,
     fine_tune,
     import_checkpoint,
@@ -23,8 +27,10 @@ from hllm.cli import (
     index,
     rank,
     recommend,
-    run,
+    report,
+    similar,
     split,
+    train,
     tune,
 )
 from hllm.cli.exits import EXIT_FAILURE, EXIT_SIGNAL, EXIT_WRONG_INPUT
@@ -53,23 +59,25 @@ data_app.command("import", short_help="Any common layout, or two tables.", help=
 data_app.command("split", short_help="How a recipe divides its data.")(split.split)
 data_app.command("check", short_help="Faults in two tables, before training.")(check.check)
 model_app.command("fetch", short_help="Download a model once.")(fetch.model)
-app.command("train", short_help="Train the model of a recipe; a stopped run goes on.")(run.train)
+app.command("train", short_help="Train the model of a recipe; a stopped run goes on.")(train.train)
 app.command("fine-tune", short_help="Train a run on with new data; report the drift.")(fine_tune.fine_tune)
 app.command("tune", short_help="Try other values of a recipe's keys.")(tune.tune)
-app.command("evaluate", short_help="Metrics with intervals, next to baselines.")(run.evaluate)
-app.command("evaluate-ranking", short_help="AUC and calibration of a run that ranks.")(rank.evaluate_ranking)
+app.command("evaluate", short_help="Metrics with intervals, next to baselines.")(evaluate.evaluate)
+app.command("evaluate-ranking", short_help="AUC and calibration of a run that ranks.")(
+    evaluate_ranking.evaluate_ranking
+)
 app.command("cold-start", short_help="New items, and users with few interactions.")(cold_start.cold_start)
 app.command("ablate", short_help="What is lost without order, text or training.")(ablate.ablate)
 app.command("compare", short_help="Evaluated runs side by side, with paired tests.")(compare.compare)
-app.command("report", short_help="One HTML page: metrics, curves, examples.")(run.report)
+app.command("report", short_help="One HTML page: metrics, curves, examples.")(report.report)
 app.command("card", short_help="A model card, from the run's own numbers.")(card.card)
 app.command("recommend", short_help="Items for a user, or users for a new item.")(recommend.recommend)
 app.command("rank", short_help="Scores for given candidates.")(rank.rank)
 app.command("index", short_help="An index over a run's items, with its recall.")(index.index)
-app.command("similar", short_help="Items like an item or a text.")(recommend.similar)
+app.command("similar", short_help="Items like an item or a text.")(similar.similar)
 app.command("embed", short_help="The items' vectors, kept up to date.")(embed.embed)
-app.command("embed-users", short_help="The users' vectors.")(embed.embed_users)
-app.command("export-vectors", short_help="Vectors as Parquet, npy or safetensors.")(embed.export_vectors)
+app.command("embed-users", short_help="The users' vectors.")(embed_users.embed_users)
+app.command("export-vectors", short_help="Vectors as Parquet, npy or safetensors.")(export_vectors.export_vectors)
 app.command("export-model", short_help="A smaller copy in bf16 or int8, its loss measured.")(export_model.export_model)
 app.command("import-checkpoint", short_help="A checkpoint from the published HLLM weights.")(
     import_checkpoint.import_checkpoint

@@ -1,11 +1,12 @@
 """What `hllm train --dry-run` prints."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from hllm.cli.show import show_json
 
 if TYPE_CHECKING:
     from hllm.jobs.planning.plan import Plan, StagePlan
@@ -34,7 +35,7 @@ def dry_run(recipe: Path, overrides: Sequence[str], *, as_json: bool) -> None:
     plan = plan_recipe(chosen, base)
     if as_json:
         totals = {"flops": plan.flops, "parameters": plan.parameters, "seconds": plan.seconds}
-        typer.echo(json.dumps(plan.model_dump(mode="json") | totals))
+        show_json(plan.model_dump(mode="json") | totals)
     else:
         typer.echo("\n".join(plan_lines(plan, str(recipe))))
 

@@ -1,23 +1,14 @@
-"""`hllm recommend` and `hllm similar`."""
+"""`hllm recommend`."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hllm.cli.embed import one_of
-from hllm.cli.recommend_table import (
-    CANDIDATES,
-    HISTORY_COL,
-    INPUT,
-    OUTPUT,
-    SEPARATOR,
-    TEXT_COL,
-    UNKNOWN,
-    write_table,
-)
-from hllm.cli.run import RUN
+from hllm.cli.options import HISTORY, JSON, RUN, USER, comma_list, number_list, one_of
+from hllm.cli.recommend_table import HISTORY_COL, INPUT, OUTPUT, SEPARATOR, TEXT_COL, recommend_for_table
+from hllm.cli.show import show_frame, with_titles
 from hllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,14 +17,14 @@ if TYPE_CHECKING:
     from hllm.api import Recommender
     from hllm.retrieval.query import Unknown
 
-K = typer.Option(10, "--k", "-k", min=1, help="How many to show.")
-JSON = typer.Option(False, "--json", help="Print JSON for programs.")
+_SHOWN = 10
+_WRITTEN = 100
 
 
 def recommend(
     run: Path = RUN,
-    user: str | None = typer.Option(None, "--user", help="A user id of the training data."),
-    history: str | None = typer.Option(None, "--history", help='Item ids, oldest first: "id,id,…".'),
+    user: str | None = USER,
+    history: str | None = HISTORY,
     times: str | None = typer.Option(
         None,
         "--times",
@@ -58,8 +49,15 @@ def recommend(
     ),
     source: Path | None = INPUT,
     output: Path | None = OUTPUT,
-    candidates: Path | None = CANDIDATES,
-    unknown: str = UNKNOWN,
+    candidates: Path | None = typer.Option(
+        None, "--candidates", help="A table whose item ids are all that may be recommended."
+    ),
+    unknown: str = typer.Option(
+        "error",
+        "--unknown",
+        help='What to do with unknown users, and unknown items in histories: "error"; "skip" leaves them out; '
+        '"popularity" gives users of whom nothing is known the most popular items.',
+    ),
     history_col: str | None = HISTORY_COL,
     text_col: str | None = TEXT_COL,
     separator: str | None = SEPARATOR,
@@ -71,77 +69,96 @@ def recommend(
 
     With --input, write them for a whole table of users or histories to --output; a call that was stopped goes on.
     """
-    of_tables = {"history_col": history_col, "text_col": text_col, "separator": separator}
-    given = {name: value for name, value in of_tables.items() if value is not None}
+    request = _Request(user, history, times, text, new_item)
+    columns = {"history_col": history_col, "text_col": text_col, "separator": separator}
+    named_columns = {name: value for name, value in columns.items() if value is not None}
     if source is not None or output is not None:
-        if (
-            source is None
-            or output is None
-            or any(option is not None for option in (user, history, times, text, new_item))
-        ):
+        if source is None or output is None or request.is_given:
             raise ConfigError(
                 "--input and --output belong together, without --user, --history, --times, --text and --new-item"
             )
-        options = {"exclude_seen": not include_seen, "unknown": unknown, "candidates": candidates}
-        write_table(run, source, output, options | given | {"k": k or 100}, as_json=as_json)
+        options = {"exclude_seen": not include_seen, "candidates": candidates, "k": k or _WRITTEN, **named_columns}
+        recommend_for_table(run, source, output, options, unknown, as_json=as_json)
         return
-    if given:
-        raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is for a table of requests: give --input too")
-    k = k or 10
-    whom = sum(option is not None for option in (user, history, new_item))
-    if whom > 1 or (whom == 0 and text is None) or (new_item is not None and text is not None):
-        raise ConfigError(
-            "give one of --user ID, --history ID,ID,…, --text SENTENCE or --new-item TEXT; --text may also come with "
-            "--user or --history"
-        )
-    if times is not None and history is None:
-        raise ConfigError("--times belongs to --history")
-    if new_item is not None and candidates is not None:
-        raise ConfigError("--candidates are items to recommend; with --new-item there is only one, which it names")
+    if named_columns:
+        option = next(iter(named_columns)).replace("_", "-")
+        raise ConfigError(f"--{option} is for a table of requests: give --input too")
+    request.check(candidates)
+    _show(run, request, candidates, unknown, k or _SHOWN, exclude_seen=not include_seen, as_json=as_json)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Whom the recommendations are for, as the options say it."""
+
+    user: str | None
+    history: str | None
+    times: str | None
+    text: str | None
+    new_item: str | None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether any of the options is there."""
+        return any(option is not None for option in vars(self).values())
+
+    def check(self, candidates: Path | None) -> None:
+        """Raise ConfigError if the options do not go together."""
+        whom = sum(option is not None for option in (self.user, self.history, self.new_item))
+        if whom > 1 or (whom == 0 and self.text is None) or (self.new_item is not None and self.text is not None):
+            raise ConfigError(
+                "give one of --user ID, --history ID,ID,…, --text SENTENCE or --new-item TEXT; --text may also come "
+                "with --user or --history"
+            )
+        if self.times is not None and self.history is None:
+            raise ConfigError("--times belongs to --history")
+        if self.new_item is not None and candidates is not None:
+            raise ConfigError("--candidates are items to recommend; with --new-item there is only one, which it names")
+
+    @property
+    def item_ids(self) -> list[str] | None:
+        """The ids of --history."""
+        return None if self.history is None else comma_list(self.history)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the request as `Recommender.recommend` takes it."""
+        expected = "whole seconds since 1970, such as 1700000000,1700003600"
+        return {
+            "users": None if self.user is None else [self.user],
+            "histories": None if self.item_ids is None else [self.item_ids],
+            "times": [number_list("--times", self.times, expected=expected)] if self.times else None,
+            "texts": None if self.text is None else [self.text],
+        }
+
+    def title(self, recommender: "Recommender") -> str:
+        """Return the heading of the answer: the user, the titles of the history, the sentence."""
+        catalogue = set(recommender.dataset.item_ids.cast(str)) if self.item_ids else set()
+        known = [item for item in self.item_ids or () if item in catalogue]
+        parts = [f"for user {self.user}"] if self.user is not None else []
+        parts += [f"after {', '.join(recommender.title_of(known))}"] if known else []
+        parts += [f"for {self.text!r}"] if self.text is not None else []
+        return ", ".join(parts) or "without a history"
+
+
+def _show(
+    run: Path, request: _Request, candidates: Path | None, unknown: str, k: int, *, exclude_seen: bool, as_json: bool
+) -> None:
+    """Print the items for one request, or the users for its new item."""
     from hllm.api import Recommender
+    from hllm.retrieval.query import UNKNOWN
 
     recommender = Recommender.load(run)
-    if new_item is not None:
-        frame = recommender.audience(new_item, k=k)
-        _show(frame, f"users to offer {new_item!r} to (rank: its place in the user's own list)", as_json)
+    if request.new_item is not None:
+        title = f"users to offer {request.new_item!r} to (rank: its place in the user's own list)"
+        show_frame(recommender.audience(request.new_item, k=k), title, as_json=as_json)
         return
-    from hllm.retrieval.query import UNKNOWN as POLICIES
-
-    ids, policy = None if history is None else _parts(history), one_of("--unknown", unknown, POLICIES)
-    frame = recommender.recommend(
-        users=None if user is None else [user],
-        histories=None if ids is None else [ids],
-        times=[_seconds(times)] if times else None,
-        texts=None if text is None else [text],
-        k=k,
-        exclude_seen=not include_seen,
-        items=None if candidates is None else _allowed(recommender, candidates, policy),
-        unknown=policy,
-    )
-    title = _title(user, ids, text, recommender)
+    policy = one_of("--unknown", unknown, UNKNOWN)
+    items = None if candidates is None else _allowed(recommender, candidates, policy)
+    frame = recommender.recommend(**request.arguments(), k=k, exclude_seen=exclude_seen, items=items, unknown=policy)
+    title = request.title(recommender)
     if "popularity" in frame["source"]:
         title = f"{title}: nothing is known, so what is popular (score: training interactions)"
-    _show(_with_titles(frame, recommender), title, as_json)
-
-
-def similar(
-    run: Path = RUN,
-    item: str | None = typer.Option(None, "--item", help="An item id of the catalogue."),
-    text: str | None = typer.Option(None, "--text", help='The text of any item: "title: …; genres: …".'),
-    k: int = K,
-    as_json: bool = JSON,
-) -> None:
-    """Show the items nearest to an item or to a text."""
-    if (item is None) == (text is None):
-        raise ConfigError("give one of --item ID or --text TEXT")
-    from hllm.api import Recommender
-
-    recommender = Recommender.load(run)
-    if text is not None:
-        frame, title = recommender.similar(texts=[text], k=k), f"like {text!r}"
-    else:
-        frame, title = recommender.similar([item], k=k), f"like {recommender.title_of([item])[0]}"
-    _show(_with_titles(frame, recommender), title, as_json)
+    show_frame(with_titles(frame, recommender), title, as_json=as_json)
 
 
 def _allowed(recommender: "Recommender", candidates: Path, unknown: "Unknown") -> "pl.Series":
@@ -152,51 +169,3 @@ def _allowed(recommender: "Recommender", candidates: Path, unknown: "Unknown") -
     if missing:
         typer.echo(f"{missing:,} items among the candidates are not in the catalogue and were left out", err=True)
     return recommender.dataset.item_ids[rows]
-
-
-def _title(user: str | None, history: list[str] | None, text: str | None, recommender: "Recommender") -> str:
-    catalogue = set(recommender.dataset.item_ids.cast(str)) if history else set()
-    known = [item for item in history or () if item in catalogue]
-    parts = [f"for user {user}"] if user is not None else []
-    parts += [f"after {', '.join(recommender.title_of(known))}"] if known else []
-    parts += [f"for {text!r}"] if text is not None else []
-    return ", ".join(parts) or "without a history"
-
-
-def _with_titles(frame: "pl.DataFrame", recommender: "Recommender") -> "pl.DataFrame":
-    import polars as pl
-
-    return frame.with_columns(pl.Series("title", recommender.title_of(frame["item_id"]), dtype=pl.String))
-
-
-def _show(frame: "pl.DataFrame", title: str, as_json: bool) -> None:
-    """Print a frame: JSON lines for programs, a table for people."""
-    if as_json:
-        for row in frame.iter_rows(named=True):
-            typer.echo(json.dumps(row, default=str, ensure_ascii=False))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    typer.echo(f"{title}:")
-    table = Table(box=None, header_style="bold")
-    shown = [name for name in ("rank", "score", "user_id", "item_id", "title") if name in frame.columns]
-    for name in shown:
-        table.add_column(name, justify="right" if name in ("rank", "score") else "left")
-    for row in frame.iter_rows(named=True):
-        table.add_row(*(Text(f"{row[name]:.4f}" if name == "score" else str(row[name])) for name in shown))
-    Console().print(table)
-
-
-def _parts(listed: str) -> list[str]:
-    return [part.strip() for part in listed.split(",") if part.strip()]
-
-
-def _seconds(listed: str) -> list[int]:
-    try:
-        return [int(part) for part in _parts(listed)]
-    except ValueError:
-        raise ConfigError(
-            f"--times is {listed!r}; expected whole seconds since 1970, such as 1700000000,1700003600"
-        ) from None

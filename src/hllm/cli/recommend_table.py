@@ -1,25 +1,18 @@
-"""`hllm recommend --input`: the options, and what is told at the end."""
+"""`hllm recommend --input`: its own options, and what it prints at the end."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from hllm.cli.embed import one_of
+from hllm.cli.options import one_of
+from hllm.cli.show import show_json
 
 INPUT = typer.Option(
     None, "--input", help="A table of user ids, histories or sentences, or several of these. Writes --output instead."
 )
 OUTPUT = typer.Option(None, "--output", help="The Parquet file to write for --input.")
-CANDIDATES = typer.Option(None, "--candidates", help="A table whose item ids are all that may be recommended.")
-UNKNOWN = typer.Option(
-    "error",
-    "--unknown",
-    help='What to do with unknown users, and unknown items in histories: "error"; "skip" leaves them out; "popularity" '
-    "gives users of whom nothing is known the most popular items.",
-)
 TEXT_COL = typer.Option(None, "--text-col", help='For --input: the column of sentences, unless it is "text".')
 HISTORY_COL = typer.Option(None, "--history-col", help='For --input: the column of histories, unless it is "history".')
 SEPARATOR = typer.Option(
@@ -27,23 +20,24 @@ SEPARATOR = typer.Option(
 )
 
 
-def write_table(run: Path, source: Path, output: Path, options: dict[str, Any], *, as_json: bool) -> None:
-    """Recommend for a table, and print what was found and written."""
+def recommend_for_table(
+    run: Path, source: Path, output: Path, options: dict[str, Any], unknown: str, *, as_json: bool
+) -> None:
+    """Write recommendations for a table; print how much was written, and what was unknown."""
     from hllm.api import Recommender
     from hllm.errors import first_few
     from hllm.jobs.recommend_table import TableOptions, recommend_table
-    from hllm.retrieval.query import UNKNOWN as POLICIES
+    from hllm.retrieval.query import UNKNOWN
 
-    options["unknown"] = one_of("--unknown", options["unknown"], POLICIES)
-    report = recommend_table(Recommender.load(run), source, output, TableOptions(**options))
+    policy = one_of("--unknown", unknown, UNKNOWN)
+    report = recommend_table(Recommender.load(run), source, output, TableOptions(**options, unknown=policy))
     counts = report.counts
     if as_json:
-        found = {"counts": counts.model_dump(mode="json")}
-        typer.echo(json.dumps({"output": str(output), **asdict(report), **found}))
+        show_json({"output": str(output), **asdict(report), "counts": counts.model_dump(mode="json")})
         return
     typer.echo(f"{output}: {report.rows:,} rows for {counts.rows:,} users")
     if counts.without_history:
-        done = "were left out" if options["unknown"] == "skip" else 'got popular items (source "popularity")'
+        done = "were left out" if policy == "skip" else 'got popular items (source "popularity")'
         typer.echo(
             f"{counts.without_history:,} without a history {done}; first: {first_few(counts.first_without_history)}"
         )

@@ -1,19 +1,19 @@
 """`hllm data split`."""
 
-import json
 from pathlib import Path
 
 import typer
+
+from hllm.cli.options import JSON, RECIPE, overrides_option
+from hllm.cli.show import show_json
 
 _MEANING = {"training": "training", "validation": "validation", "test": "test", "unused": "none: in histories alone"}
 
 
 def split(
-    recipe: Path = typer.Argument(help="A recipe, such as recipes/demo.toml."),
-    overrides: list[str] = typer.Option(
-        (), "--set", metavar="A.B=VALUE", help='Change one key of the recipe, such as split.kind="users"; repeatable.'
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+    recipe: Path = RECIPE,
+    overrides: list[str] = overrides_option('Change one key of the recipe, such as split.kind="users"; repeatable.'),
+    as_json: bool = JSON,
 ) -> None:
     """Divide a recipe's data as training would, and print how much is in each part; nothing is written."""
     from hllm.data.build import build_dataset
@@ -26,7 +26,7 @@ def split(
     found = split_dataset(dataset, chosen.split)
     counts = found.describe(dataset)
     if as_json:
-        typer.echo(json.dumps({"kind": found.kind, "fingerprint": found.fingerprint, **counts}))
+        show_json({"kind": found.kind, "fingerprint": found.fingerprint, **counts})
         return
     typer.echo(
         f"split {found.kind} {found.fingerprint[:12]} of {dataset.num_users:,} users, {dataset.num_items:,} items, "

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from hllm.api import Recommender
-from hllm.errors import ConfigError
 from hllm.evaluation.baselines import build_baseline
 from hllm.evaluation.cold_start import LENGTHS, ColdStart, Entrant, cold_items, short_histories
 from hllm.evaluation.evaluate import Part, evaluate_with_ranks, queries
 from hllm.evaluation.facts import RunFacts
-from hllm.evaluation.protocol import describe_differences
+from hllm.jobs.evaluate import require_one_protocol, require_own_names
 from hllm.models.item.ids import IdItemConfig
 from hllm.retrieval.exact import ExactRetriever
 from hllm.runs.results import data_policy, device_name
@@ -21,23 +20,16 @@ def cold_start(
 
     Raises ConfigError if the runs' protocols differ, and what `short_histories` raises.
     """
-    if both := set(runs) & set(baselines):
-        raise ConfigError(f"a run and a baseline are both named {both.pop()!r}; rename the run's directory")
+    require_own_names(runs, baselines)
     first = next(iter(runs.values()))
     dataset, split = first.dataset, first.split
     trained = [_run(name, run, part) for name, run in runs.items()]
-    expected = trained[0].evaluated.result
-    for each in trained[1:]:
-        if differing := expected.protocol.differences(each.evaluated.result.protocol):
-            raise ConfigError(
-                f"{expected.name} and {each.name} were made under different protocols: "
-                f"{describe_differences(differing)}; their numbers cannot stand in one table"
-            )
-    contenders = [*(_baseline(name, first, part) for name in baselines), *trained]
+    require_one_protocol([each.evaluated for each in trained])
+    entrants = [*(_baseline(name, first, part) for name in baselines), *trained]
     asked = queries(dataset, split, part)
     return ColdStart(
-        cold_items=cold_items(contenders, dataset, split, asked),
-        short_histories=short_histories(contenders, dataset, split, asked, lengths),
+        cold_items=cold_items(entrants, dataset, split, asked),
+        short_histories=short_histories(entrants, dataset, split, asked, lengths),
     )
 
 

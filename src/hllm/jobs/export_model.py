@@ -13,7 +13,7 @@ from hllm.evaluation.compare import Comparison, compare_ranks
 from hllm.evaluation.evaluate import Evaluated, Part
 from hllm.evaluation.impressions import RankingResult
 from hllm.evaluation.ranks import Contender
-from hllm.jobs.evaluate import evaluate_rankers
+from hllm.jobs.evaluate_ranking import evaluate_rankers
 from hllm.models.checkpoint import compact_checkpoint
 from hllm.models.compact import Weights
 from hllm.recipe.stages import RANKING_METRICS

@@ -24,7 +24,7 @@ class Example:
     """Title or user, and score."""
 
 
-def text_table(results: Sequence[Result]) -> str:
+def results_table(results: Sequence[Result]) -> str:
     """Return the protocol, a table of the main metrics with their intervals for each group, and each run's facts."""
     first = results[0]
     lines = [*first.protocol.lines(), ""]

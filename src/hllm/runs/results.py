@@ -1,8 +1,9 @@
-"""What a run's directory keeps of its evaluations: how often, what the model cost, and where each target stands."""
+"""The results in a run's directory: metrics, ablations, the rank of each target, and a log of the evaluations."""
 
 import json
 import platform
 import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,39 +11,91 @@ from typing import Any
 import torch
 
 from hllm import artifacts
+from hllm.config import Config
 from hllm.data.split import Split
-from hllm.errors import CheckpointError, HllmWarning
-from hllm.evaluation.evaluate import Part
+from hllm.errors import CheckpointError, ConfigError, HllmWarning
+from hllm.evaluation.ablations import Ablations
+from hllm.evaluation.evaluate import Evaluated, Part, Result
 from hllm.evaluation.facts import RunFacts
-from hllm.evaluation.ranks import Contender, read_ranks
+from hllm.evaluation.ranks import Contender, read_ranks, write_ranks
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device
 from hllm.recipe.recipe import Recipe
 from hllm.recipe.stages import StageConfig
-from hllm.runs.run import Run
+from hllm.runs.run import ResultKind, Run
 
 
-def ranks_file(folder: Path, part: Part) -> Path:
-    """Return where a run keeps its ranks of one part."""
-    return folder / f"ranks-{part}.parquet"
+def write_evaluation(run: Run, part: Part, evaluated: Sequence[Evaluated]) -> str:
+    """Keep the results of an evaluation and the rank of each target; return the results as JSON."""
+    write_ranks(run.ranks_path(part), run.name, evaluated)
+    return write_result(run, "evaluation", part, [each.result for each in evaluated])
+
+
+def write_result(run: Run, kind: ResultKind, part: Part, results: Config | Sequence[Config]) -> str:
+    """Keep the results of one kind in the run's directory; return them as JSON."""
+    content = json_of(results)
+    artifacts.write_text(run.result_path(kind, part), content)
+    return content
+
+
+def json_of(results: Config | Sequence[Config]) -> str:
+    """Return results as they are kept and printed."""
+    if isinstance(results, Config):
+        return results.model_dump_json(indent=1)
+    return json.dumps([result.model_dump(mode="json") for result in results], indent=1)
+
+
+def read_evaluation(run: Run, part: Part = "test") -> list[Result]:
+    """Read what `hllm evaluate` has kept; ConfigError if it has not run."""
+    path = run.result_path("evaluation", part)
+    if not path.is_file():
+        raise ConfigError(f"{run.folder} has no {path.name}; make it with hllm evaluate --run {run.folder}")
+    return [Result.from_dict(values, where=str(path)) for values in _json(path)]
+
+
+def read_ablations(run: Run, part: Part = "test") -> Ablations | None:
+    """Read what `hllm ablate` has kept; None if it has not run."""
+    path = run.result_path("ablations", part)
+    return Ablations.from_dict(_json(path), where=str(path)) if path.is_file() else None
+
+
+def ablations_of(run: Run, result: Result) -> Ablations | None:
+    """Read the run's ablations; None, with a warning, if they are not of the model that has this result."""
+    ablations = read_ablations(run)
+    if ablations is not None and not ablations.are_of(result.protocol, result.all_items):
+        warnings.warn(
+            f"{run.result_path('ablations', 'test')} is of another model or protocol than {result.name} is now, and is "
+            f"left out; make it again with hllm ablate --run {run.folder}",
+            HllmWarning,
+            stacklevel=2,
+        )
+        return None
+    return ablations
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}; make it again") from None
 
 
 def log_evaluation(run: Run, part: Part, split: Split) -> None:
     """Note that a part of the split was evaluated; a run that cannot be written to is warned of instead."""
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "part": part, "split": split.fingerprint}
     try:
-        with _log(run).open("a", encoding="utf-8") as file:
+        with run.evaluations_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
-        warnings.warn(f"{_log(run)} cannot be written ({error.strerror}): this evaluation is not counted",
+        warnings.warn(f"{run.evaluations_path} cannot be written ({error.strerror}): this evaluation is not counted",
                       HllmWarning, stacklevel=2)  # fmt: skip
 
 
 def num_test_evaluations(run: Run, split: Split) -> int:
     """Return how often the test part of this split was evaluated for the run."""
-    if not _log(run).is_file():
+    if not run.evaluations_path.is_file():
         return 0
-    lines = _log(run).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    lines = run.evaluations_path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     logged = [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may have cut the last one off
     return sum(line["part"] == "test" and line["split"] == split.fingerprint for line in logged)
 
@@ -82,20 +135,16 @@ def stored_ranks(spec: str, part: Part) -> Contender:
     folder, baseline = Path(spec), None
     if not folder.is_dir() and ":" in spec:
         folder, baseline = Path(spec.rpartition(":")[0]), spec.rpartition(":")[2]
-    file, label = ranks_file(folder, part), folder.resolve().name
+    run = Run(folder)
+    file = run.ranks_path(part)
     again = f"hllm evaluate --run {folder}" + (f" --part {part}" if part != "test" else "")
     if not file.is_file():
         raise CheckpointError(f"{folder} has no stored ranks of the {part} part; make them with {again}")
-    found = read_ranks(file, baseline, name=label if baseline is None else f"{label}:{baseline}")
-    best = Run(folder).best_path
-    if baseline is None and found.facts.checkpoint is not None and best.exists():
-        if artifacts.read_manifest(best, "checkpoint").fingerprint != found.facts.checkpoint:
+    contender = read_ranks(file, baseline, name=run.name if baseline is None else f"{run.name}:{baseline}")
+    if baseline is None and contender.facts.checkpoint is not None and run.best_path.exists():
+        if artifacts.read_manifest(run.best_path, "checkpoint").fingerprint != contender.facts.checkpoint:
             raise CheckpointError(f"the ranks in {file} are of an earlier checkpoint of the run; run {again}")
-    return found
-
-
-def _log(run: Run) -> Path:
-    return run.folder / "evaluations.jsonl"
+    return contender
 
 
 def _training(stage: StageConfig) -> str:

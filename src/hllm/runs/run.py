@@ -6,14 +6,18 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hllm import artifacts
 from hllm.errors import CheckpointError, ConfigError, HllmWarning, StorageError
+from hllm.evaluation.evaluate import Part
 from hllm.models.checkpoint import weights_of
 from hllm.models.compact import Weights
 from hllm.recipe.recipe import Recipe
 from hllm.runs.position import Position, _position
+
+ResultKind = Literal["evaluation", "ranking", "cold-start", "ablations"]
+"""What is kept of the verbs evaluate, evaluate-ranking, cold-start and ablate."""
 
 Listener = Callable[[dict[str, Any]], None]
 """Is told every event after it is logged."""
@@ -29,6 +33,11 @@ class Run:
 
     folder: Path
     listeners: tuple[Listener, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the run in tables: its directory's."""
+        return self.folder.resolve().name
 
     @property
     def dataset_path(self) -> Path:
@@ -93,6 +102,34 @@ class Run:
     def recipe_path(self) -> Path:
         """The resolved recipe."""
         return self.folder / "recipe.json"
+
+    @property
+    def drift_path(self) -> Path:
+        """The report of `hllm fine-tune`."""
+        return self.folder / "drift.json"
+
+    @property
+    def report_path(self) -> Path:
+        """The HTML page of `hllm report`."""
+        return self.folder / "report.html"
+
+    @property
+    def card_path(self) -> Path:
+        """The model card of `hllm card`, under the name that model hubs show."""
+        return self.folder / "README.md"
+
+    @property
+    def evaluations_path(self) -> Path:
+        """One JSON object a line: every evaluation of a part of the split."""
+        return self.folder / "evaluations.jsonl"
+
+    def result_path(self, kind: ResultKind, part: Part) -> Path:
+        """Return where the results of one kind are kept; those of the validation part have a suffix."""
+        return self.folder / (f"{kind}.json" if part == "test" else f"{kind}-{part}.json")
+
+    def ranks_path(self, part: Part) -> Path:
+        """Return where the rank of each target of `part` is kept."""
+        return self.folder / f"ranks-{part}.parquet"
 
     def require_room_for(self, recipe: Recipe) -> None:
         """Raise ConfigError if the directory holds something else, an export, or training of another recipe.

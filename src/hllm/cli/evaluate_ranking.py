@@ -1,0 +1,29 @@
+"""`hllm evaluate-ranking`."""
+
+from pathlib import Path
+
+import typer
+
+from hllm.cli.options import AGAINST, JSON, PART, RUN, part_of
+
+
+def evaluate_ranking(
+    run: Path = RUN,
+    against: list[Path] = AGAINST,
+    part: str = PART,
+    as_json: bool = JSON,
+) -> None:
+    """Score labelled candidates of one part of the split: AUC, GAUC, log loss, calibration with 95 % intervals.
+
+    The numbers are also kept in ranking.json (ranking-validation.json) of the run's directory.
+    """
+    from hllm.jobs.evaluate import open_runs
+    from hllm.jobs.evaluate_ranking import evaluate_rankers
+    from hllm.reports.ranking import ranking_table
+    from hllm.runs.results import write_result
+    from hllm.runs.run import Run
+
+    chosen = part_of(part)
+    results = evaluate_rankers(open_runs([run, *against]), part=chosen)
+    content = write_result(Run(run), "ranking", chosen, results)
+    typer.echo(content if as_json else ranking_table(results))

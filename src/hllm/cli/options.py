@@ -1,0 +1,87 @@
+"""Options that several verbs share, and how their values are read."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import typer
+
+from hllm.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from hllm.embedding.rows import Dtype
+
+Choice = TypeVar("Choice", bound=str)
+
+RECIPE = typer.Argument(help="A recipe, such as recipes/demo.toml.")
+RUN = typer.Option(..., "--run", help="The directory that `hllm train --out` made.")
+AGAINST = typer.Option([], "--against", help="Another run on the same data and split; may be repeated.")
+BASELINES = typer.Option(
+    "popularity,co-occurrence,markov", "--baselines", help='Comma-separated recommenders without training; "" for none.'
+)
+PART = typer.Option("test", "--part", help='"test" or "validation".')
+USER = typer.Option(None, "--user", help="A user id of the training data.")
+HISTORY = typer.Option(None, "--history", help='Item ids, oldest first: "id,id,…".')
+TABLE = typer.Option(..., "--out", help="The table's directory; a table that stands there is brought up to date.")
+DTYPE = typer.Option("fp32", "--dtype", help='How vectors are stored: "fp32", "bf16" or "int8".')
+SHARD = typer.Option(
+    "1/1", "--shard", metavar="I/N", help="Be the I-th of N processes on one --out; then call once without, to end."
+)
+JSON = typer.Option(False, "--json", help="Print JSON for programs.")
+
+
+def overrides_option(help: str, *, metavar: str = "A.B=VALUE") -> Any:
+    """Return the option --set, which changes keys of a recipe or of other settings."""
+    return typer.Option((), "--set", metavar=metavar, help=help)
+
+
+def comma_list(listed: str) -> list[str]:
+    """Return what stands between commas, without what is empty."""
+    return [part.strip() for part in listed.split(",") if part.strip()]
+
+
+def column_list(listed: str | None) -> list[str] | None:
+    """Return the column names between commas, None for an option that is not given.
+
+    An empty name stays: no table has such a column, so it is refused later.
+    """
+    return None if listed is None else [name.strip() for name in listed.split(",")]
+
+
+def number_list(option: str, listed: str, *, expected: str) -> list[int]:
+    """Return the whole numbers between commas; ConfigError, with what is `expected`, for anything else."""
+    try:
+        return [int(part) for part in comma_list(listed)]
+    except ValueError:
+        raise ConfigError(f"{option} is {listed!r}; expected {expected}") from None
+
+
+def dimension_list(listed: str) -> list[int]:
+    """Return the sizes of --dims in ascending order; "full" may be among them, as whole vectors always are."""
+    sizes = comma_list(listed)
+    wrong = [size for size in sizes if size != "full" and not (size.isdecimal() and int(size))]
+    if wrong:
+        raise ConfigError(f'--dims has {wrong[0]!r}; expected sizes such as 32,64,128, and "full"')
+    return sorted({int(size) for size in sizes if size != "full"})
+
+
+def one_of(option: str, value: str, known: Sequence[Choice]) -> Choice:
+    """Return the known value that was given; ConfigError for another one."""
+    for each in known:
+        if value == each:
+            return each
+    raise ConfigError(f"{option} is {value!r}{nearest(value, known)}; expected one of {', '.join(known)}")
+
+
+def part_of(part: str) -> Literal["validation", "test"]:
+    """Return the part of a split; ConfigError if it is neither "test" nor "validation"."""
+    match part:
+        case "validation" | "test":
+            return part
+    raise ConfigError(f'--part is {part!r}; expected "test" or "validation"')
+
+
+def dtype_of(dtype: str) -> "Dtype":
+    """Return how vectors are to be stored; ConfigError for an unknown way."""
+    from hllm.embedding.rows import DTYPES
+
+    return one_of("--dtype", dtype, DTYPES)

@@ -1,0 +1,40 @@
+"""Runs that rank, evaluated under one protocol, for one table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hllm.api import Recommender
+from hllm.evaluation.evaluate import Part
+from hllm.evaluation.impressions import RankingResult, evaluate_ranker
+from hllm.jobs.evaluate import refuse_differences
+from hllm.ranking.ranker import ModelRanker
+from hllm.runs.results import data_policy, log_evaluation, run_facts
+
+_SAID_BY_FINGERPRINTS = ("data_policy", "split_options")
+
+
+def evaluate_rankers(runs: Mapping[str, Recommender], *, part: Part = "test") -> list[RankingResult]:
+    """Evaluate runs that rank under one protocol, and count these evaluations in their directories.
+
+    Raises ConfigError for a run without heads, and if data, split, candidates or targets of two runs differ.
+    """
+    results: list[RankingResult] = []
+    for name, run in runs.items():
+        split = run.split
+        log_evaluation(run.run, part, split)
+        result = evaluate_ranker(
+            name, ModelRanker(run.scorer), run.dataset, split, part, run.recipe.evaluation,
+            data_policy=data_policy(run.recipe), split_options=run.recipe.split.options(),
+            facts=run_facts(run.run, run.recipe, run.model, split),
+        )  # fmt: skip
+        for first in results[:1]:
+            refuse_differences(first.name, name, _differences(first, result))
+        results.append(result)
+    return results
+
+
+def _differences(ours: RankingResult, theirs: RankingResult) -> list[tuple[str, Any, Any]]:
+    """Return what differs between two protocols, and the values on both sides."""
+    first, second = ({**each.protocol.model_dump(), "targets": list(each.targets)} for each in (ours, theirs))
+    compared = [key for key in first if key not in _SAID_BY_FINGERPRINTS]
+    return [(key, first[key], second[key]) for key in compared if first[key] != second[key]]
