@@ -19,6 +19,7 @@ from unittest import mock
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from hllm.config import Config
 from hllm.jobs.planning.plan import Plan, plan_recipe
 from hllm.recipe.recipe import Recipe
 from hllm.sources.data_sets import FETCH
@@ -134,9 +135,8 @@ def plan_of(path: Path) -> tuple[Plan, Recipe]:
 
 def needs_of(recipe: Recipe) -> list[str]:
     """Return the data set and the language models that must be at hand; a User LLM from scratch need not be."""
-    item, user = recipe.model.item, recipe.model.user
-    models = [item.backbone] if item.kind == "llm" else []
-    models += [user.backbone] if user.kind == "llm" and user.pretrained else []
+    tiers = (recipe.model.item.language_model, recipe.model.user.language_model)
+    models = [model.backbone for model in tiers if model is not None and model.needs_files]
     return list(dict.fromkeys([str(recipe.data.source), *models]))
 
 
@@ -178,6 +178,8 @@ def _models(path: str, heading: str, model: type[BaseModel]) -> list[tuple[str, 
 
 def _inner(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
+        if issubclass(annotation, Config):
+            return list(annotation.variants())
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [model for part in typing.get_args(annotation) for model in _inner(part)]
 

@@ -30,7 +30,6 @@ from hllm.evaluation.baselines import Popularity, build_baseline
 from hllm.evaluation.evaluate import Evaluated, Part, Result, evaluate_with_ranks
 from hllm.evaluation.facts import RunFacts
 from hllm.models.checkpoint import ITEM_BACKBONE
-from hllm.models.item.text import TextItemConfig
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device
 from hllm.ranking.frame import CandidateIds, rank_frame
@@ -310,8 +309,8 @@ class Recommender:
 
         `switches` are names such as "shuffled-order" and "shuffled-text" (None: all); see `evaluation.ablations`.
         """
-        config = self.recipe.model.item
-        texts = TextReader(config.prompt, self._with_texts) if isinstance(config, TextItemConfig) else None
+        prompt = self.recipe.model.item.text_prompt
+        texts = TextReader(prompt, self._with_texts) if prompt is not None else None
         check_switches(switches, self.dataset, texts)  # before the work
         return ablate(
             self.evaluate(part=part, name=name), self.retriever, self.dataset, self.split,
@@ -363,11 +362,11 @@ class Recommender:
 
     def reader(self) -> ItemReader:
         """Return what reads texts as the model read the catalogue's; ConfigError if it knows items by id only."""
-        config = self.recipe.model.item
-        if not isinstance(config, TextItemConfig):
+        prompt = self.recipe.model.item.text_prompt
+        if prompt is None:
             raise ConfigError("this model knows items by id only and cannot read text; train one with an Item LLM")
         tokenizer, fields = self.run.best_path / ITEM_BACKBONE, self.dataset.text_cols
-        return ItemReader(self.model, tokenizer, config.prompt, fields, self.device, self.recipe.precision)
+        return ItemReader(self.model, tokenizer, prompt, fields, self.device, self.recipe.precision)
 
     def _with_texts(self, texts: Sequence[str]) -> ExactRetriever:
         """Return this recommender with other texts, one for each item; only texts that no item had are encoded."""

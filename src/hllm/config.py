@@ -34,6 +34,11 @@ class Config(BaseModel):
             raise ConfigError(f"{where}: " + "; ".join(lines)) from None
 
     @classmethod
+    def variants(cls) -> tuple[type["Config"], ...]:
+        """Return the models that a field of this type can hold: this one alone, unless it stands for a family."""
+        return (cls,)
+
+    @classmethod
     def from_toml(cls: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
         """Read a TOML file (or JSON, by its ending) and what it extends; apply `overrides` ("a.b=value") on top.
 
@@ -145,5 +150,7 @@ def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> set[
 
 def _models_in(annotation: Any) -> set[type[BaseModel]]:
     if typing.get_origin(annotation) is None and isinstance(annotation, type):
+        if issubclass(annotation, Config):
+            return set(annotation.variants())
         return {annotation} if issubclass(annotation, BaseModel) else set()
     return {model for inner in typing.get_args(annotation) for model in _models_in(inner)}

@@ -45,7 +45,7 @@ def card_facts(recommender: Recommender) -> CardFacts:
         parameters={name: sum(weight.numel() for weight in part.parameters()) for name, part in parts},
         num_steps=position.step,
         elapsed_s=position.elapsed_s,
-        reads_text=recipe.model.item.kind == "llm",
+        reads_text=recipe.model.item.facts.reads_text,
         reads_times=model.reads_times,
         reads_actions=model.fusion is not None and model.fusion.actions is not None,
         result=own,

@@ -8,7 +8,6 @@ from hllm.evaluation.cold_start import LENGTHS, ColdStart, Entrant, cold_items, 
 from hllm.evaluation.evaluate import Part, evaluate_with_ranks, queries
 from hllm.evaluation.facts import RunFacts
 from hllm.jobs.evaluate import require_one_protocol, require_own_names
-from hllm.models.item.ids import IdItemConfig
 from hllm.retrieval.exact import ExactRetriever
 from hllm.runs.results import data_policy, device_name
 
@@ -34,7 +33,7 @@ def cold_start(
 
 
 def _run(name: str, run: Recommender, part: Part) -> Entrant:
-    by_id = isinstance(run.recipe.model.item, IdItemConfig)
+    by_id = not run.recipe.model.item.facts.reads_text
     return Entrant(run.scorer, run.evaluate_with_ranks(part=part, name=name), by_id)
 
 

@@ -108,7 +108,8 @@ def _table_in(folder: Path, name: str) -> Path:
 def _prompt(recipe: Recipe) -> tuple[PromptConfig, str | None]:
     """Return how a recipe's items become texts, and the model that reads them; None for a tier of ids."""
     item = recipe.model.item
-    return (item.prompt, item.backbone) if item.kind == "llm" else (PromptConfig(), None)
+    reader = item.language_model
+    return item.text_prompt or PromptConfig(), None if reader is None else reader.backbone
 
 
 def _counter(

@@ -185,7 +185,7 @@ def _report(parent: OpenedRun, run: Run, grown: Grown, recipe: Recipe) -> FineTu
     now = split_dataset(grown.dataset, recipe.split)
     held_out = ~now.training[grown.positions[split.validation]]
     scorers = [_scorer(*each, parent) for each in ((parent.model, parent.table.vectors), (model, after))]
-    retrieves = parent.recipe.model.user.kind != "din"
+    retrieves = parent.recipe.model.user.facts.retrieves
     ranks = [_found(each, parent, split) for each in scorers] if retrieves else []
     report = FineTuned(
         parent=parent.checkpoint.fingerprint,

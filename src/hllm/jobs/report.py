@@ -7,7 +7,6 @@ from hllm import artifacts
 from hllm.api import Recommender
 from hllm.data.describing.measure import describe
 from hllm.evaluation.evaluate import Evaluated
-from hllm.models.item.text import TextItemConfig
 from hllm.reports.description import describe_section
 from hllm.reports.run import Example, html_report
 from hllm.runs.results import ablations_of
@@ -53,7 +52,7 @@ def examples(recommender: Recommender) -> list[Example]:
         titles = recommender.title_of(rows["item_id"])
         history_titles = recommender.dataset.titles[history].to_list()
         shown.append(Example(f"User {user}", history_titles, list(zip(titles, rows["score"], strict=True))))
-    if isinstance(recommender.recipe.model.item, TextItemConfig):
+    if recommender.recipe.model.item.facts.reads_text:
         shown.append(_new_item(recommender))
     return shown
 

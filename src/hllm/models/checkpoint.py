@@ -12,19 +12,15 @@ from torch import Tensor
 
 from hllm import artifacts
 from hllm.errors import CheckpointError, ConfigError
-from hllm.models.backbone.backbone import save_backbone_config
 from hllm.models.backbone.lora import merge_lora
-from hllm.models.backbone.tokenizer import copy_tokenizer
-from hllm.models.build import ModelConfig, rebuild_model
+from hllm.models.build import ModelConfig, build_model
 from hllm.models.compact import Weights, load_part, save_part
-from hllm.models.item.text import TextItemConfig, TextItemEncoder
-from hllm.models.recommender import SequentialRecommender
-from hllm.models.user.llm import UserLLM
+from hllm.models.kinds import TierConfig
+from hllm.models.recommender import MODULES, SequentialRecommender
 
 KIND = "checkpoint"
 ITEM_BACKBONE = "item_backbone"
 USER_BACKBONE = "user_backbone"
-_PARTS = ("item_encoder", "user_encoder", "fusion", "ranker")
 _NETWORK = "backbone.network."
 
 
@@ -49,17 +45,13 @@ def save_checkpoint(
     kept |= {} if weights == "fp32" else {"weights": weights}
     with artifacts.writing(path, KIND, kept) as folder:
         repeated = _repeated(model)
-        for part in _PARTS:
+        for part in MODULES:
             if (module := getattr(model, part)) is not None:
                 again = {name.removeprefix(f"{part}.") for name in repeated if name.startswith(f"{part}.")}
                 save_part(module, folder, part, weights, leave_out=again)
         save_file({"log_scale": model.log_scale.detach().reshape(1).cpu()}, folder / "scale.safetensors")
-        if isinstance(model.item_encoder, TextItemEncoder):
-            save_backbone_config(model.item_encoder.backbone, folder / ITEM_BACKBONE)
-            if tokenizer is not None:
-                copy_tokenizer(tokenizer, folder / ITEM_BACKBONE)
-        if isinstance(model.user_encoder, UserLLM):
-            save_backbone_config(model.user_encoder.backbone, folder / USER_BACKBONE)
+        model.item_encoder.keep_files(folder / ITEM_BACKBONE, tokenizer)
+        model.user_encoder.keep_files(folder / USER_BACKBONE)
         if extra_files is not None:
             extra_files(folder)
 
@@ -111,11 +103,7 @@ def load_grown(path: Path, *, num_items: int, num_actions: int) -> SequentialRec
     manifest = artifacts.verify(path, KIND)
     _require_fp32(path, manifest, CheckpointError)
     config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
-    model = _rebuilt(config, path, "fp32", num_items=num_items, num_actions=num_actions, grown=True)
-    if isinstance(config.item, TextItemConfig) and isinstance(model.item_encoder, TextItemEncoder):
-        words = model.item_encoder.backbone.network.get_input_embeddings().weight
-        words.requires_grad_(config.item.train_word_embeddings or not config.item.pretrained)
-    return model
+    return _rebuilt(config, path, "fp32", num_items=num_items, num_actions=num_actions, grown=True)
 
 
 def load_weights(model: SequentialRecommender, path: Path) -> None:
@@ -135,20 +123,32 @@ def _rebuilt(
     with _fitting(path):
         kept = _read_parts(path, weights)
         item, user = (_network_of(kept[part]) for part in ("item_encoder", "user_encoder"))
-        model = rebuild_model(
-            config,
+        model = build_model(
+            config.model_copy(update=_kept(config)),
             num_items=num_items,
             num_actions=num_actions,
-            checkpoint=path,
-            item_network=item,
-            user_network=item if config.share_backbone else user,
+            base=path,
+            weights={"item": item, "user": item if config.share_backbone else user},
         )
         _fill(model, path, kept, grown=grown)
     return model
 
 
+def _kept(config: ModelConfig) -> dict[str, TierConfig]:
+    """Return the tiers with the language models that a checkpoint keeps; they were cut to their layers already."""
+    folders: dict[str, tuple[TierConfig, str]] = {
+        "item": (config.item, ITEM_BACKBONE),
+        "user": (config.user, USER_BACKBONE),
+    }
+    return {
+        name: tier.model_copy(update={"backbone": folder, "num_layers": None})
+        for name, (tier, folder) in folders.items()
+        if tier.language_model is not None
+    }
+
+
 def _read_parts(path: Path, weights: Weights) -> dict[str, dict[str, Tensor]]:
-    return {part: load_part(path, part, weights) for part in _PARTS if (path / f"{part}.safetensors").is_file()}
+    return {part: load_part(path, part, weights) for part in MODULES if (path / f"{part}.safetensors").is_file()}
 
 
 def _network_of(part: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -165,7 +165,7 @@ def _fill(
 ) -> None:
     """Fill in what is kept; with `grown`, rows that the model has behind those that are kept stay as they are."""
     repeated = _repeated(model)
-    for part in _PARTS:
+    for part in MODULES:
         if (module := getattr(model, part)) is not None:
             here, kept = module.state_dict(), parts[part]
             if grown:
@@ -202,9 +202,10 @@ def _copy(
     )
 
 
-def _tiers_with_lora(config: ModelConfig) -> dict[str, Any]:
-    tiers = {"item": config.item, "user": config.user}
-    return {name: tier for name, tier in tiers.items() if getattr(tier, "lora", None) is not None}
+def _tiers_with_lora(config: ModelConfig) -> dict[str, TierConfig]:
+    tiers: dict[str, TierConfig] = {"item": config.item, "user": config.user}
+    models = {name: tier.language_model for name, tier in tiers.items()}
+    return {name: tiers[name] for name, model in models.items() if model is not None and model.lora is not None}
 
 
 def _require_fp32(path: Path, manifest: artifacts.Manifest, error: type[ConfigError] | type[CheckpointError]) -> None:

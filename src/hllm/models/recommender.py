@@ -15,6 +15,15 @@ from hllm.models.heads import RankingHeads
 from hllm.models.tiers import History, ItemEncoder, SuffixEncoder, UserEncoder, by_length
 
 MAX_SCALE = 100.0
+MODULES = ("item_encoder", "user_encoder", "fusion", "ranker")
+"""What a model is put together from; the last two may be absent."""
+_PARTS = {
+    "item_encoder": "item",
+    "user_encoder": "user",
+    "fusion": "inputs",
+    "ranker": "heads",
+    "log_scale": "temperature",
+}
 
 
 class SequentialRecommender(nn.Module):
@@ -29,7 +38,6 @@ class SequentialRecommender(nn.Module):
         ranker: RankingHeads | None = None,
         similarity: Similarity = "cosine",
         scale: float = 1 / 0.07,
-        learn_scale: bool = True,
     ) -> None:
         super().__init__()
         self.item_encoder = item_encoder
@@ -37,7 +45,7 @@ class SequentialRecommender(nn.Module):
         self.fusion = fusion
         self.ranker = ranker
         self.similarity: Similarity = similarity
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
     @property
     def scale(self) -> Float[Tensor, ""]:
@@ -53,6 +61,20 @@ class SequentialRecommender(nn.Module):
     def reads_log(self) -> bool:
         """Return whether histories need their times or actions."""
         return self.reads_times or (self.fusion is not None and self.fusion.actions is not None)
+
+    def parts(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Return every parameter by name, in the part that it belongs to; what two parts share is the first one's.
+
+        "item_llm" is what reads the items' texts; "item" is the rest of the item tier, such as a projector or a table
+        of ids. Then come "user", "inputs" (what is added to the items' vectors), "heads" and "temperature".
+        """
+        parts: dict[str, dict[str, nn.Parameter]] = {name: {} for name in ("item_llm", *_PARTS.values())}
+        reader = self.item_encoder.reader
+        reading = set() if reader is None else {id(p) for p in (*reader.backbone.parameters(), reader.item_token)}
+        for name, parameter in self.named_parameters():
+            part = "item_llm" if id(parameter) in reading else _PARTS[name.partition(".")[0]]
+            parts[part][name] = parameter
+        return parts
 
     def with_items(self, item_encoder: ItemEncoder) -> "SequentialRecommender":
         """Return a model that shares everything with this one but the item tier."""

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hllm.batches.batch import ItemBatch
+from hllm.models.backbone.backbone import Backbone
+from hllm.models.item.projector import Projector
+from hllm.models.language_model import Attention
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,45 @@ class ItemEncoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, items: ItemBatch) -> Float[Tensor, "item dim"]:
         """Return the items' embeddings, in the order given, not normalised."""
+
+    @property
+    def reader(self) -> "ReadingItemEncoder | None":
+        """Return the tier that reads texts here: this one, one that it wraps, or none."""
+        return None
+
+    def keep_files(self, folder: Path, tokenizer: Path | None) -> None:
+        """Put into `folder` what a checkpoint needs to build the tier again, besides weights: for most, nothing.
+
+        `tokenizer` is the directory of the tokenizer that the texts were read with.
+        """
+        return
+
+
+class ReadingItemEncoder(ItemEncoder, ABC):
+    """An item tier in two halves: a language model reads a text, and a map brings its vector to the right size."""
+
+    backbone: Backbone
+    item_token: nn.Parameter | None
+    """Learnt vectors that are read behind each text, if there are any."""
+    projector: Projector | None
+    """The map; None where the vectors have the right size."""
+
+    @abstractmethod
+    def pool(self, items: ItemBatch) -> Float[Tensor, "item width"]:
+        """Return the language model's own vector of each item, before the map."""
+
+    @abstractmethod
+    def project(self, pooled: Float[Tensor, "item width"]) -> Float[Tensor, "item dim"]:
+        """Map the language model's vectors to the embedding space."""
+
+    @property
+    @abstractmethod
+    def whitens(self) -> bool:
+        """Return whether the map needs statistics of the language model's vectors before training."""
+
+    @abstractmethod
+    def fit_whitening(self, pooled: Float[Tensor, "item width"]) -> None:
+        """Take these statistics from the vectors of the items that are known in training."""
 
 
 class UserEncoder(nn.Module, ABC):
@@ -50,9 +93,31 @@ class UserEncoder(nn.Module, ABC):
         """Return whether `forward` reads histories of all lengths without padding most of them to the longest."""
         return False
 
+    @property
+    def language_model(self) -> Backbone | None:
+        """Return the language model that reads the histories, if one does: an Item LLM can share it."""
+        return None
+
+    @property
+    def attention(self) -> Attention:
+        """Return the size of the tier's attention: none, unless it says otherwise."""
+        return Attention()
+
+    def keep_files(self, folder: Path) -> None:
+        """Put into `folder` what a checkpoint needs to build the tier again, besides weights: for most, nothing."""
+        return
+
     @abstractmethod
     def after(self, history: History) -> Float[Tensor, "batch dim"]:
         """Return what each user may want after the whole history, which has at least one item."""
+
+
+class MaskingEncoder(UserEncoder, ABC):
+    """A user tier that reads both ways, and fills in what is hidden from it."""
+
+    @abstractmethod
+    def masked(self, history: History, chosen: Bool[Tensor, "batch position"]) -> History:
+        """Return the history with [MASK] in the place of what is at the chosen positions."""
 
 
 class SuffixEncoder(UserEncoder, ABC):

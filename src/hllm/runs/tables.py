@@ -14,7 +14,7 @@ from hllm import artifacts
 from hllm.batches.batch import item_batch
 from hllm.data import checks
 from hllm.data.dataset import Dataset
-from hllm.data.prompt import render
+from hllm.data.prompt import PromptConfig, render
 from hllm.data.tables import Table, read_table, require_columns
 from hllm.data.tokens import TokenCache
 from hllm.distributed import Group
@@ -26,7 +26,6 @@ from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import ConfigError, DataError
 from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
-from hllm.models.item.text import TextItemConfig
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import Precision, choose_device, resolve_precision
 from hllm.progress import Progress
@@ -58,10 +57,11 @@ def embed_run_items(
     dataset = Dataset.load(run.dataset_path)
     device, origin = choose_device(), _Origin.of(manifest, recipe)
     encoder = _Encoder(model.to(device), recipe.precision, device)
-    if isinstance(config.item, TextItemConfig):
+    prompt = config.item.text_prompt
+    if prompt is not None:
         catalogue = dataset.items if items is None else _items_of(items, dataset, dataset.text_cols)
-        compute = encoder.texts(catalogue, dataset, config.item, run.best_path / ITEM_BACKBONE)
-        work = origin.texts(catalogue, dataset, config.item, compute)
+        compute = encoder.texts(catalogue, dataset, prompt, run.best_path / ITEM_BACKBONE)
+        work = origin.texts(catalogue, dataset, prompt, compute)
     else:
         known = dataset.item_ids if items is None else _items_of(items, dataset, ())[dataset.item_col]
         rows = dataset.item_rows(known)
@@ -126,15 +126,15 @@ def embed_catalogue(run: Run, group: Group, vectors: Float[torch.Tensor, "item d
 def _looked_up(run: Run, vectors: Float[torch.Tensor, "item dim"]) -> ItemWork:
     """Return the work of taking the run's items from `vectors`, which its best checkpoint gave for them."""
     recipe, dataset = run.read_recipe(), Dataset.load(run.dataset_path)
-    config = recipe.model.item
+    prompt = recipe.model.item.text_prompt
     origin = _Origin.of(artifacts.read_manifest(run.best_path, "checkpoint"), recipe)
 
     def compute(rows: Int[np.ndarray, " item"], advance: Progress) -> torch.Tensor:
         advance(len(rows))
         return vectors[torch.from_numpy(rows)]
 
-    if isinstance(config, TextItemConfig):
-        return origin.texts(dataset.items, dataset, config, compute)
+    if prompt is not None:
+        return origin.texts(dataset.items, dataset, prompt, compute)
     return origin.indices(dataset.item_ids, np.arange(dataset.num_items), compute)
 
 
@@ -156,11 +156,11 @@ class _Origin:
     def of(cls, manifest: artifacts.Manifest, recipe: Recipe) -> "_Origin":
         return cls(manifest.fingerprint, resolve_precision(recipe.precision, choose_device()))
 
-    def texts(self, items: pl.DataFrame, dataset: Dataset, config: TextItemConfig, compute: Compute) -> ItemWork:
+    def texts(self, items: pl.DataFrame, dataset: Dataset, prompt: PromptConfig, compute: Compute) -> ItemWork:
         """Return the work on the items' texts; at no time are all of them in memory as they are rendered."""
         keys, lengths = [], []
         for part in items.iter_slices(_ROWS_AT_ONCE):
-            texts = render(part, dataset.text_cols, config.prompt)
+            texts = render(part, dataset.text_cols, prompt)
             keys.append(content_keys(texts, checkpoint=self.checkpoint, precision=self.precision))
             lengths.append(np.array([len(text) for text in texts]))
         ids = items[dataset.item_col]
@@ -181,12 +181,12 @@ class _Encoder:
         self.precision = precision
         self.device = device
 
-    def texts(self, items: pl.DataFrame, dataset: Dataset, config: TextItemConfig, tokenizer: Path) -> Compute:
+    def texts(self, items: pl.DataFrame, dataset: Dataset, prompt: PromptConfig, tokenizer: Path) -> Compute:
         """Return what encodes rows of `items`."""
-        tokenize, _ = load_tokenizer(tokenizer, config.prompt.max_tokens)
+        tokenize, _ = load_tokenizer(tokenizer, prompt.max_tokens)
 
         def compute(rows: Int[np.ndarray, " item"], advance: Progress) -> torch.Tensor:
-            tokens = TokenCache.of(tokenize(render(items[rows], dataset.text_cols, config.prompt)))
+            tokens = TokenCache.of(tokenize(render(items[rows], dataset.text_cols, prompt)))
             return encode_in_batches(
                 self.encode, len(rows), tokens, device=self.device, precision=self.precision, advance=advance
             )

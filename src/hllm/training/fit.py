@@ -11,7 +11,7 @@ from torch import Tensor
 from hllm import artifacts
 from hllm.data.build import build_dataset
 from hllm.data.dataset import Dataset
-from hllm.data.prompt import render
+from hllm.data.prompt import PromptConfig, render
 from hllm.data.split import split_dataset
 from hllm.data.tables import Table
 from hllm.data.tokens import TokenCache, token_cache
@@ -22,7 +22,6 @@ from hllm.losses.contrastive import check_prefixes
 from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.build import build_model
 from hllm.models.checkpoint import ITEM_BACKBONE, load_grown
-from hllm.models.item.text import TextItemConfig
 from hllm.objectives.masked_item import MaskedItem
 from hllm.objectives.next_item import NextItem
 from hllm.objectives.objective import Objective
@@ -102,8 +101,11 @@ def _train(
     """
     split = split_dataset(dataset, recipe.split)
     torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
-    sizes = {"num_items": dataset.num_items, "num_actions": len(dataset.action_names)}
-    model = build_model(recipe.model, **sizes, base=base) if start is None else load_grown(start, **sizes)
+    items, actions = dataset.num_items, len(dataset.action_names)
+    if start is None:
+        model = build_model(recipe.model, num_items=items, num_actions=actions, base=base)
+    else:
+        model = load_grown(start, num_items=items, num_actions=actions)
     for stage in recipe.stages:
         check_prefixes(stage.loss, model.user_encoder.dim)
     if recipe.model.ranking is not None and recipe.select_by in RANKING_METRICS:
@@ -114,10 +116,11 @@ def _train(
             model.fusion.require_known_years(seconds)
     _begin(run, recipe, dataset, group)  # only now: what is wrong with the recipe has shown itself
     tokenizer, tokens = None, None
-    if recipe.model.item.kind == "llm":
-        tokenizer = resolve_backbone(recipe.model.item.backbone, base) if start is None else start / ITEM_BACKBONE
+    prompt, reader = recipe.model.item.text_prompt, recipe.model.item.language_model
+    if prompt is not None and reader is not None:
+        tokenizer = resolve_backbone(reader.backbone, base) if start is None else start / ITEM_BACKBONE
         with group.one_by_one():  # the first makes them, the others find them
-            tokens = catalogue_tokens(run, dataset, recipe.model.item, tokenizer)
+            tokens = catalogue_tokens(run, dataset, prompt, tokenizer)
 
     def objective(stage: StageConfig) -> Objective:
         if stage.objective == "masked-item":
@@ -143,10 +146,10 @@ def _train(
     return trainer.best_items
 
 
-def catalogue_tokens(run: Run, dataset: Dataset, config: TextItemConfig, tokenizer: Path) -> TokenCache:
+def catalogue_tokens(run: Run, dataset: Dataset, prompt: PromptConfig, tokenizer: Path) -> TokenCache:
     """Return the token cache of the catalogue, made if need be."""
-    tokenize, fingerprint = load_tokenizer(tokenizer, config.prompt.max_tokens)
-    texts = render(dataset.items, dataset.text_cols, config.prompt)
+    tokenize, fingerprint = load_tokenizer(tokenizer, prompt.max_tokens)
+    texts = render(dataset.items, dataset.text_cols, prompt)
     return token_cache(run.tokens_path, texts, tokenize, tokenizer=fingerprint)
 
 

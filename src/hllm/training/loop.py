@@ -47,6 +47,7 @@ from hllm.training.catalogue import Catalogue
 from hllm.training.ema import MovingAverage
 from hllm.training.optimizer import StageOptimizer, build_optimizer
 from hllm.training.spread import effective_rank, mean_cosine
+from hllm.training.stages import set_learning
 from hllm.training.step import accumulate, cached
 from hllm.training.stopping import Stopping, stopping
 
@@ -99,7 +100,7 @@ class Trainer:
         self.group = group
         self.fresh = fresh
         self.autocast = partial(autocast, resolve_precision(recipe.precision, device), device)
-        self.trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+        self.trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
         self.position = Position()
         self.stop = Stopping()
         self.saved_s = 0.0
@@ -148,9 +149,7 @@ class Trainer:
         number, recipe = self.position.stage, self.recipe
         config = recipe.stages[number]
         inside = self.position.epoch > 0 or self.position.step_in_epoch > 0
-        for name, parameter in self.model.named_parameters():
-            frozen = config.user_tier == "frozen" and name.startswith(("user_encoder.", "fusion."))
-            parameter.requires_grad_(name in self.trainable and not frozen)
+        set_learning(self.model, config, self.trainable)
         model = self.model
         if config.item_tier == "frozen":
             model = self.catalogue.frozen(model)

@@ -11,13 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hllm.errors import CheckpointError
+from hllm.models.recommender import SequentialRecommender
 from hllm.recipe.stages import StageConfig
 from hllm.training.muon import Muon
-
-# In a model that remembers item vectors the encoder is one level further down.
-_LAYERS = ("item_encoder.backbone.", "item_encoder.encoder.backbone.")
-_LANGUAGE_MODEL = (*_LAYERS, "item_encoder.item_token", "item_encoder.encoder.item_token")
-_USER_TIER = ("user_encoder.",)
 
 
 class StageOptimizer:
@@ -78,15 +74,21 @@ class StageOptimizer:
             first += size
 
 
-def build_optimizer(model: nn.Module, stage: StageConfig) -> StageOptimizer:
+def build_optimizer(model: SequentialRecommender, stage: StageConfig) -> StageOptimizer:
     """Return the optimizer over trainable parameters, grouped by what moves them, rate and decay."""
     matrices = matrices_of_item_llm(model) if stage.item_optimizer == "muon" else frozenset()
+    rates = {
+        name: _or(rate, stage.learning_rate)
+        for part, rate in (("item_llm", stage.item_learning_rate), ("user", stage.user_learning_rate))
+        for name in model.parts()[part]
+    }
+    token = _item_token(model)
     groups: dict[tuple[bool, float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_matrix = parameter.ndim >= 2 and not name.endswith("item_token")
+            is_matrix = parameter.ndim >= 2 and parameter is not token
             decay = stage.weight_decay if is_matrix or stage.decay == "all" else 0.0
-            groups[name in matrices, _rate(name, stage), decay].append(parameter)
+            groups[name in matrices, rates.get(name, stage.learning_rate), decay].append(parameter)
 
     def those(orthogonal: bool) -> list[dict[str, Any]]:
         return [
@@ -104,22 +106,25 @@ def build_optimizer(model: nn.Module, stage: StageConfig) -> StageOptimizer:
     return StageOptimizer(*parts)
 
 
-def matrices_of_item_llm(model: nn.Module) -> frozenset[str]:
+def matrices_of_item_llm(model: SequentialRecommender) -> frozenset[str]:
     """Return the names of the matrices that the Item LLM's layers multiply with."""
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    inputs = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    inputs.add(id(_item_token(model)))
     return frozenset(
         name
-        for name, parameter in model.named_parameters()
-        if name.startswith(_LAYERS) and parameter.ndim == 2 and id(parameter) not in embeddings
+        for name, parameter in model.parts()["item_llm"].items()
+        if parameter.ndim == 2 and id(parameter) not in inputs
     )
 
 
-def _rate(name: str, stage: StageConfig) -> float:
-    if name.startswith(_LANGUAGE_MODEL):
-        own = stage.item_learning_rate
-    else:
-        own = stage.user_learning_rate if name.startswith(_USER_TIER) else None
-    return own if own is not None else stage.learning_rate
+def _item_token(model: SequentialRecommender) -> nn.Parameter | None:
+    """Return the learnt [ITEM] vectors, which are an input and not a matrix."""
+    reader = model.item_encoder.reader
+    return None if reader is None else reader.item_token
+
+
+def _or(rate: float | None, general: float) -> float:
+    return general if rate is None else rate
 
 
 def _factor(stage: StageConfig, step: int, num_steps: int) -> float:

@@ -9,16 +9,13 @@ from jaxtyping import Float, Int
 from hllm.batches.negatives import NegativesConfig
 from hllm.jobs.planning.facts import DataFacts, num_drawn
 from hllm.jobs.planning.flops import NetworkCost, item_cost, projector_cost, user_cost
-from hllm.models.item.text import TextItemEncoder
 from hllm.models.recommender import SequentialRecommender
-from hllm.models.user.llm import UserLLM
 from hllm.recipe.recipe import Recipe
 from hllm.recipe.stages import StageConfig
 from hllm.training.muon import operations
 from hllm.training.optimizer import matrices_of_item_llm
 
 FP32_BYTES = 4  # of a weight, a gradient, a moment
-_PROJECTOR = "item_encoder.projector."
 _IN_BATCH = NegativesConfig(kind="in-batch")
 
 
@@ -95,9 +92,9 @@ def stage_cost(
     networks = _Networks(
         item=item_cost(outline),
         projector=projector_cost(outline),
-        user=user_cost(outline, recipe.model),
+        user=user_cost(outline),
         texts=_positions_of_texts(facts, outline),
-        dim=vector_size(outline, recipe),
+        dim=outline.user_encoder.dim,
     )
     parts = stage.batch_size / batch.sequences
     return StageCost(
@@ -112,24 +109,6 @@ def stage_cost(
         memory_bytes=_memory(stage, batch, networks, facts, outline, precision, fused_attention),
         trained=trained,
     )
-
-
-def set_learning(outline: SequentialRecommender, stage: StageConfig, learnable: frozenset[str]) -> None:
-    """Let those of the `learnable` parameters learn that the stage does not freeze."""
-    for name, parameter in outline.named_parameters():
-        user_frozen = stage.user_tier == "frozen" and name.startswith(("user_encoder.", "fusion."))
-        item_frozen = (
-            stage.item_tier == "frozen" and name.startswith("item_encoder.") and not name.startswith(_PROJECTOR)
-        )
-        parameter.requires_grad_(name in learnable and not user_frozen and not item_frozen)
-
-
-def vector_size(outline: SequentialRecommender, recipe: Recipe) -> int:
-    """Return the size of item and user embeddings."""
-    if isinstance(outline.user_encoder, UserLLM):
-        return outline.user_encoder.backbone.width
-    size: int = recipe.model.user.dim  # type: ignore[union-attr]
-    return size
 
 
 def _batch(
@@ -238,8 +217,8 @@ def _memory(
     weights = sum(parameter.numel() for parameter in outline.parameters())
     learnt = sum(parameter.numel() for parameter in outline.parameters() if parameter.requires_grad)
     in_use = networks.user.weights + (0 if frozen else networks.item.weights)
-    encoder = outline.item_encoder
-    width = encoder.backbone.width if isinstance(encoder, TextItemEncoder) else 0
+    reader = outline.item_encoder.reader
+    width = 0 if reader is None else reader.backbone.width
     sizes = {
         "weights": FP32_BYTES * weights,
         "gradients": FP32_BYTES * learnt,
@@ -261,7 +240,7 @@ def _by_muon(stage: StageConfig, outline: SequentialRecommender) -> list[tuple[i
 
 def _positions_of_texts(facts: DataFacts, outline: SequentialRecommender) -> Int[np.ndarray, " sample"]:
     """Return how many positions the item tier reads of each sampled item, [ITEM] vectors included."""
-    encoder = outline.item_encoder
-    added = len(encoder.item_token) if isinstance(encoder, TextItemEncoder) and encoder.item_token is not None else 0
+    reader = outline.item_encoder.reader
+    added = 0 if reader is None or reader.item_token is None else len(reader.item_token)
     positions: Int[np.ndarray, " sample"] = facts.token_lengths + added
     return positions

@@ -10,11 +10,10 @@ from hllm.batches.loader import WindowConfig, windows_of
 from hllm.batches.negatives import NegativesConfig
 from hllm.data.build import build_dataset
 from hllm.data.dataset import Dataset
-from hllm.data.prompt import render
+from hllm.data.prompt import PromptConfig, render
 from hllm.data.split import split_dataset
 from hllm.errors import ConfigError
 from hllm.models.backbone.tokenizer import load_tokenizer
-from hllm.models.item.text import TextItemConfig
 from hllm.recipe.recipe import Recipe
 from hllm.sources.data_sets import SIZES, locate
 from hllm.sources.language_models import resolve_backbone
@@ -94,7 +93,7 @@ def gather_facts(recipe: Recipe, base: Path, *, count: bool = True) -> DataFacts
 
     Raises ConfigError and DataError as training would for data of one's own.
     """
-    text = recipe.model.item if isinstance(recipe.model.item, TextItemConfig) else None
+    prompt, reader = recipe.model.item.text_prompt, recipe.model.item.language_model
     backbones, missing = _backbones(recipe, base)
     source = recipe.data.source
     try:
@@ -104,11 +103,11 @@ def gather_facts(recipe: Recipe, base: Path, *, count: bool = True) -> DataFacts
             raise
         tables, missing = None, (str(error), *missing)
     if tables is None or (not count and source in SIZES):
-        return _published(str(source), SIZES[str(source)], text, missing)
+        return _published(str(source), SIZES[str(source)], prompt, missing)
     dataset = build_dataset(*tables, recipe.data)
-    tokens, assumed = _no_tokens(text)
-    if text is not None and text.backbone in backbones:
-        tokens, assumed = _tokens_of_a_sample(dataset, text, backbones[text.backbone]), ()
+    tokens, assumed = _no_tokens(prompt)
+    if prompt is not None and reader is not None and reader.backbone in backbones:
+        tokens, assumed = _tokens_of_a_sample(dataset, prompt, backbones[reader.backbone]), ()
     split = split_dataset(dataset, recipe.split)
     counts = split.train_counts(dataset)
     lengths, users = np.unique(split.training_lengths(dataset), return_counts=True)
@@ -131,33 +130,33 @@ def _backbones(recipe: Recipe, base: Path) -> tuple[dict[str, Path], tuple[str, 
     """Return where the language models that are needed are, and what is said of each that is not at hand."""
     found: dict[str, Path] = {}
     missing: dict[str, str] = {}
-    for tier in (recipe.model.item, recipe.model.user):
-        if tier.kind == "llm" and (tier.pretrained or tier is recipe.model.item):
+    for model in (recipe.model.item.language_model, recipe.model.user.language_model):
+        if model is not None and model.needs_files:
             try:
-                found[tier.backbone] = resolve_backbone(tier.backbone, base)
+                found[model.backbone] = resolve_backbone(model.backbone, base)
             except ConfigError as error:
-                missing[tier.backbone] = str(error)
+                missing[model.backbone] = str(error)
     return found, tuple(missing.values())
 
 
-def _no_tokens(text: TextItemConfig | None) -> tuple[Int[np.ndarray, " sample"], tuple[str, ...]]:
+def _no_tokens(prompt: PromptConfig | None) -> tuple[Int[np.ndarray, " sample"], tuple[str, ...]]:
     """Return token lengths without texts or a tokenizer, and what is assumed."""
-    if text is None:
+    if prompt is None:
         return np.zeros(0, dtype=np.int64), ()
-    longest = text.prompt.max_tokens
+    longest = prompt.max_tokens
     return np.array([longest]), (f"every text fills prompt.max_tokens = {longest}: real ones are shorter, and cheaper",)
 
 
-def _tokens_of_a_sample(dataset: Dataset, text: TextItemConfig, tokenizer: Path) -> Int[np.ndarray, " sample"]:
+def _tokens_of_a_sample(dataset: Dataset, prompt: PromptConfig, tokenizer: Path) -> Int[np.ndarray, " sample"]:
     rows = np.linspace(0, dataset.num_items - 1, min(_SAMPLE, dataset.num_items)).astype(np.int64)
-    tokenize, _ = load_tokenizer(tokenizer, text.prompt.max_tokens)
-    return np.array([len(ids) for ids in tokenize(render(dataset.items[rows], dataset.text_cols, text.prompt))])
+    tokenize, _ = load_tokenizer(tokenizer, prompt.max_tokens)
+    return np.array([len(ids) for ids in tokenize(render(dataset.items[rows], dataset.text_cols, prompt))])
 
 
-def _published(name: str, size: DataSetSize, text: TextItemConfig | None, missing: tuple[str, ...]) -> DataFacts:
+def _published(name: str, size: DataSetSize, prompt: PromptConfig | None, missing: tuple[str, ...]) -> DataFacts:
     lengths, share = length_law(size.num_interactions / size.num_users, size.shortest)
     popularity = np.arange(1, size.num_items + 1) ** -_POPULARITY
-    tokens, assumed = _no_tokens(text)
+    tokens, assumed = _no_tokens(prompt)
     laws = (
         f"{name}: published numbers of users, items and interactions; histories as long as a power law from "
         f"{size.shortest} with the published mean says; leave-one-out; items as popular as rank^-{_POPULARITY}"

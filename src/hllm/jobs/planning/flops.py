@@ -7,17 +7,14 @@ Source: Kaplan et al., arXiv:2001.08361, section 2.1 (2 operations a weight and 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 from torch import nn
 
 from hllm.models.backbone.backbone import Backbone
-from hllm.models.build import ModelConfig
-from hllm.models.item.text import TextItemEncoder
+from hllm.models.language_model import Attention, attention_of
 from hllm.models.recommender import SequentialRecommender
-from hllm.models.user.llm import UserLLM
 
 Lengths = Shaped[np.ndarray, " sequence"]
 
@@ -26,6 +23,7 @@ Lengths = Shaped[np.ndarray, " sequence"]
 # quarter less. Attention that is not fused also keeps 4 to 6 bytes for each head and pair of positions.
 _BYTES_PER_LINEAR_VALUE = {"fp32": 4.6, "bf16": 3.2}
 _BYTES_PER_ATTENTION_WEIGHT = 5.0
+_NO_ATTENTION = Attention()
 
 
 @dataclass(frozen=True)
@@ -66,42 +64,29 @@ class NetworkCost:
 
 def item_cost(model: SequentialRecommender) -> NetworkCost:
     """Return the cost of the item tier's language model; nothing for ids and cached vectors."""
-    encoder = model.item_encoder
-    if not isinstance(encoder, TextItemEncoder):
-        return _cost([], width=0, heads=0, causal=True)
-    return backbone_cost(encoder.backbone)
+    reader = model.item_encoder.reader
+    return _cost([]) if reader is None else backbone_cost(reader.backbone)
 
 
 def backbone_cost(backbone: Backbone) -> NetworkCost:
     """Return the cost of a language model by itself."""
-    return _cost([backbone], **_attention(backbone.config), causal=backbone.causal)
+    return _cost([backbone], attention_of(backbone), causal=backbone.causal)
 
 
 def projector_cost(model: SequentialRecommender) -> NetworkCost:
     """Return the cost of what maps one vector of an item to the user tier's width: one "position" for each item."""
     projector = getattr(model.item_encoder, "projector", None)
-    return _cost([projector] if projector is not None else [], width=0, heads=0, causal=True)
+    return _cost([projector] if projector is not None else [])
 
 
-def user_cost(model: SequentialRecommender, config: ModelConfig) -> NetworkCost:
+def user_cost(model: SequentialRecommender) -> NetworkCost:
     """Return the cost of the user tier, with what is added to its inputs."""
     encoder = model.user_encoder
     parts = [encoder, *([model.fusion] if model.fusion is not None else [])]
-    if isinstance(encoder, UserLLM):
-        return _cost(parts, **_attention(encoder.backbone.config), causal=True)
-    layers, heads, dim = (getattr(config.user, name, 0) for name in ("num_layers", "num_heads", "dim"))
-    width = layers * dim if heads else 0  # GRU4Rec has layers, but no heads
-    return _cost(parts, width=width, heads=layers * heads, causal=encoder.causal)
+    return _cost(parts, encoder.attention, causal=encoder.causal)
 
 
-def _attention(config: Any) -> dict[str, int]:
-    heads = int(config.num_attention_heads)
-    head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    layers = int(config.num_hidden_layers)
-    return {"width": layers * heads * int(head_width), "heads": layers * heads}
-
-
-def _cost(parts: list[nn.Module], *, width: int, heads: int, causal: bool) -> NetworkCost:
+def _cost(parts: list[nn.Module], attention: Attention = _NO_ATTENTION, *, causal: bool = True) -> NetworkCost:
     matrices = [
         parameter
         for part in parts
@@ -113,8 +98,8 @@ def _cost(parts: list[nn.Module], *, width: int, heads: int, causal: bool) -> Ne
     return NetworkCost(
         weights=sum(matrix.numel() for matrix in matrices),
         trained_weights=sum(matrix.numel() for matrix in matrices if matrix.requires_grad),
-        attention_width=width,
-        attention_heads=heads,
+        attention_width=attention.width,
+        attention_heads=attention.heads,
         causal=causal,
         linear_values=sum(sum(matrix.shape) for matrix in matrices),
     )

@@ -6,23 +6,17 @@ from pathlib import Path
 import torch
 
 from hllm.config import Config
-from hllm.jobs.planning.cost import FP32_BYTES, StageCost, set_learning, stage_cost, vector_size
+from hllm.jobs.planning.cost import FP32_BYTES, StageCost, stage_cost
 from hllm.jobs.planning.facts import gather_facts
 from hllm.jobs.planning.speed import EFFICIENCY, gemm_rate
 from hllm.models.build import outline_model
-from hllm.models.item.text import TextItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device, resolve_precision
 from hllm.recipe.recipe import Recipe
 from hllm.recipe.stages import StageConfig
+from hllm.training.stages import set_learning
 
-_PARTS = {
-    "item_encoder": "item tier",
-    "user_encoder": "user tier",
-    "fusion": "inputs",
-    "ranker": "heads",
-    "log_scale": "temperature",
-}
+_NAMES = {"item_llm": "item tier", "item": "item tier", "user": "user tier"}  # other parts are called as they are
 
 
 class TierPlan(Config):
@@ -126,7 +120,7 @@ def plan_recipe(recipe: Recipe, base: Path, *, measure: bool = True) -> Plan:
         set_learning(outline, stage, learnable)
         fused = device.type == "cuda"
         costs.append(stage_cost(recipe, stage, facts, outline, precision=precision, fused_attention=fused))
-    rate = gemm_rate(_width(outline, recipe), precision, device) if measure else None
+    rate = gemm_rate(_width(outline), precision, device) if measure else None
     speed = None if rate is None else rate * EFFICIENCY[device.type, precision]
     weights = FP32_BYTES * sum(parameter.numel() for parameter in outline.parameters())
     state = max(cost.memory_bytes["optimizer"] + cost.memory_bytes.get("moving average", 0.0) for cost in costs)
@@ -141,7 +135,7 @@ def plan_recipe(recipe: Recipe, base: Path, *, measure: bool = True) -> Plan:
         tiers=_tiers(outline, frozenset[str]().union(*(cost.trained for cost in costs))),
         stages=tuple(_stage(stage, cost, speed) for stage, cost in zip(recipe.stages, costs, strict=True)),
         checkpoint_bytes=weights + recipe.checkpoints.keep * (weights + state),
-        table_bytes=float(FP32_BYTES * facts.num_items * vector_size(outline, recipe)),
+        table_bytes=float(FP32_BYTES * facts.num_items * outline.user_encoder.dim),
         device=device.type,
         precision=precision,
         flops_per_second=rate,
@@ -173,20 +167,17 @@ def _stage(stage: StageConfig, cost: StageCost, speed: float | None) -> StagePla
 
 def _tiers(outline: SequentialRecommender, trained: frozenset[str]) -> tuple[TierPlan, ...]:
     """Count the parameters of each part; those that two parts share stand with the first."""
-    sizes = {part: [0, 0] for part in _PARTS}
-    for name, parameter in outline.named_parameters():
-        counts = sizes[name.partition(".")[0]]
-        counts[0] += parameter.numel()
-        counts[1] += parameter.numel() * (name in trained)
+    tiers: dict[str, list[int]] = {}
+    for part, parameters in outline.parts().items():
+        counts = tiers.setdefault(_NAMES.get(part, part), [0, 0])
+        counts[0] += sum(parameter.numel() for parameter in parameters.values())
+        counts[1] += sum(parameter.numel() for name, parameter in parameters.items() if name in trained)
     return tuple(
-        TierPlan(name=_PARTS[part], parameters=counts[0], trained=counts[1])
-        for part, counts in sizes.items()
-        if counts[0]
+        TierPlan(name=name, parameters=whole, trained=learnt) for name, (whole, learnt) in tiers.items() if whole
     )
 
 
-def _width(outline: SequentialRecommender, recipe: Recipe) -> int:
+def _width(outline: SequentialRecommender) -> int:
     """Return the width of the wider of both tiers: the size of the products that take most of the time."""
-    encoder = outline.item_encoder
-    item = encoder.backbone.width if isinstance(encoder, TextItemEncoder) else 0
-    return max(item, vector_size(outline, recipe))
+    reader = outline.item_encoder.reader
+    return max(0 if reader is None else reader.backbone.width, outline.user_encoder.dim)

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from hllm.batches.batch import ItemBatch
-from hllm.config import Config
 from hllm.errors import DataError
+from hllm.models.kinds import ItemContext, ItemFacts, ItemTierConfig
 from hllm.models.tiers import ItemEncoder
+from hllm.parts import Spec
 
 
-class IdItemConfig(Config):
+class IdItemConfig(ItemTierConfig):
     """An item tier that knows items by their number only, as SASRec does."""
 
     kind: Literal["id"] = "id"
@@ -45,3 +46,10 @@ class IdItemEncoder(ItemEncoder):
             raise DataError("this model knows items by id only: it cannot embed a text; train one with an Item LLM")
         vectors: Tensor = self.embedding(items.index)
         return vectors if self.projector is None else self.projector(vectors)
+
+
+def _build(config: IdItemConfig, context: ItemContext) -> IdItemEncoder:
+    return IdItemEncoder(context.num_items, context.dim, own_dim=config.dim, init_std=config.init_std)
+
+
+SPEC = Spec(config=IdItemConfig, build=_build, facts=ItemFacts(reads_text=False))

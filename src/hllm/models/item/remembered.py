@@ -11,7 +11,7 @@ from typing_extensions import override
 from hllm.batches.batch import ItemBatch
 from hllm.distributed import Group
 from hllm.models.item.text import TextItemEncoder
-from hllm.models.tiers import ItemEncoder
+from hllm.models.tiers import ItemEncoder, ReadingItemEncoder
 
 
 class RememberingItemEncoder(ItemEncoder):
@@ -30,6 +30,11 @@ class RememberingItemEncoder(ItemEncoder):
         super().__init__()
         self.encoder = encoder
         self.register_buffer("memory", memory, persistent=False)
+
+    @property
+    @override
+    def reader(self) -> ReadingItemEncoder:
+        return self.encoder
 
     @override
     def forward(self, items: ItemBatch) -> Float[Tensor, "item dim"]:

@@ -1,6 +1,7 @@
 """The Item LLM: a language model reads an item's text, ended by learnt [ITEM] vectors, and makes one vector of it."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,14 +12,18 @@ from typing_extensions import override
 
 from hllm.batches.batch import ItemBatch
 from hllm.batches.item_plan import chunks, plan_items, unpadded_chunks
-from hllm.config import Config
 from hllm.data.prompt import PromptConfig
-from hllm.models.backbone.backbone import Backbone
+from hllm.errors import ConfigError
+from hllm.models.backbone.backbone import Backbone, save_backbone_config
 from hllm.models.backbone.key_values import KeysAndValues
 from hllm.models.backbone.lora import LoraConfig
 from hllm.models.backbone.rows import PackedRow
+from hllm.models.backbone.tokenizer import copy_tokenizer
 from hllm.models.item.projector import Projector
-from hllm.models.tiers import ItemEncoder
+from hllm.models.kinds import ItemContext, ItemFacts, ItemTierConfig
+from hllm.models.language_model import LanguageModel
+from hllm.models.tiers import ReadingItemEncoder
+from hllm.parts import Spec
 
 # Tokens in a chunk, padding included. On a CPU small chunks keep the padding small, but with half of this two cores
 # take 1.08 times as long for the items of a decoder; for MiniLM it is the same.
@@ -27,7 +32,7 @@ CHUNK_TOKENS = {"cpu": 2048, "cuda": 16_384}
 Pooling = Literal["item", "mean", "last"]
 
 
-class TextItemConfig(Config):
+class TextItemConfig(ItemTierConfig):
     """An item tier that reads text."""
 
     kind: Literal["llm"] = "llm"
@@ -65,8 +70,18 @@ class TextItemConfig(Config):
         """Return the length of the longest sequence that an item can become."""
         return self.prompt.max_tokens + (self.num_item_tokens if self.pooling == "item" else 0)
 
+    @property
+    @override
+    def language_model(self) -> LanguageModel:
+        return LanguageModel(self.backbone, self.num_layers, self.pretrained, self.lora, needs_files=True)
 
-class TextItemEncoder(ItemEncoder):
+    @property
+    @override
+    def text_prompt(self) -> PromptConfig:
+        return self.prompt
+
+
+class TextItemEncoder(ReadingItemEncoder):
     """Item LLM, pooling and, where widths differ or whitening is asked for, a projector.
 
     Source: arXiv:2409.12740, section 3.1; mean pooling as in its Table 10, the projector as in its Table 5.
@@ -88,13 +103,13 @@ class TextItemEncoder(ItemEncoder):
         self.backbone = backbone
         self.pooling = pooling
         self.num_item_tokens = num_item_tokens
-        self.item_token: nn.Parameter | None = None
+        self.item_token = None
         if pooling == "item":
             # In the scale of words, which Gemma enlarges before they enter.
             drawn = torch.randn(num_item_tokens, backbone.input_width) * 0.02 * backbone.word_scale
             self.item_token = nn.Parameter(drawn)
         needs_projector = whiten or backbone.width != dim
-        self.projector = Projector(backbone.width, dim, whiten=whiten) if needs_projector else None
+        self.projector: Projector | None = Projector(backbone.width, dim, whiten=whiten) if needs_projector else None
         self.items_encoded = 0
         self.tokens_needed = 0
         self.tokens_computed = 0
@@ -104,6 +119,28 @@ class TextItemEncoder(ItemEncoder):
     def forward(self, items: ItemBatch) -> Float[Tensor, "item dim"]:
         return self.project(self.pool(items))
 
+    @property
+    @override
+    def reader(self) -> ReadingItemEncoder:
+        return self
+
+    @override
+    def keep_files(self, folder: Path, tokenizer: Path | None) -> None:
+        save_backbone_config(self.backbone, folder)
+        if tokenizer is not None:
+            copy_tokenizer(tokenizer, folder)
+
+    @property
+    @override
+    def whitens(self) -> bool:
+        return self.projector is not None and self.projector.whiten
+
+    @override
+    def fit_whitening(self, pooled: Float[Tensor, "item width"]) -> None:
+        assert self.projector is not None, "what whitens has a projector"
+        self.projector.fit_whitening(pooled)
+
+    @override
     def pool(self, items: ItemBatch) -> Float[Tensor, "item width"]:
         """Return the language model's own vector of each item, before the projector.
 
@@ -124,6 +161,7 @@ class TextItemEncoder(ItemEncoder):
         pooled = torch.cat([read(items, starts, chunk, prefix) for chunk in chosen])
         return pooled[torch.from_numpy(plan.inverse).to(pooled.device, non_blocking=True)]
 
+    @override
     def project(self, pooled: Float[Tensor, "item width"]) -> Float[Tensor, "item dim"]:
         """Map the language model's vectors to the embedding space."""
         projected: Tensor = pooled if self.projector is None else self.projector(pooled)
@@ -194,3 +232,26 @@ class TextItemEncoder(ItemEncoder):
         row = PackedRow.of(lengths, items.prefix if prefix is not None else 0, device)
         pooled = self.backbone.in_row(states, row, at_end.flatten(), prefix).float()
         return pooled.view(*at_end.shape, -1).mean(1)
+
+
+def _build(config: TextItemConfig, context: ItemContext) -> TextItemEncoder:
+    if config.whiten and not config.pretrained:
+        raise ConfigError(
+            "model.item: whiten = true needs pretrained = true: fresh weights have no statistics to remove"
+        )
+    backbone = context.shared or config.language_model.open(context.base, context.weights)
+    backbone.require_positions(
+        config.max_positions,
+        f"model.item.prompt.max_tokens = {config.prompt.max_tokens} with pooling {config.pooling!r}",
+    )
+    return TextItemEncoder(
+        backbone,
+        context.dim,
+        pooling=config.pooling,
+        num_item_tokens=config.num_item_tokens,
+        whiten=config.whiten,
+        train_word_embeddings=config.train_word_embeddings or not config.pretrained,
+    )
+
+
+SPEC = Spec(config=TextItemConfig, build=_build, facts=ItemFacts(reads_text=True))

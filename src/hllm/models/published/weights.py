@@ -15,7 +15,7 @@ from hllm import artifacts
 from hllm.data.prompt import PromptConfig
 from hllm.errors import CheckpointError, ConfigError
 from hllm.models.backbone.tokenizer import copy_tokenizer, load_tokenizer, tokenizer_files
-from hllm.models.build import ModelConfig, rebuild_model
+from hllm.models.build import ModelConfig, build_model
 from hllm.models.checkpoint import ITEM_BACKBONE, USER_BACKBONE, save_checkpoint
 from hllm.models.item.text import TextItemConfig
 from hllm.models.published.state_dict import read_state_dict
@@ -126,7 +126,7 @@ def _without_memory(config: ModelConfig, folder: Path, sources: Mapping[str, Pat
     """Build the model on torch's meta device: names and shapes only. Errors name the caller's files, not our copies."""
     try:
         with torch.device("meta"):
-            return rebuild_model(config, num_items=0, num_actions=0, checkpoint=folder)
+            return build_model(config, num_items=0, num_actions=0, base=folder)
     except ConfigError as error:
         message = str(error)
         for name, source in sources.items():

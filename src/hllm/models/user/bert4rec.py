@@ -9,13 +9,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from hllm.config import Config
-from hllm.models.tiers import History, UserEncoder, at_last
-from hllm.models.user.block import Dropout, Norm, TransformerBlock, check_heads
+from hllm.models.kinds import UserContext, UserFacts, UserTierConfig
+from hllm.models.language_model import Attention
+from hllm.models.tiers import History, MaskingEncoder, at_last
+from hllm.models.user.block import BlockShape, Dropout, Norm, TransformerBlock, check_heads
 from hllm.models.user.positions import LearntPositions
+from hllm.parts import Spec
 
 
-class BERT4RecConfig(Config):
+class BERT4RecConfig(UserTierConfig):
     """A user tier as in BERT4Rec; it is trained by the masked-item objective."""
 
     kind: Literal["bert4rec"] = "bert4rec"
@@ -42,7 +44,7 @@ class BERT4RecConfig(Config):
         return self
 
 
-class BERT4Rec(UserEncoder):
+class BERT4Rec(MaskingEncoder):
     """Bidirectional blocks; the state at a masked position tells the item that is missing there.
 
     A training window has one item more than the longest history, which is the room that `after` needs for [MASK].
@@ -54,33 +56,32 @@ class BERT4Rec(UserEncoder):
     causal = False
     reads_times = False
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        num_layers: int,
-        num_heads: int,
-        dropout: float,
-        max_history: int,
-        inner: int = 4,
-        norm: Norm = "pre",
-        positions: Literal["start", "end"] = "start",
-        input_norm: bool = True,
-    ) -> None:
+    def __init__(self, config: BERT4RecConfig, *, max_history: int) -> None:
         super().__init__()
-        self.dim = dim
-        self.mask_vector = nn.Parameter(torch.randn(dim) * 0.02)
-        self.positions = LearntPositions(max_history + 1, dim, count_from=positions)
-        self.input_norm = nn.LayerNorm(dim) if input_norm else nn.Identity()
-        self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(dim, num_heads, causal=False, dropout=dropout, inner=inner, norm=norm)
-            for _ in range(num_layers)
+        self.dim = config.dim
+        self.mask_vector = nn.Parameter(torch.randn(config.dim) * 0.02)
+        self.positions = LearntPositions(max_history + 1, config.dim, count_from=config.positions)
+        self.input_norm = nn.LayerNorm(config.dim) if config.input_norm else nn.Identity()
+        self.dropout = Dropout(config.dropout)
+        shape = BlockShape(
+            dim=config.dim,
+            num_heads=config.num_heads,
+            causal=False,
+            dropout=config.dropout,
+            inner=config.inner,
+            norm=config.norm,
         )
-        self.output = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim))
+        self.blocks = nn.ModuleList(TransformerBlock(shape) for _ in range(config.num_layers))
+        self.output = nn.Sequential(nn.Linear(config.dim, config.dim), nn.GELU(), nn.LayerNorm(config.dim))
+        self._attention = Attention(config.num_layers * config.dim, config.num_layers * config.num_heads)
 
+    @property
+    @override
+    def attention(self) -> Attention:
+        return self._attention
+
+    @override
     def masked(self, history: History, chosen: Bool[Tensor, "batch position"]) -> History:
-        """Return the history with [MASK] in the place of what is at the chosen positions."""
         vector = self.mask_vector.to(history.embeddings.dtype)
         return replace(history, embeddings=torch.where(chosen[..., None], vector, history.embeddings))
 
@@ -101,3 +102,10 @@ class BERT4Rec(UserEncoder):
         lengths = history.mask.sum(-1, keepdim=True)
         asked = self.masked(replace(widened, mask=position <= lengths), position == lengths)
         return at_last(self(asked), asked.mask)
+
+
+def _build(config: BERT4RecConfig, context: UserContext) -> BERT4Rec:
+    return BERT4Rec(config, max_history=context.max_history)
+
+
+SPEC = Spec(config=BERT4RecConfig, build=_build, facts=UserFacts(reads_both_ways=True))

@@ -1,6 +1,7 @@
 """The transformer block of the small user tiers: self-attention and feed-forward, with the variants in use."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -25,6 +26,25 @@ def check_heads(dim: int, num_heads: int, *, rotary: bool = False) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlockShape:
+    """What a transformer block is made of."""
+
+    dim: int
+    num_heads: int
+    causal: bool
+    """Whether a position reads only itself and those before it."""
+    dropout: float
+    inner: int = 1
+    """Width of the feed-forward net, as a multiple of `dim`."""
+    norm: Norm = "pre"
+    norm_eps: float = 1e-5
+    activation: Activation = "gelu"
+    bias: bool = True
+    gated: bool = False
+    rotary: bool = False
+
+
 class TransformerBlock(nn.Module):
     """Self-attention, then a feed-forward net, each with a residual, dropout and a layer norm.
 
@@ -34,30 +54,19 @@ class TransformerBlock(nn.Module):
     Source: arXiv:1706.03762, section 3 ("post"); arXiv:2002.04745 ("pre"); arXiv:2502.03417, LiGR (`gated`).
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        *,
-        causal: bool,
-        dropout: float,
-        inner: int = 1,
-        norm: Norm = "pre",
-        norm_eps: float = 1e-5,
-        activation: Activation = "gelu",
-        bias: bool = True,
-        gated: bool = False,
-        rotary: bool = False,
-    ) -> None:
+    def __init__(self, shape: BlockShape) -> None:
         super().__init__()
-        self.norm = norm
+        dim, dropout = shape.dim, shape.dropout
+        self.norm = shape.norm
         self.dropout = Dropout(dropout)
-        self.attention = SelfAttention(dim, num_heads, causal=causal, dropout=dropout, bias=bias, rotary=rotary)
-        self.feed_forward = FeedForward(dim, inner * dim, activation, dropout=dropout, bias=bias)
-        self.attention_norm = nn.LayerNorm(dim, eps=norm_eps)
-        self.feed_forward_norm = nn.LayerNorm(dim, eps=norm_eps)
-        self.attention_gate = nn.Linear(dim, dim) if gated else None
-        self.feed_forward_gate = nn.Linear(dim, dim) if gated else None
+        self.attention = SelfAttention(
+            dim, shape.num_heads, causal=shape.causal, dropout=dropout, bias=shape.bias, rotary=shape.rotary
+        )
+        self.feed_forward = FeedForward(dim, shape.inner * dim, shape.activation, dropout=dropout, bias=shape.bias)
+        self.attention_norm = nn.LayerNorm(dim, eps=shape.norm_eps)
+        self.feed_forward_norm = nn.LayerNorm(dim, eps=shape.norm_eps)
+        self.attention_gate = nn.Linear(dim, dim) if shape.gated else None
+        self.feed_forward_gate = nn.Linear(dim, dim) if shape.gated else None
 
     def forward(
         self, states: Float[Tensor, "batch position dim"], mask: Bool[Tensor, "batch position"]

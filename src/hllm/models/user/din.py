@@ -8,15 +8,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
-from hllm.config import Config
 from hllm.errors import ConfigError
+from hllm.models.heads import RankingConfig
+from hllm.models.kinds import UserContext, UserFacts, UserTierConfig
 from hllm.models.tiers import History, SuffixEncoder
 from hllm.models.user.block import Dropout
+from hllm.parts import Spec
 
 _CELLS_AT_ONCE = 1 << 24  # suffixes times positions times units
 
 
-class DINConfig(Config):
+class DINConfig(UserTierConfig):
     """A user tier as in the Deep Interest Network: target attention over a bag of items. It ranks, and nothing else."""
 
     kind: Literal["din"] = "din"
@@ -28,6 +30,11 @@ class DINConfig(Config):
     """Hidden units of the net over history and candidate."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On the hidden units of that net."""
+
+    @override
+    def check_ranking(self, ranking: RankingConfig | None) -> None:
+        if ranking is None or ranking.fusion != "early":
+            raise ValueError('user.kind = "din" needs the table ranking, with fusion = "early"')
 
 
 class DIN(SuffixEncoder):
@@ -93,3 +100,10 @@ _NO_VECTOR = (
     'model.user.kind = "din" scores given candidates and makes no vector of a user: use hllm rank and '
     "hllm evaluate-ranking, or re-rank what another run retrieves"
 )
+
+
+def _build(config: DINConfig, _: UserContext) -> DIN:
+    return DIN(dim=config.dim, attention_units=config.attention_units, hidden=config.hidden, dropout=config.dropout)
+
+
+SPEC = Spec(config=DINConfig, build=_build, facts=UserFacts(retrieves=False, ranks=True))

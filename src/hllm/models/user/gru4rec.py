@@ -7,12 +7,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
-from hllm.config import Config
+from hllm.models.kinds import UserContext, UserFacts, UserTierConfig
 from hllm.models.tiers import History, UserEncoder, at_last
 from hllm.models.user.block import Dropout
+from hllm.parts import Spec
 
 
-class GRU4RecConfig(Config):
+class GRU4RecConfig(UserTierConfig):
     """A user tier as in GRU4Rec."""
 
     kind: Literal["gru4rec"] = "gru4rec"
@@ -53,3 +54,10 @@ class GRU4Rec(UserEncoder):
     @override
     def after(self, history: History) -> Float[Tensor, "batch dim"]:
         return at_last(self(history), history.mask)
+
+
+def _build(config: GRU4RecConfig, _: UserContext) -> GRU4Rec:
+    return GRU4Rec(dim=config.dim, hidden=config.hidden, num_layers=config.num_layers, dropout=config.dropout)
+
+
+SPEC = Spec(config=GRU4RecConfig, build=_build, facts=UserFacts())

@@ -9,10 +9,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from hllm.config import Config
+from hllm.models.kinds import UserContext, UserFacts, UserTierConfig
+from hllm.models.language_model import Attention
 from hllm.models.tiers import History, UserEncoder, at_last
 from hllm.models.user.block import Dropout, check_heads
 from hllm.models.user.positions import LearntPositions
+from hllm.parts import Spec
 
 _TIME_BUCKETS = 128
 _BUCKET_WIDTH = 0.301  # in natural logarithms of seconds: each bucket reaches 1.35 times as far as the one before
@@ -21,7 +23,7 @@ _NORM_EPS = 1e-6
 Positions = Literal["start", "end", "none"]
 
 
-class HSTUConfig(Config):
+class HSTUConfig(UserTierConfig):
     """A user tier as in HSTU.
 
     HLLM's baseline has neither bias: relative_bias = false.
@@ -59,33 +61,32 @@ class HSTU(UserEncoder):
 
     causal = True
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        num_layers: int,
-        num_heads: int,
-        dropout: float,
-        max_history: int,
-        positions: Positions = "end",
-        relative_bias: bool = True,
-        time_bias: bool = False,
-    ) -> None:
+    def __init__(self, config: HSTUConfig, *, max_history: int) -> None:
         super().__init__()
-        self.dim = dim
-        self.reads_times = time_bias
-        self.positions = None if positions == "none" else LearntPositions(max_history, dim, count_from=positions)
+        self.dim = config.dim
+        self.reads_times = config.time_bias
+        self.positions = (
+            None
+            if config.positions == "none"
+            else LearntPositions(max_history, config.dim, count_from=config.positions)
+        )
         self.layers = nn.ModuleList(
             HSTULayer(
-                dim,
-                num_heads,
-                dropout=dropout,
+                config.dim,
+                config.num_heads,
+                dropout=config.dropout,
                 max_history=max_history,
-                relative_bias=relative_bias,
-                time_bias=time_bias,
+                relative_bias=config.relative_bias,
+                time_bias=config.time_bias,
             )
-            for _ in range(num_layers)
+            for _ in range(config.num_layers)
         )
+        self._attention = Attention(config.num_layers * config.dim, config.num_layers * config.num_heads)
+
+    @property
+    @override
+    def attention(self) -> Attention:
+        return self._attention
 
     @override
     def forward(self, history: History) -> Float[Tensor, "batch position dim"]:
@@ -162,3 +163,10 @@ def time_buckets(times: Int[Tensor, "batch position"]) -> Int[Tensor, "batch pos
     """
     seconds = (times[:, :, None] - times[:, None, :]).abs().clamp(min=1)
     return (seconds.float().log() / _BUCKET_WIDTH).long().clamp(max=_TIME_BUCKETS - 1)
+
+
+def _build(config: HSTUConfig, context: UserContext) -> HSTU:
+    return HSTU(config, max_history=context.max_history)
+
+
+SPEC = Spec(config=HSTUConfig, build=_build, facts=UserFacts())

@@ -1,5 +1,6 @@
 """The User LLM: a causal language model that reads item embeddings instead of words."""
 
+from pathlib import Path
 from typing import Literal
 
 from jaxtyping import Float, Int
@@ -7,14 +8,16 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
-from hllm.config import Config
 from hllm.errors import ConfigError
-from hllm.models.backbone.backbone import Backbone
+from hllm.models.backbone.backbone import Backbone, save_backbone_config
 from hllm.models.backbone.lora import LoraConfig
+from hllm.models.kinds import UserContext, UserFacts, UserTierConfig
+from hllm.models.language_model import Attention, LanguageModel, attention_of
 from hllm.models.tiers import History, SuffixEncoder
+from hllm.parts import Spec
 
 
-class UserLLMConfig(Config):
+class UserLLMConfig(UserTierConfig):
     """A user tier that is a language model, without word embeddings and LM head."""
 
     kind: Literal["llm"] = "llm"
@@ -32,6 +35,12 @@ class UserLLMConfig(Config):
         if self.lora is not None and not self.pretrained:
             raise ValueError("lora needs pretrained = true: fresh weights that stay as they are know nothing")
         return self
+
+    @property
+    @override
+    def language_model(self) -> LanguageModel:
+        # It reads no words, so without weights its shape is enough.
+        return LanguageModel(self.backbone, self.num_layers, self.pretrained, self.lora, needs_files=self.pretrained)
 
 
 class UserLLM(SuffixEncoder):
@@ -62,6 +71,20 @@ class UserLLM(SuffixEncoder):
         states: Tensor = self.backbone(history.embeddings, history.mask)
         return states
 
+    @property
+    @override
+    def language_model(self) -> Backbone:
+        return self.backbone
+
+    @property
+    @override
+    def attention(self) -> Attention:
+        return attention_of(self.backbone)
+
+    @override
+    def keep_files(self, folder: Path) -> None:
+        save_backbone_config(self.backbone, folder)
+
     @override
     def packs(self, history: History) -> bool:
         return self.backbone.packs(history.embeddings)
@@ -76,3 +99,14 @@ class UserLLM(SuffixEncoder):
     def after(self, history: History) -> Float[Tensor, "batch dim"]:
         ends = history.mask.sum(-1, keepdim=True) - 1
         return self.backbone.at(history.embeddings, history.mask, ends)[:, 0]
+
+
+def _build(config: UserLLMConfig, context: UserContext) -> UserLLM:
+    backbone = config.language_model.open(context.base, context.weights)
+    backbone.require_positions(context.max_positions, f"model.max_history = {context.max_history}")
+    if context.ranks and backbone.causal:
+        backbone.require_suffixes(context.max_history)
+    return UserLLM(backbone, shared=context.shared)
+
+
+SPEC = Spec(config=UserLLMConfig, build=_build, facts=UserFacts(ranks=True))

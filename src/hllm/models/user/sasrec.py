@@ -8,15 +8,18 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from hllm.config import Config
+from hllm.models.heads import RankingConfig
+from hllm.models.kinds import UserContext, UserFacts, UserTierConfig
+from hllm.models.language_model import Attention
 from hllm.models.tiers import History, SuffixEncoder, at_last
-from hllm.models.user.block import Activation, Dropout, Norm, TransformerBlock, check_heads
+from hllm.models.user.block import Activation, BlockShape, Dropout, Norm, TransformerBlock, check_heads
 from hllm.models.user.positions import LearntPositions
+from hllm.parts import Spec
 
 Positions = Literal["start", "end", "rotary", "none"]
 
 
-class SASRecConfig(Config):
+class SASRecConfig(UserTierConfig):
     """A user tier as in SASRec.
 
     eSASRec: inner = 4, activation = "swiglu", gated = true, bias = false, with a sampled softmax as its loss.
@@ -57,6 +60,14 @@ class SASRecConfig(Config):
         check_heads(self.dim, self.num_heads, rotary=self.positions == "rotary")
         return self
 
+    @override
+    def check_ranking(self, ranking: RankingConfig | None) -> None:
+        if ranking is not None and self.positions == "end":
+            raise ValueError(
+                'ranking needs user.positions = "start", "rotary" or "none": counted from the end, the positions of a '
+                "history change with each candidate behind it"
+            )
+
 
 class SASRec(SuffixEncoder):
     """Causal transformer blocks over item embeddings plus position embeddings.
@@ -70,48 +81,39 @@ class SASRec(SuffixEncoder):
     causal = True
     reads_times = False
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        num_layers: int,
-        num_heads: int,
-        dropout: float,
-        max_history: int,
-        inner: int = 1,
-        norm: Norm = "pre",
-        norm_eps: float = 1e-5,
-        activation: Activation = "gelu",
-        gated: bool = False,
-        bias: bool = True,
-        positions: Positions = "start",
-        input_norm: bool = True,
-        final_norm: bool = True,
-    ) -> None:
+    def __init__(self, config: SASRecConfig, *, max_history: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = config.dim
         self.positions = (
-            LearntPositions(max_history, dim, count_from=positions)
-            if positions == "start" or positions == "end"
+            LearntPositions(max_history, config.dim, count_from=config.positions)
+            if config.positions == "start" or config.positions == "end"
             else None
         )
-        self.input_norm = nn.LayerNorm(dim, eps=norm_eps) if input_norm else nn.Identity()
-        self.dropout = Dropout(dropout)
+        self.input_norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if config.input_norm else nn.Identity()
+        self.dropout = Dropout(config.dropout)
         block = TransformerBlock(
-            dim,
-            num_heads,
-            causal=True,
-            dropout=dropout,
-            inner=inner,
-            norm=norm,
-            norm_eps=norm_eps,
-            activation=activation,
-            bias=bias,
-            gated=gated,
-            rotary=positions == "rotary",
+            BlockShape(
+                dim=config.dim,
+                num_heads=config.num_heads,
+                causal=True,
+                dropout=config.dropout,
+                inner=config.inner,
+                norm=config.norm,
+                norm_eps=config.norm_eps,
+                activation=config.activation,
+                bias=config.bias,
+                gated=config.gated,
+                rotary=config.positions == "rotary",
+            )
         )
-        self.blocks = nn.ModuleList(copy.deepcopy(block) for _ in range(num_layers))  # alike at first, as in torch's
-        self.final_norm = nn.LayerNorm(dim, eps=norm_eps) if final_norm else nn.Identity()
+        self.blocks = nn.ModuleList(copy.deepcopy(block) for _ in range(config.num_layers))  # alike, as in torch's
+        self.final_norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if config.final_norm else nn.Identity()
+        self._attention = Attention(config.num_layers * config.dim, config.num_layers * config.num_heads)
+
+    @property
+    @override
+    def attention(self) -> Attention:
+        return self._attention
 
     @override
     def forward(self, history: History) -> Float[Tensor, "batch position dim"]:
@@ -141,3 +143,10 @@ class SASRec(SuffixEncoder):
     @override
     def after(self, history: History) -> Float[Tensor, "batch dim"]:
         return at_last(self(history), history.mask)
+
+
+def _build(config: SASRecConfig, context: UserContext) -> SASRec:
+    return SASRec(config, max_history=context.max_positions)
+
+
+SPEC = Spec(config=SASRecConfig, build=_build, facts=UserFacts(ranks=True))
