@@ -7,9 +7,9 @@ and one line here.
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import ModelWrapValidatorHandler, model_validator
+from pydantic import model_validator
 from typing_extensions import override
 
 from hllm.config import Config
@@ -72,14 +72,13 @@ class PartConfig(Config):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _choose_by_kind(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _choose_by_kind(cls, values: Any, handler: Callable[[Any], Any]) -> Any:
         if not cls._is_family() or not isinstance(values, Mapping):
             return handler(values)
         if "kind" not in values:
             known = ", ".join(f'"{name}"' for name in PARTS[cls.family])
             raise ValueError(f"kind is missing; choose one of {known}")
-        chosen: Self = spec(cls.family, str(values["kind"])).config.model_validate(values)  # type: ignore[assignment]
-        return chosen
+        return spec(cls.family, str(values["kind"])).config.model_validate(values)
 
     @classmethod
     @override

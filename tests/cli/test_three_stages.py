@@ -107,7 +107,7 @@ def test_the_second_stage_reads_long_histories_and_runs_no_item_llm(tmp_path, mo
 def test_stored_vectors_recommend_as_items_encoded_live_do(trained, tmp_path):
     """Each user alone: texts through the Item LLM, in batches of their own, then the User LLM as in training."""
     run, dataset, model = trained.run, trained.dataset, trained.model
-    tokens = catalogue_tokens(run, dataset, trained.recipe.model.item, run.best_path / ITEM_BACKBONE)
+    tokens = catalogue_tokens(run, dataset, trained.recipe.model.item.text_prompt, run.best_path / ITEM_BACKBONE)
     everything = torch.cat([model.item_encoder(item_batch(np.array([n]), tokens)) for n in range(dataset.num_items)])
     stored_items = ItemEmbeddingTable.load(run.table_path, checkpoint=None).vectors
     assert (everything - stored_items).abs().max() <= 1e-5

@@ -14,7 +14,7 @@ from hllm.models.heads import MixerHead, MLPHead, RankingConfig, RankingHeads
 from hllm.models.tiers import History
 from hllm.models.user.din import DIN
 from hllm.models.user.llm import UserLLM
-from hllm.models.user.sasrec import SASRec
+from hllm.models.user.sasrec import SASRec, SASRecConfig
 from tests.conftest import history_of
 from tests.models.backbone.families import DECODERS
 
@@ -28,7 +28,7 @@ def decoder(name: str, attention: str = "eager") -> UserLLM:
 
 def sasrec(**options) -> SASRec:
     torch.manual_seed(0)
-    encoder = SASRec(dim=DIM, num_layers=2, num_heads=2, dropout=0.0, max_history=9, **options)
+    encoder = SASRec(SASRecConfig(dim=DIM, dropout=0.0, **options), max_history=9)
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return encoder.eval()

@@ -9,13 +9,13 @@ from hllm.errors import DataError
 from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.tiers import by_length
-from hllm.models.user.sasrec import SASRec
+from hllm.models.user.sasrec import SASRec, SASRecConfig
 from tests.conftest import batch_of, history_of
 
 
 def id_model(num_items: int = 10) -> SequentialRecommender:
     torch.manual_seed(0)
-    user = SASRec(dim=8, num_layers=2, num_heads=2, dropout=0.5, max_history=6)
+    user = SASRec(SASRecConfig(dim=8, dropout=0.5), max_history=6)
     return SequentialRecommender(IdItemEncoder(num_items, 8), user).eval()
 
 

@@ -12,35 +12,48 @@ from hllm.errors import ConfigError
 from hllm.losses.contrastive import LossConfig
 from hllm.models.build import ModelConfig, build_model
 from hllm.models.tiers import History, UserEncoder
-from hllm.models.user.bert4rec import BERT4Rec
-from hllm.models.user.block import Dropout, TransformerBlock
+from hllm.models.user.bert4rec import BERT4Rec, BERT4RecConfig
+from hllm.models.user.block import BlockShape, Dropout, TransformerBlock
 from hllm.models.user.gru4rec import GRU4Rec
-from hllm.models.user.hstu import HSTU, time_buckets
+from hllm.models.user.hstu import HSTU, HSTUConfig, time_buckets
 from hllm.models.user.positions import LearntPositions, rotated
-from hllm.models.user.sasrec import SASRec
+from hllm.models.user.sasrec import SASRec, SASRecConfig
 from hllm.objectives.masked_item import MaskedItem, MaskedItemConfig
 from hllm.objectives.next_item import NextItem
 from tests.conftest import batch_of, history_of
 
 DIM, MAX_HISTORY = 8, 6
-SMALL = {"dim": DIM, "num_layers": 2, "num_heads": 2, "dropout": 0.4, "max_history": MAX_HISTORY}
+SMALL = {"dim": DIM, "num_layers": 2, "num_heads": 2, "dropout": 0.4}
 ESASREC = {"inner": 4, "activation": "swiglu", "gated": True, "bias": False}
 
+
+def sasrec(**options) -> SASRec:
+    return SASRec(SASRecConfig(**SMALL | options), max_history=MAX_HISTORY)
+
+
+def hstu(**options) -> HSTU:
+    return HSTU(HSTUConfig(**SMALL | options), max_history=MAX_HISTORY)
+
+
+def bert4rec(**options) -> BERT4Rec:
+    return BERT4Rec(BERT4RecConfig(**SMALL | options), max_history=MAX_HISTORY)
+
+
 CAUSAL = {
-    "sasrec": lambda: SASRec(**SMALL),
-    "sasrec from the end": lambda: SASRec(**SMALL, positions="end"),
-    "sasrec rotary": lambda: SASRec(**SMALL, positions="rotary"),
-    "sasrec without positions": lambda: SASRec(**SMALL, positions="none"),
-    "sasrec post-norm": lambda: SASRec(**SMALL, norm="post", input_norm=True, final_norm=False),
-    "esasrec": lambda: SASRec(**SMALL, **ESASREC),
-    "hstu": lambda: HSTU(**SMALL),
-    "hstu with times": lambda: HSTU(**SMALL, time_bias=True),
-    "hstu without biases": lambda: HSTU(**SMALL, positions="none", relative_bias=False),
+    "sasrec": sasrec,
+    "sasrec from the end": lambda: sasrec(positions="end"),
+    "sasrec rotary": lambda: sasrec(positions="rotary"),
+    "sasrec without positions": lambda: sasrec(positions="none"),
+    "sasrec post-norm": lambda: sasrec(norm="post", input_norm=True, final_norm=False),
+    "esasrec": lambda: sasrec(**ESASREC),
+    "hstu": hstu,
+    "hstu with times": lambda: hstu(time_bias=True),
+    "hstu without biases": lambda: hstu(positions="none", relative_bias=False),
     "gru4rec": lambda: GRU4Rec(dim=DIM, hidden=12, num_layers=2, dropout=0.4),
 }
 BIDIRECTIONAL = {
-    "bert4rec": lambda: BERT4Rec(**SMALL),
-    "bert4rec from the end": lambda: BERT4Rec(**SMALL, norm="post", positions="end"),
+    "bert4rec": bert4rec,
+    "bert4rec from the end": lambda: bert4rec(norm="post", positions="end"),
 }
 
 
@@ -149,7 +162,8 @@ def test_bert4rec_asks_by_a_mask_behind_the_last_item_of_even_the_longest_histor
 @torch.no_grad()
 def test_the_block_against_torchs_transformer_layer(norm, activation, causal):
     torch.manual_seed(0)
-    ours = TransformerBlock(8, 2, causal=causal, dropout=0.0, inner=3, norm=norm, activation=activation).eval()
+    shape = BlockShape(dim=8, num_heads=2, causal=causal, dropout=0.0, inner=3, norm=norm, activation=activation)
+    ours = TransformerBlock(shape).eval()
     torchs = nn.TransformerEncoderLayer(8, 2, 24, 0.0, activation, batch_first=True, norm_first=norm == "pre").eval()
     for parameter in ours.parameters():
         parameter.normal_()
@@ -179,7 +193,9 @@ def test_the_block_against_torchs_transformer_layer(norm, activation, causal):
 @torch.no_grad()
 def test_a_gated_swiglu_block_against_its_formulas():
     torch.manual_seed(0)
-    block = TransformerBlock(4, 1, causal=True, dropout=0.0, inner=2, activation="swiglu", gated=True, bias=False)
+    block = TransformerBlock(
+        BlockShape(dim=4, num_heads=1, causal=True, dropout=0.0, inner=2, activation="swiglu", gated=True, bias=False)
+    )
     states = torch.randn(1, 3, 4)
     normed = F.layer_norm(states[0], (4,))
     queries, keys, values = (normed @ w.T for w in block.attention.queries_keys_values.weight.split(4))
@@ -200,7 +216,7 @@ def test_a_gated_swiglu_block_against_its_formulas():
 def test_attention_with_dropout_is_on_average_attention_without(causal):
     """Dropout takes another path on a CPU; with one part in a thousand dropped it must come out nearly the same."""
     torch.manual_seed(0)
-    block = TransformerBlock(8, 2, causal=causal, dropout=1e-3).train()
+    block = TransformerBlock(BlockShape(dim=8, num_heads=2, causal=causal, dropout=1e-3)).train()
     states, mask = torch.randn(4, 5, 8), torch.arange(5) < torch.tensor([[5], [3], [1], [5]])
     dropped = torch.stack([block(states, mask)[mask] for _ in range(200)]).median(0).values
     assert torch.allclose(dropped, block.eval()(states, mask)[mask], atol=0.02)
@@ -219,8 +235,7 @@ def test_dropout_keeps_the_mean_and_passes_gradients_only_where_it_keeps():
 
 
 def test_without_dropout_no_random_numbers_are_drawn():
-    settings = SMALL | {"dropout": 0.0}
-    for user in (SASRec(**settings), HSTU(**settings), BERT4Rec(**settings)):
+    for user in (sasrec(dropout=0.0), hstu(dropout=0.0), bert4rec(dropout=0.0)):
         state = torch.get_rng_state()
         user.train()(history_of(torch.ones(1, 3, DIM)))
         assert torch.equal(torch.get_rng_state(), state)
@@ -287,7 +302,7 @@ def slow_hstu_layer(layer: nn.Module, states: torch.Tensor, times: list[int]) ->
 @torch.no_grad()
 def test_hstu_against_a_loop_over_pairs_of_items(biases):
     torch.manual_seed(0)
-    user = HSTU(**SMALL, **biases).eval()
+    user = hstu(**biases).eval()
     for parameter in user.parameters():
         parameter.normal_()
     vectors, times = torch.randn(1, 4, DIM), [5, 5, 700, 2_000_000]
@@ -410,7 +425,7 @@ def test_ids_of_their_own_width_are_mapped_without_a_bias(tmp_path):
         ({"kind": "hstu", "dim": 10, "num_heads": 3}, "dim 10 is not a multiple of num_heads 3"),
         ({"kind": "sasrec", "dim": 6, "positions": "rotary"}, r"dim 6 / num_heads 2 = 3 is odd"),
         ({"kind": "sasrec", "norm": "middle"}, "'pre' or 'post'"),
-        ({"kind": "gru4rec", "num_heads": 2}, "unknown key 'user.gru4rec.num_heads'"),
+        ({"kind": "gru4rec", "num_heads": 2}, "unknown key 'user.num_heads'"),
         ({"kind": "hstu", "relative_bia": True}, "did you mean 'relative_bias'"),
     ],
 )

@@ -9,7 +9,7 @@ from hllm.errors import ConfigError
 from hllm.losses.contrastive import LossConfig
 from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
-from hllm.models.user.bert4rec import BERT4Rec
+from hllm.models.user.bert4rec import BERT4Rec, BERT4RecConfig
 from hllm.models.user.gru4rec import GRU4Rec
 from hllm.objectives.masked_item import MaskedItem, MaskedItemConfig, choose_masked
 from tests.conftest import batch_of, history_of
@@ -26,7 +26,7 @@ def ask(model, items, batch, config):
 @pytest.fixture
 def model() -> SequentialRecommender:
     torch.manual_seed(0)
-    user = BERT4Rec(dim=8, num_layers=2, num_heads=2, dropout=0.3, max_history=4)
+    user = BERT4Rec(BERT4RecConfig(dim=8, dropout=0.3), max_history=4)
     return SequentialRecommender(IdItemEncoder(10, 8, init_std=1.0), user).eval()
 
 

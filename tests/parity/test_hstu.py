@@ -5,7 +5,7 @@ import torch
 
 from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
-from hllm.models.user.hstu import HSTU
+from hllm.models.user.hstu import HSTU, HSTUConfig
 from tests.parity.reference import Reference, check_forward, check_gradients, check_losses
 
 
@@ -29,7 +29,7 @@ def reference(request: pytest.FixtureRequest) -> Reference:
 
 @pytest.fixture
 def model(reference: Reference) -> SequentialRecommender:
-    user = HSTU(dim=32, num_layers=2, num_heads=4, dropout=0.0, max_history=6, relative_bias=False)
+    user = HSTU(HSTUConfig(dim=32, num_heads=4, dropout=0.0, relative_bias=False), max_history=6)
     items = IdItemEncoder(41, 32, own_dim=reference.weights["item_embedding.weight"].shape[1])
     model = SequentialRecommender(items, user)
     weights = {}

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
-from hllm.models.user.sasrec import SASRec
+from hllm.models.user.sasrec import SASRec, SASRecConfig
 from tests.parity.reference import Reference, check_forward, check_gradients, check_losses
 
 PART = {"multi_head_attention": "attention", "feed_forward": "feed_forward"}
@@ -48,7 +48,7 @@ def reference() -> Reference:
 
 @pytest.fixture
 def model(reference: Reference) -> SequentialRecommender:
-    user = SASRec(dim=32, num_layers=2, num_heads=4, dropout=0.0, max_history=6, **SETTINGS)
+    user = SASRec(SASRecConfig(dim=32, num_heads=4, dropout=0.0, **SETTINGS), max_history=6)
     model = SequentialRecommender(IdItemEncoder(41, 32), user)
     ours, filled = dict(model.named_parameters()), 0
     with torch.no_grad():

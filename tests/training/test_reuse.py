@@ -23,7 +23,7 @@ from tests.conftest import recipe_values
 @pytest.fixture
 def tokens(dataset, tiny_llama, tmp_path):
     config = ModelConfig.from_dict(recipe_values(tiny_llama, tiny_llama)["model"], where="test")
-    return catalogue_tokens(Run(tmp_path), dataset, config.item, tiny_llama)
+    return catalogue_tokens(Run(tmp_path), dataset, config.item.text_prompt, tiny_llama)
 
 
 @pytest.fixture

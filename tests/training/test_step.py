@@ -27,7 +27,7 @@ def world(dataset, tiny_llama, tmp_path):
     config = ModelConfig.from_dict(values, where="test")
     torch.manual_seed(0)
     model = build_model(config, num_items=dataset.num_items, num_actions=0, base=tmp_path)
-    tokens = catalogue_tokens(Run(tmp_path), dataset, config.item, tiny_llama)
+    tokens = catalogue_tokens(Run(tmp_path), dataset, config.item.text_prompt, tiny_llama)
 
     def batches(micro_batch_size=None, negatives=None):
         loader = TrainingLoader(

@@ -82,7 +82,7 @@ def test_a_step_of_decoders_does_not_wait_in_rows_and_once_without(
     if user == "sasrec":
         values["user"] = {"kind": "sasrec", "dim": 12, "num_heads": 2}
     config = ModelConfig.from_dict(values, where="test")
-    tokens = catalogue_tokens(Run(tmp_path), dataset, config.item, tiny_llama)
+    tokens = catalogue_tokens(Run(tmp_path), dataset, config.item.text_prompt, tiny_llama)
     loader = TrainingLoader(
         dataset, split_dataset(dataset, SplitConfig()), tokens, windows=WindowConfig(max_history=5), batch_size=7,
         negatives=NegativesConfig.from_dict(NEGATIVES[negatives], where="test"), seed=1, stage=0,

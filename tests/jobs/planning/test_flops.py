@@ -15,7 +15,7 @@ USER = {"kind": "sasrec", "dim": 16, "num_layers": 2, "num_heads": 2, "dropout":
 
 def built(tmp_path, **parts):
     config = ModelConfig.from_dict({"item": {"kind": "id"}, "user": USER} | parts, where="test")
-    return build_model(config, num_items=9, num_actions=0, base=tmp_path), config
+    return build_model(config, num_items=9, num_actions=0, base=tmp_path)
 
 
 def counted(call) -> tuple[float, float]:
@@ -36,7 +36,7 @@ def counted(call) -> tuple[float, float]:
 def test_a_language_model_against_torchs_counter(tmp_path, request, name, length):
     """The counter counts all pairs of positions; of a causal network half are needed."""
     path = request.getfixturevalue(name)
-    model, _ = built(tmp_path, item={"kind": "llm", "backbone": str(path), "train_word_embeddings": True})
+    model = built(tmp_path, item={"kind": "llm", "backbone": str(path), "train_word_embeddings": True})
     backbone = model.item_encoder.backbone
     states = torch.randn(5, length, backbone.width, requires_grad=True)
     mask = torch.ones(5, length, dtype=torch.bool)
@@ -51,7 +51,7 @@ def test_a_language_model_against_torchs_counter(tmp_path, request, name, length
 
 @pytest.mark.parametrize("inputs", [{}, {"timestamp": 6}])
 def test_a_small_user_tier_against_torchs_counter(tmp_path, inputs):
-    model, config = built(tmp_path, inputs=inputs)
+    model = built(tmp_path, inputs=inputs)
     vectors, mask = torch.randn(4, 30, 16), torch.ones(4, 30, dtype=torch.bool)
     zeros = torch.zeros(4, 30, dtype=torch.long)
 
@@ -59,32 +59,32 @@ def test_a_small_user_tier_against_torchs_counter(tmp_path, inputs):
         return model.user_encoder(model.history(vectors, mask, items=zeros, times=zeros, actions=zeros))
 
     total, attention = counted(call)
-    assert user_cost(model, config).forward(np.full(4, 30)) == pytest.approx(total - attention / 2, rel=0.02)
+    assert user_cost(model).forward(np.full(4, 30)) == pytest.approx(total - attention / 2, rel=0.02)
 
 
 def test_a_user_llm_costs_what_its_layers_cost(tmp_path, tiny_llama):
-    model, config = built(tmp_path, user={"kind": "llm", "backbone": str(tiny_llama)})
+    model = built(tmp_path, user={"kind": "llm", "backbone": str(tiny_llama)})
     history = history_of(torch.randn(3, 12, 16), torch.ones(3, 12, dtype=torch.bool))
     total, attention = counted(lambda: model.user_encoder(history))
-    assert user_cost(model, config).forward(np.full(3, 12)) == pytest.approx(total - attention / 2, rel=0.02)
+    assert user_cost(model).forward(np.full(3, 12)) == pytest.approx(total - attention / 2, rel=0.02)
 
 
 def test_what_stays_as_it_is_saves_a_third(tmp_path, tiny_llama):
     """Gradients still pass through frozen weights, but none are made for them."""
-    model, config = built(tmp_path, user={"kind": "llm", "backbone": str(tiny_llama)})
+    model = built(tmp_path, user={"kind": "llm", "backbone": str(tiny_llama)})
     model.user_encoder.requires_grad_(False)
     vectors = torch.randn(4, 2, 16, requires_grad=True)
     history = history_of(vectors, torch.ones(4, 2, dtype=torch.bool))
     total, attention = counted(lambda: model.user_encoder(history).sum().backward())
-    cost, lengths = user_cost(model, config), np.full(4, 2)
+    cost, lengths = user_cost(model), np.full(4, 2)
     assert cost.forward(lengths) + cost.backward(lengths) == pytest.approx(total - attention / 2, rel=0.02)
 
 
 def test_a_projector_is_a_product_for_each_item(tmp_path, tiny_bert):
-    model, _ = built(tmp_path, item={"kind": "llm", "backbone": str(tiny_bert)})
+    model = built(tmp_path, item={"kind": "llm", "backbone": str(tiny_bert)})
     assert projector_cost(model).forward(np.ones(7)) == 7 * 2 * 24 * 16
-    assert projector_cost(built(tmp_path)[0]).forward(np.ones(7)) == 0
-    assert item_cost(built(tmp_path)[0]).forward(np.ones(7)) == 0
+    assert projector_cost(built(tmp_path)).forward(np.ones(7)) == 0
+    assert item_cost(built(tmp_path)).forward(np.ones(7)) == 0
 
 
 def test_tinyllama_costs_what_was_worked_out_by_hand(tmp_path):
@@ -97,7 +97,7 @@ def test_tinyllama_costs_what_was_worked_out_by_hand(tmp_path):
     for tokens, gigaflops in ((64, 373), (100, 584), (128, 748), (150, 878), (200, 1173), (257, 1512)):
         lengths = np.array([tokens])
         assert (cost.forward(lengths) + cost.backward(lengths)) / 1e9 == pytest.approx(gigaflops, rel=0.002)
-    assert user_cost(model, config).forward(np.array([1000])) * 3 / 1e12 == pytest.approx(6.1, rel=0.01)
+    assert user_cost(model).forward(np.array([1000])) * 3 / 1e12 == pytest.approx(6.1, rel=0.01)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -105,8 +105,8 @@ def test_tinyllama_costs_what_was_worked_out_by_hand(tmp_path):
 def test_activations_are_within_a_half_of_what_autograd_keeps(tmp_path, precision, kind):
     """Counted as the distinct storages that autograd saves, the model's own weights and their bf16 copies apart."""
     llm = {"kind": "llm", "backbone": "smollm2-135m", "pretrained": False, "num_layers": 2}
-    model, config = built(tmp_path, user=llm if kind == "llm" else USER | {"dim": 64})
-    cost = user_cost(model, config)
+    model = built(tmp_path, user=llm if kind == "llm" else USER | {"dim": 64})
+    cost = user_cost(model)
     width = 576 if kind == "llm" else 64
     history = history_of(torch.randn(64, 16, width, requires_grad=True), torch.ones(64, 16, dtype=torch.bool))
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
