@@ -1,6 +1,5 @@
 """`hllm data check`: what is wrong with two tables, and what would be left of them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from hllm.cli.exits import EXIT_WRONG_INPUT
 from hllm.cli.options import JSON, column_list, overrides_option
 from hllm.cli.show import show_json
 from hllm.errors import ConfigError
+from hllm.reports.text import text_table
 
 if TYPE_CHECKING:
     from hllm.data.build import Preparation
@@ -86,15 +86,18 @@ def _from_recipe(path: Path, mapped: dict[str, Any], overrides: list[str]) -> tu
 
 
 def _table(preparation: "Preparation", refused: list[str]) -> str:
-    """Lay out the faults, then the steps, then the verdict."""
-    rows: list[tuple[str, ...]] = [("fault", "table", "rows", "of", "policy", "first data rows")]
-    rows += [
-        (f.name, f.table, f"{len(f.rows):,}", f"{f.total:,}", f.policy, f.first or "-") for f in preparation.faults
+    """Return the faults, then the steps, then the verdict."""
+    faults = [
+        (fault.name, fault.table, f"{len(fault.rows):,}", f"{fault.total:,}", fault.policy, fault.first or "-")
+        for fault in preparation.faults
     ]
-    lines = [*_columns(rows), ""]
-    steps: list[tuple[str, ...]] = [("step", "rows", "users", "items")]
-    steps += [(s["step"], *(f"{s[key]:,}" for key in ("rows", "users", "items"))) for s in preparation.steps]
-    lines += _columns(steps)
+    counts = ("rows", "users", "items")
+    steps = [(step["step"], *(f"{step[count]:,}" for count in counts)) for step in preparation.steps]
+    lines = [
+        *text_table(("fault", "table", "rows", "of", "policy", "first data rows"), faults),
+        "",
+        *text_table(("step", *counts), steps),
+    ]
     for step in preparation.steps:
         if "rounds" in step:
             lines.append(
@@ -104,8 +107,3 @@ def _table(preparation: "Preparation", refused: list[str]) -> str:
     if refused:
         lines += ["", f"training would refuse these tables ({len(refused)} reasons):", *(f"- {r}" for r in refused)]
     return "\n".join(lines)
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

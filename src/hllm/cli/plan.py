@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from hllm.cli.show import show_json
+from hllm.reports.text import text_table
 
 if TYPE_CHECKING:
     from hllm.jobs.planning.plan import Plan, StagePlan
@@ -51,7 +52,7 @@ def plan_lines(plan: "Plan", name: str) -> list[str]:
         f"{plan.num_items:,} items, {plan.num_interactions:,} interactions{read}",
     ]
     lines += [f"{tier.name:<11} {tier.parameters:>15,} parameters, {tier.trained:>15,} learn" for tier in plan.tiers]
-    lines += ["", *_table([_HEADINGS, *(_row(stage) for stage in plan.stages)]), ""]
+    lines += ["", *text_table(_HEADINGS, map(_row, plan.stages), align="lr"), ""]
     fullest = max(plan.stages, key=lambda stage: sum(stage.memory_bytes.values()))
     parts = ", ".join(f"{what} {_bytes(size)}" for what, size in fullest.memory_bytes.items())
     lines += [
@@ -83,18 +84,6 @@ def _row(stage: "StagePlan") -> tuple[str, ...]:
         _bytes(sum(stage.memory_bytes.values())),
         "" if stage.seconds is None else _duration(stage.seconds),
     )
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Return rows in columns: the first to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if n == 0 else cell.rjust(width)
-            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
 
 
 def _flops(value: float) -> str:

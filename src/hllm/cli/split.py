@@ -6,6 +6,7 @@ import typer
 
 from hllm.cli.options import JSON, RECIPE, overrides_option
 from hllm.cli.show import show_json
+from hllm.reports.text import text_table
 
 _MEANING = {"training": "training", "validation": "validation", "test": "test", "unused": "none: in histories alone"}
 
@@ -30,9 +31,15 @@ def split(
         return
     typer.echo(
         f"split {found.kind} {found.fingerprint[:12]} of {dataset.num_users:,} users, {dataset.num_items:,} items, "
-        f"{dataset.num_interactions:,} interactions\n\n{'part':<25} {'interactions':>12} {'share':>7} {'users':>9}"
+        f"{dataset.num_interactions:,} interactions\n"
     )
-    for part, meaning in _MEANING.items():
-        users = f"{counts[f'{part}_users']:,}" if f"{part}_users" in counts else ""
-        share = counts[part] / dataset.num_interactions
-        typer.echo(f"{meaning:<25} {counts[part]:>12,} {share:>7.1%} {users:>9}".rstrip())
+    rows = [
+        (
+            meaning,
+            f"{counts[part]:,}",
+            f"{counts[part] / dataset.num_interactions:.1%}",
+            f"{counts[f'{part}_users']:,}" if f"{part}_users" in counts else "",
+        )
+        for part, meaning in _MEANING.items()
+    ]
+    typer.echo("\n".join(text_table(("part", "interactions", "share", "users"), rows, align="lr")))

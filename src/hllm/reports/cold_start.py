@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from hllm.evaluation.cold_start import ColdItems, ColdStart, ShortHistories
 from hllm.evaluation.statistics import Estimate
+from hllm.reports.text import text_table
 
 _METRICS = ("recall@10", "ndcg@10", "recall@50")
 
@@ -46,10 +47,13 @@ def _shown(rows: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
 def _table(
     metrics: Sequence[str], rows: Sequence[tuple[str, Mapping[str, Estimate]]], names: Sequence[str]
 ) -> list[str]:
-    width = max(len(name) for name in names)
-    lines = ["  " + " " * width + "".join(f"  {metric:>23}" for metric in metrics)]
-    for name, (note, values) in zip(names, rows, strict=True):
-        cells = (values[metric] for metric in metrics)
-        shown = "".join(f"  {f'{c.mean:.4f} [{c.low:.4f} {c.high:.4f}]':>23}" for c in cells)
-        lines.append(f"  {name:<{width}}{shown}" + (f"  {note}" if note else ""))
-    return lines
+    """Return a line for each name: the means with their intervals, and a note."""
+    lines = [
+        (name, *(_cell(values[metric]) for metric in metrics), note)
+        for name, (note, values) in zip(names, rows, strict=True)
+    ]
+    return text_table(("", *metrics, ""), lines, align="l" + "r" * len(metrics) + "l", indent=2)
+
+
+def _cell(estimate: Estimate) -> str:
+    return f"{estimate.mean:.4f} [{estimate.low:.4f} {estimate.high:.4f}]"

@@ -11,10 +11,12 @@ from hllm.data.describing.description import Description, Distribution, Histogra
 from hllm.data.describing.notes import percent
 from hllm.reports.description_charts import Bars, draw
 from hllm.reports.page import page, table, text
+from hllm.reports.text import text_table
 
 WIDTH = 110
 _BAR = 40
 _QUANTILES = ("min", "p25", "median", "mean", "p75", "p90", "p99", "max")
+_COLUMN_HEADINGS = ("table", "column", "type", "read as", "filled")
 _KINDS = {
     "positions": "only positions in each user's history: no clock",
     "order": "only order the interactions: no clock",
@@ -26,18 +28,16 @@ def description_text(described: Description) -> str:
     """Return what a terminal of 110 columns shows."""
     lines: list[str] = []
     for heading, rows in _facts(described):
-        width = max(len(label) for label, _ in rows)
-        lines += ["", heading, *(f"  {label:<{width}}  {value}" for label, value in rows)]
-    lines += ["", "Columns", *_aligned(("table", "column", "type", "read as", "filled"), _column_rows(described))]
+        lines += ["", heading, *text_table((), rows, indent=2)]
+    lines += ["", "Columns", *text_table(_COLUMN_HEADINGS, _column_rows(described), indent=2)]
     spreads = [(name, *_quantiles(spread)) for name, spread in _distributions(described)]
-    lines += ["", "Distributions", *_aligned(("", *_QUANTILES), spreads, right=True)]
+    lines += ["", "Distributions", *text_table(("", *_QUANTILES), spreads, align="lr", indent=2)]
     for bars in _all_bars(described):
-        width = max(map(len, bars.labels))
-        lines += ["", bars.title]
-        lines += [
-            f"  {label:>{width}} {count:>12,}  {'█' * _length(count, bars.counts)}"
+        histogram = [
+            (label, f"{count:,}", "█" * _length(count, bars.counts))
             for label, count in zip(bars.labels, bars.counts, strict=True)
         ]
+        lines += ["", bars.title, *text_table((), histogram, align="rrl", indent=2)]
     for heading, items in _examples(described):
         lines += ["", heading]
         lines += ["  " + textwrap.shorten(f"{label}: {words}", WIDTH - 2, placeholder=" …") for label, words in items]
@@ -74,7 +74,7 @@ def describe_section(described: Description) -> str:
         ),
         "<h3>Columns</h3>",
         table(
-            ("", "column", "type", "read as", "filled"),
+            ("", *_COLUMN_HEADINGS[1:]),
             [(row[0], [text(cell) for cell in row[1:]]) for row in _column_rows(described)],
         ),
     ]
@@ -215,17 +215,6 @@ def _examples(described: Description) -> Iterator[tuple[str, Rows]]:
     if texts.shared:
         shared = [(s, ", ".join(s.item_ids) + (", …" if s.count > len(s.item_ids) else "")) for s in texts.shared]
         yield "Texts that several items have", [(f"{s.count:,} items ({ids})", s.text) for s, ids in shared]
-
-
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = False) -> list[str]:
-    """Return lines of columns; the first one to the left, the others as told."""
-    table_rows = [head, *rows]
-    widths = [max(len(row[n]) for row in table_rows) for n in range(len(head))]
-    cells = [
-        [f"{cell:>{w}}" if right and n else f"{cell:<{w}}" for n, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        for row in table_rows
-    ]
-    return ["  " + "  ".join(row).rstrip() for row in cells]
 
 
 def _length(count: int, counts: Sequence[int]) -> int:

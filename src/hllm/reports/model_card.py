@@ -13,6 +13,7 @@ from hllm.evaluation.ablations import Ablations
 from hllm.evaluation.evaluate import Result
 from hllm.evaluation.statistics import Estimate
 from hllm.reports.charts import principal_metrics
+from hllm.reports.text import markdown_table
 
 
 @dataclass(frozen=True)
@@ -294,8 +295,7 @@ def _cell(estimate: Estimate) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+    return "\n".join(markdown_table(head, rows))
 
 
 def _plain(value: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hllm.evaluation.impressions import RankingResult
 from hllm.evaluation.statistics import Estimate
 from hllm.metrics.definitions import RANKER
+from hllm.reports.text import text_table
 
 
 def ranking_table(results: Sequence[RankingResult]) -> str:
@@ -23,10 +24,8 @@ def ranking_table(results: Sequence[RankingResult]) -> str:
             f"target {target}: {found.num_impressions:,} impressions of {found.num_users:,} users, "
             f"{found.num_positive:,} positive; gauc: {found.num_users_of_one_class:,} users of one class left out",
         ]
-        rows = [("", *RANKER)]
-        rows += [(each.name, *(_cell(each.targets[target].metrics.get(name)) for name in RANKER)) for each in results]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        rows = [(each.name, *(_cell(each.targets[target].metrics.get(name)) for name in RANKER)) for each in results]
+        lines += text_table(("", *RANKER), rows)
     lines += ["", *(f"{each.name}: {each.facts.line()}" for each in results)]
     return "\n".join(lines)
 

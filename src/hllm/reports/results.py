@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from hllm.evaluation.compare import LEVEL, ComparedRun, Comparison, MetricTable
 from hllm.evaluation.statistics import FLIPS, Estimate
+from hllm.reports.text import markdown_table, text_table
 
 _HEADINGS = ("difference", "p randomisation", "p t-test", "")
 
@@ -27,10 +28,7 @@ def notes(comparison: Comparison) -> list[str]:
 def _text(comparison: Comparison) -> str:
     lines = [*comparison.protocol.lines(), *notes(comparison), ""]
     for table in comparison.tables:
-        rows = [("", table.metric, *_HEADINGS), *(_cells(row) for row in table.rows)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines.append("")
+        lines += [*text_table(("", table.metric, *_HEADINGS), map(_cells, table.rows)), ""]
     lines += [f"{name}: {facts.line()}" for name, facts in comparison.facts.items()]
     return "\n".join(lines)
 
@@ -77,14 +75,13 @@ def _csv(comparison: Comparison) -> str:
 def _markdown(comparison: Comparison) -> str:
     lines: list[str] = []
     for table in comparison.tables:
-        lines += [f"| recommender | {table.metric} | " + " | ".join(_HEADINGS) + " |", "|" + " --- |" * 6]
-        for row in table.rows:
-            cells = [cell.replace("|", r"\|") for cell in _cells(row)]
-            if row.mark == "best":
-                cells[1] = f"**{cells[1]}**"
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
+        lines += [*markdown_table(("recommender", table.metric, *_HEADINGS), map(_markdown_cells, table.rows)), ""]
     return "\n".join([*lines, *(f"- {line}" for line in [*notes(comparison), *comparison.protocol.lines()])])
+
+
+def _markdown_cells(row: ComparedRun) -> list[str]:
+    name, value, *rest = _cells(row)
+    return [name, f"**{value}**" if row.mark == "best" else value, *rest]
 
 
 def _latex(comparison: Comparison) -> str:

@@ -10,6 +10,7 @@ from hllm.metrics import TargetRanks
 from hllm.reports.charts import Picture, drop_bars, metric_bars, principal_metrics, rank_distribution
 from hllm.reports.curves import Events, learning_curves
 from hllm.reports.page import Section, image, page, table, text
+from hllm.reports.text import text_table
 
 _TERMINAL_METRICS = ("recall@10", "ndcg@10", "mrr@10", "recall@50")
 
@@ -32,19 +33,16 @@ def results_table(results: Sequence[Result]) -> str:
     tables += [
         (group, count, [result.slices[group] for result in results]) for group, count in first.slice_targets.items()
     ]
-    width = max(len(result.name) for result in results)
     for heading, count, values in tables:
         names = [name for name in _terminal_metrics(first) if all(name in each for each in values)]
         lines.append(f"{heading} ({count:,} targets)")
         if not names:
             lines += ["  no metrics: no targets, or other cut-offs", ""]
             continue
-        lines.append("  " + " " * width + "".join(f"  {name:>20}" for name in names))
-        lines += [
-            f"  {result.name:<{width}}" + "".join(f"  {_cell(each[name]):>20}" for name in names)
-            for result, each in zip(results, values, strict=True)
+        rows = [
+            [result.name, *(_cell(each[name]) for name in names)] for result, each in zip(results, values, strict=True)
         ]
-        lines.append("")
+        lines += [*text_table(["", *names], rows, align="lr", indent=2), ""]
     for result in results:
         lists = "".join(f"; {name} {value:.4g}" for name, value in result.beyond_accuracy.items())
         lines.append(f"{result.name}: {result.facts.line()}{lists}")
@@ -54,17 +52,22 @@ def results_table(results: Sequence[Result]) -> str:
 def ablation_table(ablations: Ablations) -> str:
     """Return the protocol and, for each principal metric, what is left of it and what is lost with each switch."""
     lines = [*ablations.protocol.lines(), ""]
-    width = max(len(result.switch) for result in ablations.results)
     for metric in principal_metrics(list(ablations.intact)):
-        lines += [f"{metric} of {ablations.name}: {_cell(ablations.intact[metric])}"]
-        lines += [f"  {'':<{width}}  {metric:>9}  {'drop':>22}  share lost"]
-        for result in _applied(ablations):
-            drop = result.drop[metric]
-            lines.append(
-                f"  {result.switch:<{width}}  {result.values[metric].mean:>9.3f}  {_cell(drop):>22}  "
-                f"{_share_lost(ablations, result, metric):>10}  {_verdict(drop)}"
+        rows = [
+            (
+                result.switch,
+                f"{result.values[metric].mean:.3f}",
+                _cell(result.drop[metric]),
+                _share_lost(ablations, result, metric),
+                _verdict(result.drop[metric]),
             )
-        lines.append("")
+            for result in _applied(ablations)
+        ]
+        lines += [
+            f"{metric} of {ablations.name}: {_cell(ablations.intact[metric])}",
+            *text_table(("", metric, "drop", "share lost", ""), rows, align="lrrrl", indent=2),
+            "",
+        ]
     lines += [f"{result.switch}: {result.what}" for result in _applied(ablations)]
     lines += [f"{r.switch}: not applied, {r.not_applied}" for r in ablations.results if r.not_applied]
     return "\n".join(lines)
