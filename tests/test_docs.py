@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+IN_DOCS = sorted((ROOT / "docs").rglob("*.md"))
+NOTES = sorted((ROOT / "benchmarks" / "notes").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *IN_DOCS, *NOTES]
 
 
 def test_the_page_of_settings_is_current(generate):
@@ -36,7 +38,7 @@ def test_every_page_is_in_the_navigation():
     listed = [page if isinstance(page, str) else next(iter(page.values())) for page in sections]
     assert len(site["nav"]) == 6
     assert {(ROOT / "docs" / page).exists() or (ROOT / page).exists() for page in listed} == {True}
-    assert {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[2:]} <= set(listed)
+    assert {page.relative_to(ROOT / "docs").as_posix() for page in IN_DOCS} <= set(listed)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
