@@ -1,4 +1,4 @@
-"""`hllm ablate`."""
+"""`hllm ablate` shows what a run loses without the order of histories, without texts, without training."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How malloc treats the memory of tensors that are no longer needed."""
+"""The allocator keeps the memory of tensors that are no longer needed."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""`hllm card`."""
+"""`hllm card` writes a model card."""
 
 from pathlib import Path
 

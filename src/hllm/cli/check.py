@@ -1,4 +1,4 @@
-"""`hllm data check`: what is wrong with two tables, and what would be left of them."""
+"""`hllm data check` counts the faults of two tables, and what would be left of them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def _config(mapped: dict[str, Any], overrides: list[str]) -> "DataConfig":
     from hllm.data.schema import DataConfig
 
     class Tables(Config):
-        """The one table of a recipe that is needed here."""
+        """Holds the one table of a recipe that is needed here."""
 
         data: DataConfig
 

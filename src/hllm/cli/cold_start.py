@@ -1,4 +1,4 @@
-"""`hllm cold-start`."""
+"""`hllm cold-start` evaluates runs on new items and on users with few interactions."""
 
 from pathlib import Path
 
@@ -23,8 +23,8 @@ def cold_start(
 
     Cold targets (at most evaluation.cold_at_most training interactions) are ranked among the full catalogue, and among
     cold items alone. For items held out altogether train with split.kind = "items" and evaluation.cold_at_most = 0, as
-    recipes/small/ml-1m/cold-hllm.toml does. Then all targets are asked for with only the latest 0, 1, 2 and 5 items of
-    their histories; 0 stands for what is popular. The numbers are also kept in cold-start.json
+    recipes/small/ml-1m/cold-hllm.toml does. Then all targets are ranked with only the latest 0, 1, 2 and 5 items of
+    their histories; with 0 everyone gets the popular items. The numbers are also kept in cold-start.json
     (cold-start-validation.json) of the run's directory.
     """
     from hllm.jobs.cold_start import cold_start as evaluate_cold_start

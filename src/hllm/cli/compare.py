@@ -1,4 +1,4 @@
-"""`hllm compare`."""
+"""`hllm compare` puts evaluated runs side by side."""
 
 import typer
 

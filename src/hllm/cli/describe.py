@@ -1,4 +1,4 @@
-"""`hllm data describe`."""
+"""`hllm data describe` shows what is in a data set."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`hllm embed`."""
+"""`hllm embed` writes the vectors of items."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`hllm embed-users`."""
+"""`hllm embed-users` writes the vectors of users."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`hllm evaluate`."""
+"""`hllm evaluate` measures runs next to baselines."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`hllm evaluate-ranking`."""
+"""`hllm evaluate-ranking` measures runs that rank given candidates."""
 
 from pathlib import Path
 

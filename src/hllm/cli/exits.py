@@ -1,4 +1,4 @@
-"""What the command line's exit codes mean; 0 is success."""
+"""Exit codes say how a verb ended; 0 is success."""
 
 EXIT_FAILURE = 1
 EXIT_WRONG_INPUT = 2

@@ -1,4 +1,4 @@
-"""`hllm export-model`."""
+"""`hllm export-model` writes a smaller copy of a run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`hllm export-vectors`."""
+"""`hllm export-vectors` writes a table of vectors as plain files."""
 
 from pathlib import Path
 

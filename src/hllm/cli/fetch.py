@@ -1,4 +1,4 @@
-"""`hllm data fetch` and `hllm model fetch`."""
+"""`hllm data fetch` and `hllm model fetch` download a data set or a language model."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""`hllm fine-tune`."""
+"""`hllm fine-tune` trains a run on with new data."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`hllm import-checkpoint`."""
+"""`hllm import-checkpoint` turns published weights into a checkpoint."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`hllm data import`."""
+"""`hllm data import` turns a public data set, or two tables, into hllm's own layout."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def import_data(
     ),
     as_json: bool = JSON,
 ) -> None:
-    """See HELP."""
+    """Turn a public data set, or any two tables, into interactions and items with the default columns."""
     from hllm.data.importing.layout import Columns
     from hllm.data.importing.run import import_layout
 

@@ -1,4 +1,4 @@
-"""`hllm index`."""
+"""`hllm index` builds an index over a run's items."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The `hllm` command: its table of contents, and what an exit code means. Imports torch only inside a verb."""
+"""The `hllm` command lists its verbs and gives exit codes their meaning. It imports torch only inside a verb."""
 
 import sys
 import warnings

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how their values are read."""
+"""Several verbs share these options; their values are read here."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -35,12 +35,12 @@ def overrides_option(help: str, *, metavar: str = "A.B=VALUE") -> Any:
 
 
 def comma_list(listed: str) -> list[str]:
-    """Return what stands between commas, without what is empty."""
+    """Return the parts between commas, without empty ones."""
     return [part.strip() for part in listed.split(",") if part.strip()]
 
 
 def column_list(listed: str | None) -> list[str] | None:
-    """Return the column names between commas, None for an option that is not given.
+    """Return the column names between commas; None if the option is missing.
 
     An empty name stays: no table has such a column, so it is refused later.
     """
@@ -65,7 +65,7 @@ def dimension_list(listed: str) -> list[int]:
 
 
 def one_of(option: str, value: str, known: Sequence[Choice]) -> Choice:
-    """Return the known value that was given; ConfigError for another one."""
+    """Return the value of an option if it is a known one; ConfigError for another."""
     for each in known:
         if value == each:
             return each

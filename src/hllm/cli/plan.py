@@ -1,4 +1,4 @@
-"""What `hllm train --dry-run` prints."""
+"""`hllm train --dry-run` prints what training would cost."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`hllm rank`."""
+"""`hllm rank` scores given candidates."""
 
 from pathlib import Path
 

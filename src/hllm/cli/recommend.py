@@ -1,4 +1,4 @@
-"""`hllm recommend`."""
+"""`hllm recommend` shows items for a user, or users for a new item."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ def recommend(
 ) -> None:
     """Show the best items for a user, a history or a sentence, or the users for a new item known only by its text.
 
-    Where nothing is known of a user, the most popular items are shown, and it is said so.
+    A user of whom nothing is known gets the most popular items, and the title says so.
 
     With --input, write them for a whole table of users or histories to --output; a call that was stopped goes on.
     """
@@ -89,7 +89,7 @@ def recommend(
 
 @dataclass(frozen=True)
 class _Request:
-    """Whom the recommendations are for, as the options say it."""
+    """The options that say whom the recommendations are for."""
 
     user: str | None
     history: str | None
@@ -99,7 +99,7 @@ class _Request:
 
     @property
     def is_given(self) -> bool:
-        """Whether any of the options is there."""
+        """Tell whether any of the options is there."""
         return any(option is not None for option in vars(self).values())
 
     def check(self, candidates: Path | None) -> None:
@@ -117,7 +117,7 @@ class _Request:
 
     @property
     def item_ids(self) -> list[str] | None:
-        """The ids of --history."""
+        """Return the item ids of --history."""
         return None if self.history is None else comma_list(self.history)
 
     def arguments(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`hllm recommend --input`: its own options, and what it prints at the end."""
+"""`hllm recommend --input` has options of its own, and prints what it wrote."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`hllm report`."""
+"""`hllm report` writes one HTML page."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How verbs print: JSON for programs, tables and sentences for people."""
+"""Verbs print here: JSON for programs, tables and sentences for people."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""`hllm similar`."""
+"""`hllm similar` shows items like an item or a text."""
 
 from pathlib import Path
 

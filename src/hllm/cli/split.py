@@ -1,4 +1,4 @@
-"""`hllm data split`."""
+"""`hllm data split` shows how a recipe divides its data."""
 
 from pathlib import Path
 
@@ -24,13 +24,13 @@ def split(
 
     chosen, base = recipe_from(recipe, overrides)
     dataset = build_dataset(*locate(chosen.data, base), chosen.data)
-    found = split_dataset(dataset, chosen.split)
-    counts = found.describe(dataset)
+    divided = split_dataset(dataset, chosen.split)
+    counts = divided.describe(dataset)
     if as_json:
-        show_json({"kind": found.kind, "fingerprint": found.fingerprint, **counts})
+        show_json({"kind": divided.kind, "fingerprint": divided.fingerprint, **counts})
         return
     typer.echo(
-        f"split {found.kind} {found.fingerprint[:12]} of {dataset.num_users:,} users, {dataset.num_items:,} items, "
+        f"split {divided.kind} {divided.fingerprint[:12]} of {dataset.num_users:,} users, {dataset.num_items:,} items, "
         f"{dataset.num_interactions:,} interactions\n"
     )
     rows = [

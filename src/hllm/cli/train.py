@@ -1,4 +1,4 @@
-"""`hllm train`."""
+"""`hllm train` trains the model of a recipe."""
 
 from pathlib import Path
 

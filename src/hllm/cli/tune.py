@@ -1,4 +1,4 @@
-"""`hllm tune`."""
+"""`hllm tune` tries other values of a recipe's keys."""
 
 from collections.abc import Sequence
 from pathlib import Path

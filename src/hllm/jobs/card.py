@@ -1,4 +1,4 @@
-"""The model card of a run, from its stored results and settings."""
+"""The model card of a run is made from its stored results and settings."""
 
 import platform
 from importlib.metadata import version

@@ -25,10 +25,10 @@ def cold_start(
     trained = [_run(name, run, part) for name, run in runs.items()]
     require_one_protocol([each.evaluated for each in trained])
     entrants = [*(_baseline(name, first, part) for name in baselines), *trained]
-    asked = queries(dataset, split, part)
+    targets = queries(dataset, split, part)
     return ColdStart(
-        cold_items=cold_items(entrants, dataset, split, asked),
-        short_histories=short_histories(entrants, dataset, split, asked, lengths),
+        cold_items=cold_items(entrants, dataset, split, targets),
+        short_histories=short_histories(entrants, dataset, split, targets, lengths),
     )
 
 

@@ -1,4 +1,4 @@
-"""Descriptions of data sets: those of a name, of files, of a recipe and of a finished run."""
+"""A data set is described: one with a name, two files, that of a recipe or of a finished run."""
 
 import warnings
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ _UNCUT = 1_000_000  # tokens: longer than any item's text
 
 @dataclass(frozen=True)
 class DataSource:
-    """Tables to describe, and how a recipe would split and read them."""
+    """Two tables to describe, and the way in which a recipe would split and read them."""
 
     name: str
     data: DataConfig
     base: Path = field(default_factory=Path.cwd)
-    """Where relative paths start."""
+    """Relative paths start here."""
     split: SplitConfig = field(default_factory=SplitConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     tokenizer: str | None = None
@@ -96,13 +96,13 @@ def describe_run(run: Run, *, tokenizer: str | None, max_length: int | None) -> 
 
 
 def _table_in(folder: Path, name: str) -> Path:
-    found = [file for suffix in _SUFFIXES if (file := folder / f"{name}{suffix}").is_file()]
-    if len(found) != 1:
-        there = "several" if found else "none"
+    files = [file for suffix in _SUFFIXES if (file := folder / f"{name}{suffix}").is_file()]
+    if len(files) != 1:
+        there = "several" if files else "none"
         raise ConfigError(
             f"{folder} should hold one file {name} ({', '.join(_SUFFIXES)}), found {there}; name it with --{name}"
         )
-    return found[0]
+    return files[0]
 
 
 def _prompt(recipe: Recipe) -> tuple[PromptConfig, str | None]:

@@ -1,4 +1,4 @@
-"""Runs that rank, evaluated under one protocol, for one table."""
+"""Runs that rank are evaluated under one protocol, for one table."""
 
 from collections.abc import Mapping
 from typing import Any

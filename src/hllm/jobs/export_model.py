@@ -1,4 +1,4 @@
-"""A trained run as a smaller one: its weights in bf16 or int8, with what that costs measured and written beside."""
+"""A trained run becomes a smaller one, with its weights in bf16 or int8, and what that costs is measured."""
 
 import shutil
 from dataclasses import dataclass

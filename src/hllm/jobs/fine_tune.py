@@ -1,4 +1,4 @@
-"""Training that goes on from a finished run with new interactions and new items, and what it changed."""
+"""Fine-tuning trains a finished run on with new interactions and new items, and measures what that changed."""
 
 import json
 from collections.abc import Sequence

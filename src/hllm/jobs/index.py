@@ -1,4 +1,4 @@
-"""An index over a run's items, kept in its directory."""
+"""An index over a run's items is built and kept in its directory."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from hllm.runs.run import Run
 
 @dataclass(frozen=True)
 class Indexed:
-    """An index that was built, and what it leaves behind."""
+    """An index that was built, and the collection that it leaves behind."""
 
     index: Index
     certificate: Certificate

@@ -1,4 +1,4 @@
-"""Scores for a table of candidates."""
+"""A table of candidates is scored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ HISTORY = "history"
 
 @dataclass(frozen=True)
 class RankRequest:
-    """Whom to rank for: at most one of the four. Without any, the users that the candidates name."""
+    """The users to rank for: at most one of the four is given. Without any, the candidates' table names them."""
 
     user: str | None = None
     history: Sequence[str] | None = None

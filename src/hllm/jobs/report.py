@@ -1,4 +1,4 @@
-"""The page of evaluated runs: their numbers, and examples of what they recommend."""
+"""The report of evaluated runs is one page, with examples of what they recommend."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ HISTORY_SHOWN = 8
 def write_report(runs: Mapping[str, Recommender], evaluated: Sequence[Evaluated], target: Path) -> Path:
     """Write the page of `runs`, the first of which gives the examples and the data; return where it is.
 
-    `evaluated` are the results of these runs and of what stands beside them, such as baselines.
+    `evaluated` are the results of these runs and of others beside them, such as baselines.
     """
     results = [each.result for each in evaluated]
     ablations = [ablations_of(runs[result.name].run, result) for result in results if result.name in runs]

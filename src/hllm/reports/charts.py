@@ -1,4 +1,4 @@
-"""Charts of results: bars with intervals, what ablations cost, and where the targets stand."""
+"""Charts show results: bars with intervals, what ablations cost, and where the targets stand."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _LONGEST_NAME = 26  # characters on an axis; tables hold the whole name
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what it says, for those who cannot see it."""
+    """A picture, with a text that says the same to those who cannot see it."""
 
     title: str
     alt: str
@@ -28,12 +28,12 @@ class Picture:
 
 def principal_metrics(metrics: Sequence[str]) -> list[str]:
     """Return the one or two metrics to look at first: ndcg@10 and recall@10, else the first of each kind there is."""
-    found = []
-    for wanted in _PRINCIPAL:
-        kind = wanted.partition("@")[0]
+    chosen: list[str] = []
+    for principal in _PRINCIPAL:
+        kind = principal.partition("@")[0]
         same_kind = [name for name in metrics if name.partition("@")[0] == kind]
-        found += [wanted] if wanted in same_kind else same_kind[:1]
-    return found or list(metrics[:1])
+        chosen += [principal] if principal in same_kind else same_kind[:1]
+    return chosen or list(metrics[:1])
 
 
 def metric_bars(rows: Sequence[tuple[str, Mapping[str, Estimate]]]) -> list[Picture]:
@@ -56,8 +56,8 @@ def drop_bars(metric: str, drops: Mapping[str, Estimate]) -> Picture:
 def rank_distribution(ranks: Mapping[str, TargetRanks], num_items: int) -> Picture:
     """Draw, for each recommender, the share of targets among its first k, for every k; dotted: a random order.
 
-    A target level with others counts with the chance that it comes first enough. One that cannot be recommended is
-    never found, so a curve may end below 1. Raises MissingExtraError without matplotlib.
+    A target with the same score as others counts with the chance that it stands among the first k. A target that cannot
+    be recommended is never found, so a curve may end below 1. Raises MissingExtraError without matplotlib.
     """
     require("matplotlib", extra="report", purpose="The report")
     cutoffs = np.unique(np.geomspace(1, num_items, _POINTS).round().astype(np.int64))

@@ -1,4 +1,4 @@
-"""What `hllm cold-start` prints."""
+"""A cold-start evaluation becomes the text that `hllm cold-start` prints."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,25 +15,25 @@ def cold_start_table(report: ColdStart) -> str:
     return "\n".join([*lines, *_short_histories(report.short_histories)])
 
 
-def _cold_items(found: ColdItems) -> list[str]:
-    protocol = found.protocol
+def _cold_items(cold_items: ColdItems) -> list[str]:
+    protocol = cold_items.protocol
     cold = f"at most {protocol.evaluation.cold_at_most} training interactions"
     lines = [f"COLD ITEMS: {protocol.num_targets:,} targets with {cold}", *protocol.lines(), ""]
     for heading, rows in (
-        ("among the full catalogue", found.full_catalogue),
-        (f"among the {found.num_items:,} cold items alone", found.among_cold),
+        ("among the full catalogue", cold_items.full_catalogue),
+        (f"among the {cold_items.num_items:,} cold items alone", cold_items.among_cold),
     ):
         lines += [heading, *_table(_shown(rows), [("", values) for values in rows.values()], list(rows)), ""]
-    if found.by_id:
-        lines += [f"{', '.join(found.by_id)}: items by id only; without training interactions that is chance", ""]
+    if cold_items.by_id:
+        lines += [f"{', '.join(cold_items.by_id)}: items by id only; without training interactions that is chance", ""]
     return lines
 
 
-def _short_histories(found: ShortHistories) -> list[str]:
-    protocol = found.protocol
-    lines = [f"SHORT HISTORIES: {protocol.num_targets:,} targets, {found.num_left_out:,} left out", *protocol.lines()]
-    for name, points in found.curves.items():
-        read = ["all" if length is None else f"{length:,}" for length in found.lengths]
+def _short_histories(short: ShortHistories) -> list[str]:
+    protocol = short.protocol
+    lines = [f"SHORT HISTORIES: {protocol.num_targets:,} targets, {short.num_left_out:,} left out", *protocol.lines()]
+    for name, points in short.curves.items():
+        read = ["all" if length is None else f"{length:,}" for length in short.lengths]
         rows = [("popular" if length == "0" else "", values) for length, values in zip(read, points, strict=True)]
         lines += ["", f"{name}, by the number of items read", *_table(_shown({name: points[0]}), rows, read)]
     return lines

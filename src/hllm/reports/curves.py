@@ -1,4 +1,4 @@
-"""Learning curves: small pictures, one for each number that training logs, each with all runs."""
+"""Learning curves are small pictures, one for each number that training logs, each with all runs."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ MAX_POINTS = 200  # of a line: more are averaged, or noise hides the curve and t
 
 @dataclass(frozen=True)
 class Curve:
-    """One picture."""
+    """A picture of one number over the steps."""
 
     title: str
     png: bytes

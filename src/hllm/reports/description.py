@@ -1,4 +1,4 @@
-"""A Description for people: tables and histograms for the terminal, and a section of an HTML page."""
+"""A Description becomes tables and histograms for the terminal, and a section of an HTML page."""
 
 import html
 import textwrap

@@ -1,4 +1,4 @@
-"""Pictures of a data set's histograms, each at most as wide as a phone."""
+"""Charts show a data set's histograms, each at most as wide as a phone."""
 
 import io
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A model card in Hugging Face's form: what a run is, what it was trained on, and how good it is, from stored facts."""
+"""A model card says, from stored facts, what a run is, what it was trained on, and how good it is."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from hllm.reports.text import markdown_table
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card is made of besides the data."""
+    """The facts that a card is made of, besides the data."""
 
     name: str
     recipe: Mapping[str, Any]
@@ -33,9 +33,9 @@ class CardFacts:
     reads_times: bool
     reads_actions: bool
     result: Result
-    """Of this model."""
+    """The result of this model."""
     others: Sequence[Result]
-    """Of what it was compared with."""
+    """The results of the recommenders that it was compared with."""
     ablations: Ablations | None
     environment: Mapping[str, str]
     """Versions, by name."""
@@ -109,7 +109,7 @@ def _data_name(facts: CardFacts) -> str:
 
 
 def _last_part(path: str) -> str:
-    """Return a model's or a file's name without the folders of this machine, which are nobody's business."""
+    """Return a model's or a file's name without the folders of this machine, which stay private."""
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 

@@ -1,4 +1,4 @@
-"""The HTML page that holds a report: one file, nothing from outside, for phones, screens and paper."""
+"""The HTML page that holds a report is one file without links, for phones, screens and paper."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""Results of rankers as text for a terminal."""
+"""Results of rankers become text for a terminal."""
 
 from collections.abc import Sequence
 
@@ -18,11 +18,11 @@ def ranking_table(results: Sequence[RankingResult]) -> str:
         f"intervals: {protocol.interval}, {protocol.bootstrap_samples} samples, seed {protocol.seed}",
     ]
     for target in results[0].targets:
-        found = results[0].targets[target]
+        first = results[0].targets[target]
         lines += [
             "",
-            f"target {target}: {found.num_impressions:,} impressions of {found.num_users:,} users, "
-            f"{found.num_positive:,} positive; gauc: {found.num_users_of_one_class:,} users of one class left out",
+            f"target {target}: {first.num_impressions:,} impressions of {first.num_users:,} users, "
+            f"{first.num_positive:,} positive; gauc: {first.num_users_of_one_class:,} users of one class left out",
         ]
         rows = [(each.name, *(_cell(each.targets[target].metrics.get(name)) for name in RANKER)) for each in results]
         lines += text_table(("", *RANKER), rows)

@@ -1,4 +1,4 @@
-"""A comparison as text for a terminal, CSV, Markdown or LaTeX."""
+"""A comparison becomes text for a terminal, CSV, Markdown or LaTeX."""
 
 import csv
 import io

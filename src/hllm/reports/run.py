@@ -1,4 +1,4 @@
-"""The results for people: tables for the terminal, and one self-contained HTML page."""
+"""Results become tables for the terminal, and one self-contained HTML page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TERMINAL_METRICS = ("recall@10", "ndcg@10", "mrr@10", "recall@50")
 
 @dataclass(frozen=True)
 class Example:
-    """What one user did and is offered, or whom a new item would be offered to: rows of text under a heading."""
+    """An example for the page: a user's history and recommendations, or the users for a new item."""
 
     heading: str
     history: Sequence[str]
@@ -91,7 +91,7 @@ def html_report(
 
     `events` are the logged events of each trained run, by name; `slices` the metrics of each recommender in each
     slice (without them, cold items have a section); `ranks` where each recommender's targets stand; `sections` more
-    of the page, such as the data's: a heading and its HTML. What is not given has no section. Raises
+    of the page, such as the data's: a heading and its HTML. A part without content has no section. Raises
     MissingExtraError without matplotlib.
     """
     protocol = results[0].protocol
@@ -142,8 +142,8 @@ def ablation_section(ablations: Ablations) -> str:
         for r in ablations.results
     )
     return (
-        f"<h3>{text(ablations.name)}</h3><p>The finished model is asked again, without new training, with part of its "
-        "input taken away. A drop is paired: each user's metric as it was less what it is then. An interval that "
+        f"<h3>{text(ablations.name)}</h3><p>The finished model is evaluated again, without new training, with part of "
+        "its input taken away. A drop is paired: each user's metric as it was less what it is then. An interval that "
         f'holds 0 shows no effect.</p><div class="pictures">{picture}</div>'
         f"{table([name for m in metrics for name in (m, 'drop', 'share lost')], rows)}<ul>{meanings}</ul>"
     )

@@ -1,4 +1,4 @@
-"""Tables as text: columns of equal width for a terminal, and Markdown."""
+"""Tables become text: columns of equal width for a terminal, or Markdown."""
 
 from collections.abc import Iterable, Sequence
 

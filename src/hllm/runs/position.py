@@ -1,4 +1,4 @@
-"""Where a run stands: stage, epoch, step and the best validation."""
+"""A position says where a run stands: stage, epoch, step and the best validation."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from hllm.config import Config
 
 
 class Position(Config):
-    """How far training has come: the next step to run. With the seed, it determines all that follows."""
+    """The next step that training runs. With the seed, it determines all that follows."""
 
     stage: int = 0
     """Number of the stage, from 0; equal to the number of stages when all is done."""
@@ -22,14 +22,15 @@ class Position(Config):
     best: float = -1.0
     """The best validation value so far; -1 before the first."""
     validations_since_best: int = 0
-    """In this stage."""
+    """Validations of this stage that were no better than the best."""
     skipped: int = 0
     """Steps of this stage that were not finite."""
     collapsed: int = 0
-    """Last steps in a row whose item embeddings had collapsed."""
+    """The latest steps, in a row, whose item embeddings had collapsed."""
     masked: int = 0
-    """Last steps in a row whose negatives were mostly masked."""
+    """The latest steps, in a row, whose negatives were mostly masked."""
 
 
-def _position(path: Path) -> Position:
+def read_position(path: Path) -> Position:
+    """Return the position that a checkpoint keeps; CheckpointError if it is damaged."""
     return Position.from_dict(artifacts.verify(path, "checkpoint").details["position"], where=str(path))

@@ -1,4 +1,4 @@
-"""The results in a run's directory: metrics, ablations, the rank of each target, and a log of the evaluations."""
+"""A run's directory keeps its results: metrics, ablations, the rank of each target, and a log of the evaluations."""
 
 import json
 import platform

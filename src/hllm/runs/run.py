@@ -1,4 +1,4 @@
-"""A run's directory: its recipe, data, checkpoints, vectors and metrics, and where training stands."""
+"""A run's directory holds its recipe, data, checkpoints, vectors, metrics and results."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from hllm.evaluation.evaluate import Part
 from hllm.models.checkpoint import weights_of
 from hllm.models.compact import Weights
 from hllm.recipe.recipe import Recipe
-from hllm.runs.position import Position, _position
+from hllm.runs.position import Position, read_position
 
 ResultKind = Literal["evaluation", "ranking", "cold-start", "ablations"]
 """What is kept of the verbs evaluate, evaluate-ranking, cold-start and ablate."""
@@ -24,29 +24,29 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 class StopTraining(Exception):
-    """Raised by a listener on a "step" event: training ends here, with the best checkpoint so far."""
+    """A listener raises it on a "step" event: training then ends, with the best checkpoint so far."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Paths in a run's directory."""
+    """A run's directory, with the path of everything in it."""
 
     folder: Path
     listeners: tuple[Listener, ...] = ()
 
     @property
     def name(self) -> str:
-        """The name of the run in tables: its directory's."""
+        """Return the name of the run in tables, which is its directory's."""
         return self.folder.resolve().name
 
     @property
     def dataset_path(self) -> Path:
-        """The dataset, so that the run can be used without the original tables."""
+        """Return where the dataset is, with which the run can be used without the original tables."""
         return self.folder / "dataset"
 
     @property
     def tokens_path(self) -> Path:
-        """The token cache."""
+        """Return where the token cache is."""
         return self.folder / "tokens"
 
     def checkpoint(self, step: int) -> Path:
@@ -56,8 +56,8 @@ class Run:
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints to resume from, oldest first, good or damaged."""
         folder = self.folder / "checkpoints"
-        for left in folder.glob(".step-*"):  # what a killed writer left is cleared, or put back
-            artifacts.recover(folder / left.name.split(".")[1])
+        for leftover in folder.glob(".step-*"):  # a killed writer left it: it is cleared, or put back
+            artifacts.recover(folder / leftover.name.split(".")[1])
         return sorted(folder.glob("step-*"))
 
     def set_aside_after(self, position: Position) -> None:
@@ -75,52 +75,52 @@ class Run:
 
     @property
     def best_path(self) -> Path:
-        """The checkpoint with the best validation value."""
+        """Return where the checkpoint with the best validation value is."""
         return self.folder / "checkpoints" / "best"
 
     @property
     def table_path(self) -> Path:
-        """Item vectors of the best checkpoint."""
+        """Return where the item vectors of the best checkpoint are."""
         return self.folder / "table"
 
     @property
     def user_table_path(self) -> Path:
-        """The vectors of all users after all that they did, once somebody has asked for an audience."""
+        """Return where the vectors of all users are, once somebody has asked for an audience."""
         return self.folder / "user-table"
 
     @property
     def index_path(self) -> Path:
-        """The index over these vectors, once `hllm index` has made it."""
+        """Return where the index over the item vectors is, once `hllm index` has made it."""
         return self.folder / "index"
 
     @property
     def metrics_path(self) -> Path:
-        """One JSON object a line: steps, validations."""
+        """Return where steps and validations are logged, one JSON object a line."""
         return self.folder / "metrics.jsonl"
 
     @property
     def recipe_path(self) -> Path:
-        """The resolved recipe."""
+        """Return where the resolved recipe is."""
         return self.folder / "recipe.json"
 
     @property
     def drift_path(self) -> Path:
-        """The report of `hllm fine-tune`."""
+        """Return where `hllm fine-tune` keeps its report."""
         return self.folder / "drift.json"
 
     @property
     def report_path(self) -> Path:
-        """The HTML page of `hllm report`."""
+        """Return where `hllm report` writes its page, unless told otherwise."""
         return self.folder / "report.html"
 
     @property
     def card_path(self) -> Path:
-        """The model card of `hllm card`, under the name that model hubs show."""
+        """Return where `hllm card` writes the model card: the name is the one that model hubs show."""
         return self.folder / "README.md"
 
     @property
     def evaluations_path(self) -> Path:
-        """One JSON object a line: every evaluation of a part of the split."""
+        """Return where every evaluation is logged, one JSON object a line."""
         return self.folder / "evaluations.jsonl"
 
     def result_path(self, kind: ResultKind, part: Part) -> Path:
@@ -172,7 +172,7 @@ class Run:
 
     @property
     def recipe_fingerprint(self) -> str:
-        """Return the fingerprint of the stored recipe's own settings: those that hllm got since do not change it."""
+        """Return the fingerprint of the stored recipe's own settings. Settings that hllm got later do not change it."""
         return artifacts.fingerprint(_common(self.read_recipe().settings, self._stored_recipe()))
 
     def _stored_recipe(self) -> dict[str, Any]:
@@ -190,23 +190,25 @@ class Run:
         A damaged one is warned of, and the one before it is taken. Raises CheckpointError if there
         are checkpoints and none is good.
         """
-        found = self.checkpoints()
-        for path in reversed(found):
+        checkpoints = self.checkpoints()
+        for path in reversed(checkpoints):
             try:
-                return _position(path), path
+                return read_position(path), path
             except CheckpointError as error:
                 warnings.warn(f"{error}. It is passed over; training resumes from before it", HllmWarning, stacklevel=2)
-        if found:
+        if checkpoints:
             raise CheckpointError(
-                f"none of the {len(found)} checkpoints in {self.folder} is good: restore one from a copy, or remove "
-                "that directory to train again"
+                f"none of the {len(checkpoints)} checkpoints in {self.folder} is good: restore one from a copy, or "
+                "remove that directory to train again"
             )
         return Position(), None
 
     def position(self) -> Position:
-        """Return how far training had come; in an export, which has no checkpoints to resume from, at the best one."""
+        """Return how far training had come. An export has no checkpoints to resume from: its best one counts."""
         return (
-            self.resume_point()[0] if self.checkpoints() or not self.best_path.exists() else _position(self.best_path)
+            self.resume_point()[0]
+            if self.checkpoints() or not self.best_path.exists()
+            else read_position(self.best_path)
         )
 
     def best_is_good(self) -> bool:
