@@ -80,11 +80,12 @@ def write_tables(folder: Path, size: int) -> None:
 def prepare_with_hllm(folder: Path) -> Callable[[], dict[str, tuple[str, int]]]:
     """Build the dataset and split it; return a function that tells each user's test target and number of items."""
     from hllm.data.build import build_dataset
+    from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
     from hllm.data.schema import DataConfig
-    from hllm.data.split import SplitConfig, split_dataset
+    from hllm.data.split import split_dataset
 
     dataset = build_dataset(folder / "interactions.csv", folder / "items.csv", DataConfig())
-    split_dataset(dataset, SplitConfig())
+    split_dataset(dataset, LeaveOneOutSplit())
 
     def outcome() -> dict[str, tuple[str, int]]:
         last = dataset.item_ids.gather(dataset.item_index[dataset.offsets[1:] - 1]).to_list()

@@ -24,8 +24,9 @@ from hllm.batches.batch import item_batch
 from hllm.batches.loader import TrainingLoader, WindowConfig
 from hllm.batches.negatives import NegativesConfig
 from hllm.data.build import build_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.schema import DataConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.split import split_dataset
 from hllm.data.tokens import TokenCache, token_cache
 
 ITEMS, USERS, VOCABULARY, GATHERED = 100_000, 20_000, 5_000, 20_000
@@ -56,7 +57,7 @@ def world(folder: Path) -> tuple[TrainingLoader, TokenCache, list[str], Tokenize
     catalogue = pl.DataFrame({"item_id": np.arange(ITEMS), "title": texts})
     dataset = build_dataset(log, catalogue, DataConfig(time_unit="none"))
     loader = TrainingLoader(
-        dataset, split_dataset(dataset, SplitConfig()), tokens, windows=WindowConfig(), batch_size=512,
+        dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens, windows=WindowConfig(), batch_size=512,
         negatives=NegativesConfig(num_sampled=8192), seed=1, stage=0,
     )  # fmt: skip
     return loader, tokens, texts, tokenizer

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from hllm import artifacts
 from hllm.data.dataset import Dataset
 from hllm.data.prompt import render
-from hllm.data.split import Split, split_dataset
+from hllm.data.split import Split, options_of, split_dataset
 from hllm.data.tables import Table
 from hllm.embedding.shards import Share
 from hllm.embedding.table import ItemEmbeddingTable, UserEmbeddingTable
@@ -345,7 +345,7 @@ class Recommender:
         return evaluate_with_ranks(
             name, retriever, self.dataset, split, part, self.recipe.evaluation,
             data_policy=data_policy(self.recipe), facts=facts,
-            split_options=self.recipe.split.options(),
+            split_options=options_of(self.recipe.split),
         )  # fmt: skip
 
     def _use_vectors(self, vectors: torch.Tensor) -> None:

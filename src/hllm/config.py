@@ -144,8 +144,13 @@ def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> set[
         if isinstance(part, int):
             continue
         inner = {sub for m in models if part in m.model_fields for sub in _models_in(m.model_fields[part].annotation)}
-        models = inner or models  # the tag of a union ("llm") names no field: stay
+        # The tag of a union ("llm") names no field: stay, with the model of this kind.
+        models = inner or {m for m in models if _is_of_kind(m, part)} or models
     return {name for m in models for name in m.model_fields}
+
+
+def _is_of_kind(model: type[BaseModel], tag: str) -> bool:
+    return "kind" in model.model_fields and tag in typing.get_args(model.model_fields["kind"].annotation)
 
 
 def _models_in(annotation: Any) -> set[type[BaseModel]]:

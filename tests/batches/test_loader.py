@@ -4,11 +4,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from hllm.batches.batch import pad, text_batch
 from hllm.batches.loader import TrainingLoader, WindowConfig, training_windows, windows_of
 from hllm.batches.negatives import NegativeSampler, NegativesConfig
 from hllm.data.build import build_dataset
+from hllm.data.cuts.column import ColumnSplit
+from hllm.data.cuts.held_out_items import ItemSplit
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
 from tests.conftest import batch_of
@@ -22,11 +26,11 @@ def loader(dataset, **changed) -> TrainingLoader:
         "seed": 1,
         "stage": 0,
     }
-    return TrainingLoader(dataset, split_dataset(dataset, SplitConfig()), None, **(given | changed))
+    return TrainingLoader(dataset, split_dataset(dataset, LeaveOneOutSplit()), None, **(given | changed))
 
 
 def test_every_training_item_but_a_users_first_is_a_target_exactly_once(dataset):
-    split = split_dataset(dataset, SplitConfig())
+    split = split_dataset(dataset, LeaveOneOutSplit())
     of_training = dataset.item_index[split.training]
     windows = [of_training[s:e] for s, e in training_windows(dataset, split, WindowConfig(max_history=4))]
     assert all(2 <= len(window) <= 5 for window in windows)
@@ -68,7 +72,7 @@ def test_an_epoch_visits_every_window_once(dataset):
 
 def test_only_the_latest_window_or_blocks_that_share_nothing(dataset):
     """User u9 has 15 interactions, 13 of them for training: blocks of 5 drop the oldest 3."""
-    split = split_dataset(dataset, SplitConfig())
+    split = split_dataset(dataset, LeaveOneOutSplit())
     user = dataset.users.to_list().index("u9")
     first = int(dataset.offsets[user]) - 2 * user  # of each user before, two interactions are held out
     last = first + 13
@@ -150,7 +154,7 @@ def test_no_batch_holds_an_interaction_that_is_not_for_training(options, kind):
         ]
     )
     dataset = build_dataset(log, log.select("item_id", title="item_id"), DataConfig(split_col="part"))
-    split = split_dataset(dataset, SplitConfig(**options))
+    split = split_dataset(dataset, TypeAdapter(SplitConfig).validate_python(options))
     batches = TrainingLoader(
         dataset, split, None, windows=WindowConfig(max_history=4, windows=kind), batch_size=5,
         negatives=NegativesConfig(kind="in-batch"), seed=1, stage=0,
@@ -166,7 +170,7 @@ def test_what_stands_on_both_sides_of_a_held_out_item_are_neighbours():
     parts = ["", "valid", "train", "test", "test", "", "train", ""]
     log = pl.DataFrame({"user_id": ["u"] * 8, "item_id": list("abcdefgh"), "timestamp": range(8), "part": parts})
     dataset = build_dataset(log, log.select("item_id", title="item_id"), DataConfig(split_col="part"))
-    split = split_dataset(dataset, SplitConfig(kind="column"))
+    split = split_dataset(dataset, ColumnSplit())
     batches = TrainingLoader(
         dataset, split, None, windows=WindowConfig(max_history=4), batch_size=5,
         negatives=NegativesConfig(kind="in-batch"), seed=1, stage=0,
@@ -298,7 +302,7 @@ def test_items_known_only_by_text_have_no_index():
 )
 def test_a_held_out_item_is_in_no_batch_not_even_as_a_negative(dataset, negatives):
     """Items that nobody has used are no secret: they stay among the negatives."""
-    split = split_dataset(dataset, SplitConfig(kind="items", validation_share=0.2, test_share=0.2))
+    split = split_dataset(dataset, ItemSplit(validation_share=0.2, test_share=0.2))
     used = set(dataset.item_index.tolist())
     hidden = used - set(dataset.item_index[split.training].tolist())
     assert len(hidden) == 10, "0.4 of 25 items"

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from hllm.data.build import build_dataset
+from hllm.data.cuts.held_out_users import UserSplit
 from hllm.data.schema import DataConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.split import split_dataset
 from tests.conftest import recipe_values
 
 
@@ -35,7 +36,7 @@ def test_the_parts_of_a_split_are_counted(hllm, recipe):
 
 def test_a_split_as_json_follows_overrides(hllm, recipe, interactions, items):
     code, out, _ = hllm("data", "split", recipe, "--json", "--set", "split.kind=users", "--set", "split.seed=3")
-    expected = split_dataset(build_dataset(interactions, items, DataConfig()), SplitConfig(kind="users", seed=3))
+    expected = split_dataset(build_dataset(interactions, items, DataConfig()), UserSplit(seed=3))
     found = json.loads(out)
     assert code == 0
     assert (found["kind"], found["fingerprint"]) == ("users", expected.fingerprint)
@@ -48,4 +49,4 @@ def test_a_split_that_the_data_do_not_bear_is_wrong_input(hllm, recipe):
     assert "only order what one user did" in err
     code, _, err = hllm("data", "split", recipe, "--set", "split.kind=users", "--set", "split.targets=all")
     assert code == 2
-    assert "split.targets has no effect" in err
+    assert "unknown key 'split.users.targets'" in err

@@ -6,9 +6,10 @@ import pytest
 
 from hllm.api import Recommender
 from hllm.data.build import build_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.prompt import PromptConfig
 from hllm.data.schema import DataConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.split import split_dataset
 from hllm.errors import ConfigError
 from hllm.evaluation.ablations import SWITCHES, Rearranged, TextReader, ablate, check_switches
 from hllm.evaluation.baselines import CoOccurrence, Markov, Popularity
@@ -31,7 +32,7 @@ def world(interactions, items):
     parity = pl.col("item_id").str.slice(1).cast(pl.Int64) % 2
     log = interactions.with_columns(action=pl.when(parity == 0).then(pl.lit("even")).otherwise(pl.lit("odd")))
     dataset = build_dataset(log, items, DataConfig(action_col="action", time_unit="s"))
-    return dataset, split_dataset(dataset, SplitConfig())
+    return dataset, split_dataset(dataset, LeaveOneOutSplit())
 
 
 class Told:
@@ -86,7 +87,7 @@ def test_a_drop_and_its_interval_by_hand():
     rows = [(u, i, t) for u in "uvw" for t, i in enumerate("abcd")]
     table = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     dataset = build_dataset(table, pl.DataFrame({"item_id": list("abcd"), "title": list("ABCD")}), DataConfig())
-    three = dataset, split_dataset(dataset, SplitConfig())
+    three = dataset, split_dataset(dataset, LeaveOneOutSplit())
     found = thrown(Told([0, 0, 8], [0, 0, 8], [0, 1, 8]), three, ["reversed-order"])
     drop = found.results[0].drop["recall@1"]
     assert found.intact["recall@1"].mean == pytest.approx(2 / 3)

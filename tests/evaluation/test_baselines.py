@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 
 from hllm.data.build import build_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.schema import DataConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.split import split_dataset
 from hllm.errors import ConfigError, MissingExtraError
 from hllm.evaluation.baselines import (
     ALS,
@@ -41,7 +42,7 @@ def world_of(histories: dict[str, str], titles: dict[str, str], times=None, **co
         pl.DataFrame({"item_id": list(titles), "title": list(titles.values())}),
         DataConfig(**config),
     )
-    return dataset, split_dataset(dataset, SplitConfig())
+    return dataset, split_dataset(dataset, LeaveOneOutSplit())
 
 
 @pytest.fixture(scope="module")

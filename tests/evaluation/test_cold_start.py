@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from hllm.data.build import build_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.schema import DataConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.split import split_dataset
 from hllm.errors import ConfigError, DataError
 from hllm.evaluation.cold_start import ColdStart, Entrant, cold_items, short_histories
 from hllm.evaluation.evaluate import evaluate_with_ranks, queries
@@ -45,7 +46,7 @@ def world_of(histories: dict[str, str]):
     items = pl.DataFrame({"item_id": list("abcdef"), "title": list("ABCDEF")})
     log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     dataset = build_dataset(log, items, DataConfig())
-    return dataset, split_dataset(dataset, SplitConfig())
+    return dataset, split_dataset(dataset, LeaveOneOutSplit())
 
 
 @pytest.fixture(scope="module")

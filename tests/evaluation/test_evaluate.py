@@ -3,8 +3,9 @@ import polars as pl
 import pytest
 
 from hllm.data.build import build_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.schema import DataConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.split import split_dataset
 from hllm.evaluation.baselines import Popularity
 from hllm.evaluation.evaluate import evaluate, mean_metrics, queries
 from hllm.evaluation.protocol import EvaluationConfig
@@ -47,7 +48,7 @@ def world():
     dataset = build_dataset(
         pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row"), items, DataConfig()
     )
-    return dataset, split_dataset(dataset, SplitConfig())
+    return dataset, split_dataset(dataset, LeaveOneOutSplit())
 
 
 def index(letters: str) -> np.ndarray:
@@ -103,7 +104,7 @@ def test_a_target_already_seen_is_a_miss_and_is_counted():
         pl.DataFrame({"item_id": list("abc"), "title": list("ABC")}),
         DataConfig(),
     )
-    split = split_dataset(dataset, SplitConfig())
+    split = split_dataset(dataset, LeaveOneOutSplit())
     result = evaluate("oracle", ExactRetriever(Oracle(dataset, split, "test")), dataset, split, "test", CONFIG)
     assert result.protocol.num_targets_seen == 1
     assert result.all_items["recall@50"].mean == 0

@@ -3,9 +3,10 @@ import polars as pl
 import pytest
 
 from hllm.data.build import build_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.leak import leak_share
 from hllm.data.schema import DataConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.split import split_dataset
 from hllm.evaluation.baselines import Popularity
 from hllm.evaluation.evaluate import evaluate, evaluate_with_ranks
 from hllm.evaluation.facts import RunFacts
@@ -21,7 +22,7 @@ def world(**options):
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     items = pl.DataFrame({"item_id": list("abcde"), "title": list("ABCDE")})
     dataset = build_dataset(events, items, DataConfig(**options))
-    return dataset, split_dataset(dataset, SplitConfig())
+    return dataset, split_dataset(dataset, LeaveOneOutSplit())
 
 
 def evaluated(dataset, split, config=CONFIG, part="test", **known):
@@ -39,7 +40,7 @@ def test_the_leak_by_hand():
     items = pl.DataFrame({"item_id": list("abcd"), "title": list("ABCD")})
     dataset = build_dataset(events, items, DataConfig())
     # Test targets at 103, 3 and 2, median 3; training at 100 and 101, 0 and 1, 0: two of five are later.
-    assert leak_share(dataset, split_dataset(dataset, SplitConfig())) == pytest.approx(2 / 5)
+    assert leak_share(dataset, split_dataset(dataset, LeaveOneOutSplit())) == pytest.approx(2 / 5)
 
 
 def test_times_that_are_no_clock_have_no_leak():

@@ -9,7 +9,8 @@ import torch
 from hllm.batches.loader import TrainingLoader, WindowConfig
 from hllm.batches.negatives import NegativesConfig
 from hllm.batches.points import PointSampler, PointsConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
+from hllm.data.split import split_dataset
 from hllm.distributed import Group
 from hllm.losses.contrastive import LossConfig
 from hllm.models.build import ModelConfig, build_model
@@ -22,7 +23,7 @@ from hllm.training.step import accumulate, cached
 def world(dataset, tmp_path):
     """A small model with two targets, two thirds of whose labels are known, and its training batches."""
     labels = np.random.default_rng(1).integers(-1, 2, (dataset.num_interactions, 2))
-    split = split_dataset(dataset, SplitConfig())
+    split = split_dataset(dataset, LeaveOneOutSplit())
 
     def build(fusion="early", **changed):
         ranking = {"fusion": fusion, "width": 8, "targets": ["like", "buy"]} | changed

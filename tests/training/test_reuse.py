@@ -7,7 +7,8 @@ import torch
 from hllm.batches.batch import SequenceBatch, item_batch
 from hllm.batches.loader import ReuseConfig, TrainingLoader, WindowConfig
 from hllm.batches.negatives import NegativesConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
+from hllm.data.split import split_dataset
 from hllm.errors import ConfigError
 from hllm.models.build import ModelConfig, build_model
 from hllm.models.item.remembered import RememberingItemEncoder
@@ -94,7 +95,7 @@ def steps(dataset, tokens):
             batch
             for epoch in range(2)
             for (batch,) in TrainingLoader(
-                dataset, split_dataset(dataset, SplitConfig()), tokens, windows=WindowConfig(max_history=5),
+                dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens, windows=WindowConfig(max_history=5),
                 batch_size=7, negatives=NegativesConfig(num_sampled=9), seed=1, stage=0, reuse=reuse,
             ).steps(epoch)
         ]  # fmt: skip

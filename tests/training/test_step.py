@@ -7,7 +7,8 @@ import torch
 from hllm.batches.item_plan import plan_items
 from hllm.batches.loader import TrainingLoader, WindowConfig
 from hllm.batches.negatives import NegativesConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
+from hllm.data.split import split_dataset
 from hllm.distributed import Group
 from hllm.losses.contrastive import LossConfig
 from hllm.models.build import ModelConfig, build_model
@@ -31,7 +32,7 @@ def world(dataset, tiny_llama, tmp_path):
 
     def batches(micro_batch_size=None, negatives=None):
         loader = TrainingLoader(
-            dataset, split_dataset(dataset, SplitConfig()), tokens, windows=WindowConfig(max_history=5), batch_size=8,
+            dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens, windows=WindowConfig(max_history=5), batch_size=8,
             micro_batch_size=micro_batch_size, negatives=negatives or NegativesConfig(num_sampled=6), seed=1, stage=0,
         )  # fmt: skip
         return next(loader.steps(0))

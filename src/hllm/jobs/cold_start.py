@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from hllm.api import Recommender
+from hllm.data.split import options_of
 from hllm.evaluation.baselines import build_baseline
 from hllm.evaluation.cold_start import LENGTHS, ColdStart, Entrant, cold_items, short_histories
 from hllm.evaluation.evaluate import Part, evaluate_with_ranks, queries
@@ -42,6 +43,6 @@ def _baseline(name: str, first: Recommender, part: Part) -> Entrant:
     scorer = build_baseline(name, first.dataset, split)
     evaluated = evaluate_with_ranks(
         name, ExactRetriever(scorer), first.dataset, split, part, recipe.evaluation,
-        data_policy=data_policy(recipe), facts=RunFacts(machine=device_name()), split_options=recipe.split.options(),
+        data_policy=data_policy(recipe), facts=RunFacts(machine=device_name()), split_options=options_of(recipe.split),
     )  # fmt: skip
     return Entrant(scorer, evaluated, by_id=False)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.dataset import Dataset
 from hllm.data.describing.description import Description
 from hllm.data.describing.measure import TokenCounter, describe
@@ -33,7 +34,7 @@ class DataSource:
     data: DataConfig
     base: Path = field(default_factory=Path.cwd)
     """Relative paths start here."""
-    split: SplitConfig = field(default_factory=SplitConfig)
+    split: SplitConfig = field(default_factory=LeaveOneOutSplit)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     tokenizer: str | None = None
     """The model of the recipe, if it reads text."""

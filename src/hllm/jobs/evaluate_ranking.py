@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hllm.api import Recommender
+from hllm.data.split import options_of
 from hllm.evaluation.evaluate import Part
 from hllm.evaluation.impressions import RankingResult, evaluate_ranker
 from hllm.jobs.evaluate import refuse_differences
@@ -24,7 +25,7 @@ def evaluate_rankers(runs: Mapping[str, Recommender], *, part: Part = "test") ->
         log_evaluation(run.run, part, split)
         result = evaluate_ranker(
             name, ModelRanker(run.scorer), run.dataset, split, part, run.recipe.evaluation,
-            data_policy=data_policy(run.recipe), split_options=run.recipe.split.options(),
+            data_policy=data_policy(run.recipe), split_options=options_of(run.recipe.split),
             facts=run_facts(run.run, run.recipe, run.model, split),
         )  # fmt: skip
         for first in results[:1]:

@@ -10,6 +10,7 @@ from hllm import artifacts
 from hllm.batches.loader import WindowConfig
 from hllm.batches.negatives import NegativesConfig
 from hllm.config import Config
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.growth import KnownItems
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig
@@ -49,7 +50,7 @@ class Recipe(Config):
     seed: int = 1
     """Of every random choice."""
     data: DataConfig
-    split: SplitConfig = SplitConfig()
+    split: SplitConfig = LeaveOneOutSplit()
     model: ModelConfig
     stages: tuple[StageConfig, ...]
     """Run one after another, each from where the last one ended."""

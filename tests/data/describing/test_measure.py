@@ -3,6 +3,8 @@ import polars as pl
 import pytest
 
 from hllm.data.build import build_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
+from hllm.data.cuts.temporal import TemporalSplit
 from hllm.data.describing.description import Description
 from hllm.data.describing.measure import TokenCounter, describe
 from hllm.data.describing.notes import percent
@@ -10,7 +12,7 @@ from hllm.data.describing.tables import describe_tables
 from hllm.data.leak import leak_share
 from hllm.data.prompt import PromptConfig
 from hllm.data.schema import DataConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.split import split_dataset
 from hllm.errors import DataError
 
 T = 1_600_000_000  # 2020-09-13 12:26:40 UTC
@@ -39,7 +41,7 @@ def hats() -> pl.DataFrame:
 
 @pytest.fixture
 def described(log, hats) -> Description:
-    return describe_tables(log, hats, DataConfig(), split=SplitConfig(), prompt=PLAIN)
+    return describe_tables(log, hats, DataConfig(), split=LeaveOneOutSplit(), prompt=PLAIN)
 
 
 def positions(*lengths: int, start: int = 0) -> pl.DataFrame:
@@ -119,7 +121,9 @@ def test_one_interaction_a_user_has_no_gap(hats):
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("unit", ["s", "none"])
 def test_positions_are_told_from_a_clock(hats, start, unit):
-    described = describe_tables(positions(5, 3, 1, start=start), hats, DataConfig(time_unit=unit), split=SplitConfig())
+    described = describe_tables(
+        positions(5, 3, 1, start=start), hats, DataConfig(time_unit=unit), split=LeaveOneOutSplit()
+    )
     assert described.times.kind == "positions"
     assert described.times.first is None
     assert described.split.leak_share is None
@@ -166,8 +170,8 @@ def test_leak_share_counts_training_after_the_median_test_target(described, log,
 
 
 def test_leak_share_is_zero_for_a_temporal_split_and_none_without_a_clock(dataset, interactions, items):
-    assert leak_share(dataset, split_dataset(dataset, SplitConfig(kind="temporal"))) == 0
-    loo = split_dataset(dataset, SplitConfig())
+    assert leak_share(dataset, split_dataset(dataset, TemporalSplit())) == 0
+    loo = split_dataset(dataset, LeaveOneOutSplit())
     times = dataset.timestamps
     target = np.median(times[dataset.offsets[1:] - 1])
     training = np.concatenate([times[a : b - 2] for a, b in zip(dataset.offsets, dataset.offsets[1:], strict=False)])
@@ -175,11 +179,11 @@ def test_leak_share_is_zero_for_a_temporal_split_and_none_without_a_clock(datase
     assert expected > 0
     assert leak_share(dataset, loo) == pytest.approx(expected)
     orders = build_dataset(interactions, items, DataConfig(time_unit="none"))
-    assert leak_share(orders, split_dataset(orders, SplitConfig())) is None
+    assert leak_share(orders, split_dataset(orders, LeaveOneOutSplit())) is None
 
 
 def test_a_split_that_the_data_do_not_allow_is_a_note(hats):
-    described = describe_tables(table(LOG[4:]), hats, DataConfig(), split=SplitConfig())
+    described = describe_tables(table(LOG[4:]), hats, DataConfig(), split=LeaveOneOutSplit())
     assert described.split is None
     assert any("split leaves no" in note for note in described.notes)
 
@@ -304,7 +308,7 @@ def test_the_order_of_the_rows_changes_nothing(interactions, items, seed):
     words = TokenCounter("words", lambda texts: [text.split() for text in texts], max_length=4)
 
     def facts(log, items):
-        values = describe_tables(log, items, DataConfig(), split=SplitConfig(), counter=words).model_dump()
+        values = describe_tables(log, items, DataConfig(), split=LeaveOneOutSplit(), counter=words).model_dump()
         del values["texts"]["first"], values["split"]["fingerprint"], values["notes"]
         for fault in values["faults"]:
             del fault["examples"]  # the first ones
@@ -317,7 +321,7 @@ def test_the_order_of_the_rows_changes_nothing(interactions, items, seed):
 
 def test_a_stored_dataset_is_described_without_its_tables(log, hats, tmp_path, described):
     dataset = build_dataset(log, hats, DataConfig(items_without_text="keep"))
-    again = describe(dataset, split_dataset(dataset, SplitConfig()), prompt=PLAIN)
+    again = describe(dataset, split_dataset(dataset, LeaveOneOutSplit()), prompt=PLAIN)
     differing = {"interaction_columns", "faults", "notes"}
     assert again.model_dump(exclude=differing) == described.model_dump(exclude=differing)
     assert (again.interaction_columns, again.faults) == ((), ())

@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hllm.batches.loader import TrainingLoader, WindowConfig, training_windows
 from hllm.batches.negatives import NegativesConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
+from hllm.data.split import split_dataset
 from hllm.errors import ConfigError, DataError
 from hllm.jobs.planning import speed
 from hllm.jobs.planning.facts import gather_facts, length_law
@@ -38,7 +39,7 @@ def recipe_of(values: dict) -> Recipe:
 def test_windows_are_those_of_training(values, tmp_path, dataset, kind):
     facts = gather_facts(recipe_of(values), tmp_path)
     config = WindowConfig(max_history=4, windows=kind)
-    bounds = training_windows(dataset, split_dataset(dataset, SplitConfig()), config)
+    bounds = training_windows(dataset, split_dataset(dataset, LeaveOneOutSplit()), config)
     lengths, counts = np.unique(bounds[:, 1] - bounds[:, 0], return_counts=True)
     found = facts.windows(config)
     assert found[0].tolist() == lengths.tolist()
@@ -60,7 +61,7 @@ def test_windows_are_those_of_training(values, tmp_path, dataset, kind):
 )
 def test_distinct_items_and_negatives_are_those_of_training(values, tmp_path, dataset, negatives):
     """The mean over the batches of many epochs; draws are taken to be independent, so it is not exact."""
-    config, split = NegativesConfig(**negatives), split_dataset(dataset, SplitConfig())
+    config, split = NegativesConfig(**negatives), split_dataset(dataset, LeaveOneOutSplit())
     loader = TrainingLoader(
         dataset, split, None, windows=WindowConfig(max_history=3), batch_size=4, negatives=config, seed=1, stage=0
     )
