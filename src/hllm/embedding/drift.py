@@ -1,4 +1,4 @@
-"""How far the vectors of items moved from one model to the next: cosines, and neighbours that stayed."""
+"""Measure how far items' vectors moved from one model to the next: cosines, and neighbours that stayed."""
 
 import numpy as np
 import polars as pl
@@ -27,7 +27,7 @@ class MovedItem(Config):
 
 
 class Drift(Config):
-    """What became of the vectors of items that both models know."""
+    """The movement of the vectors of items that both models know."""
 
     num_items: int
     cosine_mean: float

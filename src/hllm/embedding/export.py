@@ -1,4 +1,4 @@
-"""A table of embeddings as plain files, for a program that knows nothing of hllm: vectors in fp32, ids beside them."""
+"""Write a table of embeddings as plain files, for a program that knows nothing of hllm: vectors in fp32, and ids."""
 
 import json
 from collections.abc import Iterator

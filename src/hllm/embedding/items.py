@@ -1,4 +1,4 @@
-"""The item table, kept up to date: only items whose text is new are encoded, in shards that survive a kill."""
+"""Keep the item table up to date: only items whose text is new are encoded, in shards that survive a kill."""
 
 import hashlib
 import warnings
@@ -29,11 +29,11 @@ class ItemWork:
     keys: Shaped[np.ndarray, " item"]
     """As `content_keys` makes them: equal keys mean equal vectors."""
     lengths: Int[np.ndarray, " item"]
-    """How long each text is; items of like length are encoded together."""
+    """The length of each text; items of like length are encoded together."""
     compute: Compute
     checkpoint: str
     precision: str
-    """What the products of matrices are computed in: "fp32" or "bf16"."""
+    """The number format of matrix products: "fp32" or "bf16"."""
     dim: int | None = None
     """Keep only the first numbers of each vector; None: all."""
 
@@ -102,7 +102,7 @@ def open_if_good(path: Path) -> ItemEmbeddingTable | None:
 
 
 _Known = tuple[Rows, Int[np.ndarray, " _"], Int[np.ndarray, " _"]]
-"""What a table holds, rows of the new table, and where they stand in it."""
+"""A table, rows of the new table that it holds, and their places in it."""
 
 
 def _first_of_equals(

@@ -1,4 +1,4 @@
-"""The item vectors of a pre-trained text encoder as it is, made once and kept beside the downloads."""
+"""Make item vectors by a pre-trained text encoder as it is, once; they are kept beside the downloads."""
 
 import warnings
 from pathlib import Path

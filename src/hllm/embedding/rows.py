@@ -1,4 +1,4 @@
-"""Vectors as they are stored, in fp32, bf16 or int8: written, read back, and the loss measured."""
+"""Store vectors in fp32, bf16 or int8: write them, read them back, and measure the loss."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ class Rows:
 def encode_rows(vectors: Float[torch.Tensor, "row dim"], dtype: Dtype) -> Rows:
     """Return fp32 vectors in `dtype`, with the error measured.
 
-    int8: one step is the row's largest absolute number divided by 127, so that no number is off by more than half a
+    int8: one step is the row's largest absolute number divided by 127. So no number is off by more than half a
     step. A row of zeros stays one.
     """
     vectors = vectors.detach().cpu().float()

@@ -1,4 +1,4 @@
-"""Long work in shards: each is a file with its own hash, so that whoever is killed loses the shard at hand alone."""
+"""Do long work in shards: each is a file with its own hash, so a process that is killed loses one shard at most."""
 
 import hashlib
 import shutil
@@ -24,7 +24,7 @@ Compute = Callable[[Int[np.ndarray, " row"], Progress], Float[torch.Tensor, "row
 
 @dataclass(frozen=True)
 class Share:
-    """Which of the processes that work on one job this is."""
+    """The place of this process among those that work on one job."""
 
     number: int = 1
     """From 1 to `of`."""
@@ -41,7 +41,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Embedded:
-    """What became of a request for a table."""
+    """The outcome of a request for a table."""
 
     num_rows: int
     num_encoded: int

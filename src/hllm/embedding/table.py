@@ -34,7 +34,7 @@ class EmbeddingTable:
     keys: Shaped[np.ndarray, " row"] | None
     """Of items: the hash of what was encoded, `embedding.items.content_keys`. None where it was not kept."""
     details: dict[str, Any]
-    """What the manifest says: dtype, shape, cosine_error, the precision that the model ran in."""
+    """Details of the manifest: dtype, shape, cosine_error, the precision that the model ran in."""
     fingerprint: str
     """Of the table itself: a hash of all that it holds."""
 

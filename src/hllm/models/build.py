@@ -1,4 +1,4 @@
-"""From a config to a model: each tier is built by the Spec of its kind."""
+"""Build a model from its settings: each tier is built by the Spec of its kind."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,13 +31,13 @@ class ModelConfig(WindowConfig):
     share_backbone: bool = False
     """One language model, with one set of weights, is both the Item LLM and the User LLM."""
     inputs: InputsConfig = InputsConfig()
-    """What the user tier reads at each position besides the item's own vector."""
+    """Parts that the user tier reads at each position besides the item's own vector."""
     ranking: RankingConfig | None = None
     """Heads that score given candidates, for user.kind "llm", "sasrec" and "din". None: the model only retrieves."""
     similarity: Similarity = "cosine"
-    """How a user vector is compared with item vectors; "dot" has no temperature."""
+    """The comparison of a user vector with item vectors; "dot" has no temperature."""
     temperature: float = Field(default=0.07, ge=0.01, le=1)
-    """Where 1 / scale of the cosines starts."""
+    """1 / scale of the cosines at the start of training."""
     learn_temperature: bool = True
     """Learn the temperature, between .01 and 1; False keeps it."""
 

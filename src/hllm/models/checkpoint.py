@@ -1,4 +1,4 @@
-"""A model on disk: safetensors for each tier, the backbones' configs and the tokenizer; enough to use it anywhere."""
+"""Keep a model on disk: safetensors for each tier, the backbones' configs and the tokenizer. It can be used anywhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

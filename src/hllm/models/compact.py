@@ -1,4 +1,4 @@
-"""Weights kept in bf16 or int8, for a copy that takes a fraction of the disk; computing gets them back in fp32."""
+"""Keep weights in bf16 or int8, for a copy that takes a fraction of the disk; they are read back in fp32."""
 
 from pathlib import Path
 from typing import Literal
@@ -62,8 +62,8 @@ def to_int8(
 ) -> tuple[Int8[Tensor, "row column"], Float[Tensor, "#row #column"]]:
     """Return a matrix in whole steps from -127 to 127, and the size of a step for each output channel.
 
-    The channels lie along `axis`. A step is the channel's largest absolute weight divided by 127, so that no weight is
-    off by more than half a step: symmetric quantisation without a zero point. A channel of zeros stays one.
+    The channels lie along `axis`. A step is the channel's largest absolute weight divided by 127. So no weight is off
+    by more than half a step: this is symmetric quantisation without a zero point. A channel of zeros stays one.
     """
     scale = weight.float().abs().amax(1 - axis, keepdim=True) / _STEPS
     steps = torch.where(scale > 0, weight.float() / scale, 0.0)

@@ -1,4 +1,4 @@
-"""What the user tier reads at each position besides the item's own vector: its id, the time, the action."""
+"""Inputs of the user tier at each position besides the item's own vector: its id, the time, the action."""
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ _TIME_WIDTH = 512
 
 
 class InputsConfig(Config):
-    """What is added to each item's vector where it enters the user tier; targets stay as they are."""
+    """Parts that are added to each item's vector where it enters the user tier; targets stay as they are."""
 
     item_id: bool = False
     """A learnt vector of each item, besides the one made of its text."""
     timestamp: int = Field(default=0, ge=0, le=6)
-    """How many parts of the time are read, of year, month, day, hour, minute, second (UTC). 0: none; 4: to the hour."""
+    """Number of parts of the time that are read, of year, month, day, hour, minute, second (UTC). 0: none; 4: to the hour."""
     action: bool = False
     """A learnt vector of what the user did, from data.action_col."""
 

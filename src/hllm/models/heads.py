@@ -22,7 +22,7 @@ class RankingConfig(Config):
     head: Literal["mlp", "mixer", "linear"] = "mlp"
     """"mlp" and "mixer" read the user's state and the candidate; "linear", for "early", the state alone."""
     width: int = Field(default=128, ge=1)
-    """What "mlp" and "mixer" project both to."""
+    """Width to which "mlp" and "mixer" project both."""
     depth: int = Field(default=2, ge=1)
     """"mixer" only: blocks."""
     token_width: int = Field(default=8, ge=1)

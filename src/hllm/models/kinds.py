@@ -1,4 +1,4 @@
-"""The two families of tiers: what their kinds declare (facts, settings) and what they are built from."""
+"""The two families of tiers: the facts and settings that a kind declares, and the context that it is built in."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from hllm.parts import PARTS, PartConfig, spec
 
 @dataclass(frozen=True)
 class ItemFacts:
-    """What an item tier of some kind can do."""
+    """Abilities of all item tiers of a kind."""
 
     reads_text: bool
     """It reads items. So it can embed a new text, and its language model can be frozen, reused or moved by Muon."""
@@ -21,7 +21,7 @@ class ItemFacts:
 
 @dataclass(frozen=True)
 class UserFacts:
-    """What a user tier of some kind can do."""
+    """Abilities of all user tiers of a kind."""
 
     retrieves: bool = True
     """It makes a vector of a user, to which items are near or not. Else it only scores given candidates."""
@@ -47,7 +47,7 @@ class ItemTierConfig(TierConfig):
 
     @property
     def facts(self) -> ItemFacts:
-        """Return what this kind can do."""
+        """Return the abilities of this kind."""
         facts: ItemFacts = spec(self.family, self.kind).facts
         return facts
 
@@ -64,7 +64,7 @@ class UserTierConfig(TierConfig):
 
     @property
     def facts(self) -> UserFacts:
-        """Return what this kind can do."""
+        """Return the abilities of this kind."""
         facts: UserFacts = spec(self.family, self.kind).facts
         return facts
 
@@ -80,7 +80,7 @@ class UserTierConfig(TierConfig):
 
 @dataclass(frozen=True)
 class UserContext:
-    """What a user tier is built from, besides its settings."""
+    """A user tier is built from this and from its settings."""
 
     max_history: int
     """The most items of a history that it reads."""
@@ -89,9 +89,9 @@ class UserContext:
     shared: bool
     """Whether the Item LLM reads with the same network."""
     base: Path
-    """Where relative paths start."""
+    """The folder in which relative paths start."""
     weights: NetworkWeights | None
-    """Those of its language model, if they are at hand already."""
+    """The weights of its language model, if they are at hand already."""
 
     @property
     def max_positions(self) -> int:
@@ -101,7 +101,7 @@ class UserContext:
 
 @dataclass(frozen=True)
 class ItemContext:
-    """What an item tier is built from, besides its settings."""
+    """An item tier is built from this and from its settings."""
 
     num_items: int
     dim: int
@@ -109,6 +109,6 @@ class ItemContext:
     shared: Backbone | None
     """The User LLM's network, where one language model is to be both tiers."""
     base: Path
-    """Where relative paths start."""
+    """The folder in which relative paths start."""
     weights: NetworkWeights | None
-    """Those of its language model, if they are at hand already."""
+    """The weights of its language model, if they are at hand already."""

@@ -1,4 +1,4 @@
-"""The language model of a tier: how settings name it, how it is opened, and the size of its attention."""
+"""The language model of a tier: its name in the settings, its opening, and the size of its attention."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ from hllm.models.tiers import History, ItemEncoder, SuffixEncoder, UserEncoder, 
 
 MAX_SCALE = 100.0
 MODULES = ("item_encoder", "user_encoder", "fusion", "ranker")
-"""What a model is put together from; the last two may be absent."""
+"""The modules of a model; the last two may be absent."""
 _PARTS = {
     "item_encoder": "item",
     "user_encoder": "user",
@@ -27,7 +27,7 @@ _PARTS = {
 
 
 class SequentialRecommender(nn.Module):
-    """Two tiers, what is added between them, and the scale (1 / temperature) of their similarity."""
+    """The model has two tiers, inputs that are added between them, and the scale (1 / temperature) of their similarity."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class SequentialRecommender(nn.Module):
     ) -> tuple[Float[Tensor, "batch position dim"], Float[Tensor, "batch point candidate target"]]:
         """Return the user tier's states over the history, and every target's logit for candidates.
 
-        A point is a place in the history, behind its position `anchors` (-1: before it), whose candidates have the
+        A point is a place in the history, behind its position `anchors` (-1: before it). Its candidates have the
         embeddings `vectors` and the item indices `items`. The history is read once. Raises ConfigError for a model
         without heads.
         """

@@ -129,8 +129,8 @@ class SuffixEncoder(UserEncoder, ABC):
     ) -> tuple[Float[Tensor, "batch position dim"], Float[Tensor, "batch suffix dim"]]:
         """Return the states at the history's positions, as `forward` does, and those of the suffixes.
 
-        Suffix j sees the history's positions up to `anchors[j]` (-1: none) and itself, and stands at the position
-        behind its anchor: its state is the last one of the history cut there with the suffix appended.
+        Suffix j sees the history's positions up to `anchors[j]` (-1: none) and itself. It stands at the position
+        behind its anchor. So its state is the last one of the history that is cut there and continued by the suffix.
         """
 
 

@@ -1,4 +1,4 @@
-"""What one stage of training costs: items, tokens and operations of a step, and memory."""
+"""Estimate the cost of one stage of training: items, tokens and operations of a step, and memory."""
 
 import math
 from dataclasses import dataclass
@@ -42,13 +42,13 @@ class StageCost:
 
 @dataclass(frozen=True)
 class _Batch:
-    """What a batch that shares its negatives is expected to hold."""
+    """The expected contents of a batch that shares its negatives."""
 
     sequences: int
     items: float
     """Distinct ones, negatives among them."""
     read: float
-    """Those of them that the Item LLM reads, at the mean over steps; the vectors of the others are there already."""
+    """Items that the Item LLM reads, at the mean over steps; the vectors of the others are there already."""
     targets: float
     negatives: float
     """For each target."""
@@ -60,7 +60,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Networks:
-    """What the parts of the model cost in a stage."""
+    """The costs of the model's parts in a stage."""
 
     item: NetworkCost
     projector: NetworkCost
@@ -204,16 +204,16 @@ def _memory(
     precision: str,
     fused: bool,
 ) -> dict[str, float]:
-    """Return bytes by what takes them, at the fullest moment of a step."""
+    """Return the bytes of each use, at the fullest moment of a step."""
     frozen = stage.item_tier == "frozen"
     sequences = stage.micro_batch_size or stage.batch_size
-    kept = networks.user.activation_bytes(
+    activations = networks.user.activation_bytes(
         np.full(sequences, batch.longest + batch.suffixes), precision, fused_attention=fused
     )
     if not frozen and len(networks.texts):
         items = batch.read * stage.reuse.every * sequences / batch.sequences  # in a step that reads any
         of_texts = networks.item.activation_bytes(networks.texts, precision, fused_attention=fused)
-        kept += items * of_texts / len(networks.texts)
+        activations += items * of_texts / len(networks.texts)
     weights = sum(parameter.numel() for parameter in outline.parameters())
     learnt = sum(parameter.numel() for parameter in outline.parameters() if parameter.requires_grad)
     in_use = networks.user.weights + (0 if frozen else networks.item.weights)
@@ -226,7 +226,7 @@ def _memory(
         "moving average": FP32_BYTES * learnt if stage.ema else 0,
         "bf16 copies": 2 * in_use if precision == "bf16" else 0,
         "cached items": FP32_BYTES * facts.num_items * width if frozen or stage.reuse.on else 0,
-        "activations": kept,
+        "activations": activations,
     }
     return {name: float(size) for name, size in sizes.items() if size}
 

@@ -1,4 +1,4 @@
-"""What the cost of training depends on in the data: counted where they are at hand, else from published sizes."""
+"""Gather the facts of the data that costs depend on: counted if they are at hand, else from published sizes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +37,15 @@ class DataFacts:
     history_lengths: Int[np.ndarray, " length"]
     """Every number of training interactions that some user has."""
     users_by_length: Float[np.ndarray, " length"]
-    """How many users have it."""
+    """Number of users who have it."""
     item_share: Float[np.ndarray, " num_items"]
     """Share of each item in the training interactions."""
     token_lengths: Int[np.ndarray, " sample"]
     """Tokens of some items; empty for a model that reads no text."""
     missing: tuple[str, ...]
-    """What is not on this machine, and what to do about it."""
+    """Things that are not on this machine, each with what to do about it."""
     assumed: tuple[str, ...]
-    """What stands in for what is not known, in sentences."""
+    """Assumptions in place of facts that are not known, in sentences."""
 
     @property
     def num_items(self) -> int:

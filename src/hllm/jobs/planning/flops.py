@@ -1,4 +1,4 @@
-"""What a model's tiers cost in floating-point operations and in memory, from their shapes alone.
+"""Count what a model's tiers cost in floating-point operations and in memory, from their shapes alone.
 
 A multiplication and an addition are two operations. Norms, activations and softmax are not counted: they are few
 operations, though not little time. Works on outlines (models on the meta device).
@@ -28,12 +28,12 @@ _NO_ATTENTION = Attention()
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What it takes to run a network over sequences and to train it."""
+    """The cost of running a network over sequences and of training it."""
 
     weights: int
     """Entries of the matrices that every position is multiplied by."""
     trained_weights: int
-    """Those of them that learn."""
+    """Entries that learn."""
     attention_width: int
     """Width of all heads of all layers together."""
     attention_heads: int
@@ -55,11 +55,11 @@ class NetworkCost:
 
     def activation_bytes(self, lengths: Lengths, precision: str, *, fused_attention: bool) -> float:
         """Return roughly what is kept from the forward to the backward pass."""
-        kept = _BYTES_PER_LINEAR_VALUE[precision] * self.linear_values * float(lengths.sum())
+        values = _BYTES_PER_LINEAR_VALUE[precision] * self.linear_values * float(lengths.sum())
         if not fused_attention:
             pairs = float(np.square(lengths, dtype=np.float64).sum())
-            kept += _BYTES_PER_ATTENTION_WEIGHT * self.attention_heads * pairs
-        return kept
+            values += _BYTES_PER_ATTENTION_WEIGHT * self.attention_heads * pairs
+        return values
 
 
 def item_cost(model: SequentialRecommender) -> NetworkCost:

@@ -1,4 +1,4 @@
-"""What a recipe will cost, before anything is trained: parameters, steps, operations, memory, disk and time."""
+"""Plan a recipe before anything is trained: parameters, steps, operations, memory, disk and time."""
 
 import math
 from pathlib import Path
@@ -25,7 +25,7 @@ class TierPlan(Config):
     name: str
     parameters: int
     trained: int
-    """Those that learn in some stage."""
+    """Parameters that learn in some stage."""
 
 
 class StagePlan(Config):
@@ -84,7 +84,7 @@ class Plan(Config):
     efficiency: float
     """Share of it that training is taken to reach."""
     missing: tuple[str, ...]
-    """What is not on this machine."""
+    """Things that are not on this machine."""
     assumed: tuple[str, ...]
 
     @property
@@ -106,9 +106,9 @@ class Plan(Config):
 def plan_recipe(recipe: Recipe, base: Path, *, measure: bool = True) -> Plan:
     """Estimate what training costs; takes seconds and no more memory than the data, whatever the model's size.
 
-    `measure=False` neither reads the data of known sets nor times this machine, and takes a GPU in bf16, so that
-    the result is the same everywhere. Raises ConfigError and DataError for what training would refuse at its start,
-    but for data sets and models that are known and not at hand: they are outlined, and listed in `missing`.
+    `measure=False` neither reads the data of known sets nor times this machine. It takes a GPU in bf16, so the result
+    is the same everywhere. Raises ConfigError and DataError for what training would refuse at its start. Data sets
+    and models that are known and not at hand are no error: they are outlined, and listed in `missing`.
     """
     facts = gather_facts(recipe, base, count=measure)
     outline = outline_model(recipe.model, num_items=facts.num_items, num_actions=facts.num_actions, base=base)
@@ -173,7 +173,7 @@ def _tiers(outline: SequentialRecommender, trained: frozenset[str]) -> tuple[Tie
         counts[0] += sum(parameter.numel() for parameter in parameters.values())
         counts[1] += sum(parameter.numel() for name, parameter in parameters.items() if name in trained)
     return tuple(
-        TierPlan(name=name, parameters=whole, trained=learnt) for name, (whole, learnt) in tiers.items() if whole
+        TierPlan(name=name, parameters=size, trained=learnt) for name, (size, learnt) in tiers.items() if size
     )
 
 

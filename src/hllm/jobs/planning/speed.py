@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices, measured in about a second."""
+"""Measure how fast this machine multiplies matrices, in about a second."""
 
 import time
 

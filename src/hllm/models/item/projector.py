@@ -1,4 +1,4 @@
-"""From the Item LLM's width to the user tier's, optionally through a fixed whitening of its raw outputs."""
+"""Map vectors of the Item LLM to the user tier's width, optionally through a fixed whitening of its raw outputs."""
 
 import torch
 from jaxtyping import Float
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class Projector(nn.Module):
     """A linear map; with `whiten`, of inputs that are first centred and decorrelated by fixed statistics.
 
-    Raw language-model vectors share one large common direction (mean cosine .4 to .99), which hides what
-    tells items apart; removing it once, before training, spares the tiers many steps.
+    Raw language-model vectors share one large common direction (mean cosine .4 to .99), which hides the
+    differences between items. Removing it once, before training, spares the tiers many steps.
     """
 
     mean: Tensor

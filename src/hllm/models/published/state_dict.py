@@ -22,7 +22,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Tensors are mapped into memory, not read, wherever the format allows it: the file must stay until they are used.
     A dict wrapped as `state_dict` or `model` is taken out, and "module." or "model." in front of every name goes.
-    Raises CheckpointError for a file that is missing, damaged, or holds anything but tensors by name; a pickle that
+    Raises CheckpointError for a file that is missing, damaged, or holds anything but tensors by name. A pickle that
     asks for code is refused before any of it runs.
     """
     if not path.is_file():

@@ -32,7 +32,7 @@ _ROTARY = "rotary frequencies, which follow from the config"
 
 @dataclass(frozen=True)
 class ImportedWeights:
-    """What became of a published file."""
+    """The outcome of importing a published file."""
 
     used: int
     """Number of its tensors that are in the checkpoint now."""
@@ -59,12 +59,12 @@ def import_published(
     """Write the checkpoint directory `out` from a flat state dict with the names of bytedance/HLLM.
 
     `item_config` and `user_config` are directories with the config.json of the two language models (Llama, Mistral,
-    or Baichuan2-7B); tokenizer files beside the former are kept, so that new text can be read. Items read as in the
-    reference: its prompt, then "field: value" with nothing between. Tensors stay in the file's number format; they
-    are mapped from the file and written one tier after the other, so what is needed is the disk, and little memory.
+    or Baichuan2-7B). Tokenizer files beside the former are kept, so that new text can be read. Items read as in the
+    reference: its prompt, then "field: value" with nothing between. Tensors stay in the file's number format. They
+    are mapped from the file and written one tier after the other, so this takes disk space but little memory.
 
-    Raises CheckpointError if any tensor is missing, unexpected or of another shape, and ConfigError for configs
-    that fit no model here or an `out` that exists. In either case nothing is written.
+    Raises CheckpointError if any tensor is missing, unexpected or of another shape. Raises ConfigError for configs
+    that fit no model here, and for an `out` that exists. In either case nothing is written.
 
     Source: names and shapes as in bytedance/HLLM, code/REC/model/HLLM/hllm.py.
     """
@@ -179,7 +179,8 @@ def _log_scale(state: dict[str, Tensor], weights: Path) -> tuple[float, float | 
 
 def _fill(model: SequentialRecommender, state: Mapping[str, Tensor], weights: Path) -> None:
     """Put the tensors themselves, not copies, into a model without memory; CheckpointError for any that differ."""
-    if getattr(model.item_encoder, "projector", None) is not None:
+    reader = model.item_encoder.reader
+    if reader is None or reader.projector is not None:
         raise CheckpointError(
             "the two configs are of different hidden_size, which the reference cannot have; check --item-config and "
             "--user-config"

@@ -100,8 +100,8 @@ class BERT4Rec(MaskingEncoder):
         widened = History(*(torch.cat([part, part[:, -1:]], dim=1) for part in vars(history).values()))
         position = torch.arange(widened.mask.shape[1], device=widened.mask.device)
         lengths = history.mask.sum(-1, keepdim=True)
-        asked = self.masked(replace(widened, mask=position <= lengths), position == lengths)
-        return at_last(self(asked), asked.mask)
+        masked = self.masked(replace(widened, mask=position <= lengths), position == lengths)
+        return at_last(self(masked), masked.mask)
 
 
 def _build(config: BERT4RecConfig, context: UserContext) -> BERT4Rec:

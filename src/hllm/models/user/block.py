@@ -28,7 +28,7 @@ def check_heads(dim: int, num_heads: int, *, rotary: bool = False) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockShape:
-    """What a transformer block is made of."""
+    """The sizes and variants of a transformer block."""
 
     dim: int
     num_heads: int

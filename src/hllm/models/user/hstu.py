@@ -55,8 +55,8 @@ class HSTU(UserEncoder):
     """Hierarchical sequential transduction units over item embeddings.
 
     Source: Zhai et al., arXiv:2402.17152, section 3. Attention is divided by `max_history`, as in the reference,
-    whatever the length. Differs from the public code: the time of the position that reads stands for that of the
-    item to come, which is not known when scoring.
+    whatever the length. Differs from the public code: the time of the item to come is not known when scoring, so the
+    time of the position that reads takes its place.
     """
 
     causal = True

@@ -1,4 +1,4 @@
-"""Where an item stands in a history: learnt vectors of positions, and rotations of queries and keys."""
+"""Tell a model the place of an item in a history: learnt vectors of positions, rotations of queries and keys."""
 
 from typing import Literal
 

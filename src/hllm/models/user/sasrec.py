@@ -48,7 +48,7 @@ class SASRecConfig(UserTierConfig):
     bias: bool = True
     """Biases in attention and feed-forward nets; gates always have one."""
     positions: Positions = "start"
-    """What tells positions apart. "start", "end": learnt vectors, counted from the oldest or from the latest item read.
+    """The signal that tells positions apart. "start", "end": learnt vectors, counted from the oldest or from the latest item read.
     "rotary": distances between items. "none": only the causal mask."""
     input_norm: bool = True
     """Layer norm of item plus position vectors, before the first block; learns several times faster."""
@@ -73,9 +73,9 @@ class SASRec(SuffixEncoder):
     """Causal transformer blocks over item embeddings plus position embeddings.
 
     Source: Kang & McAuley, arXiv:1808.09781, section 3; the variants of eSASRec, arXiv:2508.06450. Differs from the
-    paper by default: GELU and pre-norm blocks, which train more steadily; a layer norm of the inputs, where the
-    authors' code multiplies item vectors by √dim; and the project's InfoNCE instead of BCE with one negative, which is
-    known to be the weaker choice (arXiv:2309.07602).
+    paper by default. Blocks have GELU and pre-norm, which train more steadily. The inputs pass a layer norm, where the
+    authors' code multiplies item vectors by √dim. The loss is the project's InfoNCE instead of BCE with one negative,
+    which is known to be the weaker choice (arXiv:2309.07602).
     """
 
     causal = True
