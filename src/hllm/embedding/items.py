@@ -48,7 +48,7 @@ def content_keys(texts: Iterable[str], *, checkpoint: str, precision: str) -> Sh
 def embed_items(work: ItemWork, path: Path, *, dtype: Dtype, share: Share, reuse: tuple[Path, ...] = ()) -> Embedded:
     """Write the table of `work` to `path`; of what is in the table there, or in `reuse`, nothing is encoded again.
 
-    Equal texts are encoded once. A share of several processes fills shards beside `path` and writes no table; a call
+    Equal texts are encoded once. A share of several processes fills shards beside `path` and writes no table. A call
     with the whole share makes what is missing and puts the table together. It replaces the one at `path`. Memory is a
     shard and the keys. The bytes depend on the items, on what could be reused and on the machine, not on kills or on
     the number of processes. Raises TrainingError if a vector is not finite, and ConfigError if something else than a

@@ -1,4 +1,4 @@
-"""Keep a model on disk: safetensors for each tier, the backbones' configs and the tokenizer. It can be used anywhere."""
+"""Keep a model on disk: safetensors for each tier, the backbones' configs and the tokenizer."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -19,7 +19,7 @@ class InputsConfig(Config):
     item_id: bool = False
     """A learnt vector of each item, besides the one made of its text."""
     timestamp: int = Field(default=0, ge=0, le=6)
-    """Number of parts of the time that are read, of year, month, day, hour, minute, second (UTC). 0: none; 4: to the hour."""
+    """Number of parts of the time that are read: year, month, day, hour, minute, second (UTC). 0: none; 4: to hours."""
     action: bool = False
     """A learnt vector of what the user did, from data.action_col."""
 

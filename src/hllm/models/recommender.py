@@ -27,7 +27,7 @@ _PARTS = {
 
 
 class SequentialRecommender(nn.Module):
-    """The model has two tiers, inputs that are added between them, and the scale (1 / temperature) of their similarity."""
+    """The model has two tiers, inputs added between them, and the scale (1 / temperature) of their similarity."""
 
     def __init__(
         self,

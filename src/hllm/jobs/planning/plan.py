@@ -172,9 +172,7 @@ def _tiers(outline: SequentialRecommender, trained: frozenset[str]) -> tuple[Tie
         counts = tiers.setdefault(_NAMES.get(part, part), [0, 0])
         counts[0] += sum(parameter.numel() for parameter in parameters.values())
         counts[1] += sum(parameter.numel() for name, parameter in parameters.items() if name in trained)
-    return tuple(
-        TierPlan(name=name, parameters=size, trained=learnt) for name, (size, learnt) in tiers.items() if size
-    )
+    return tuple(TierPlan(name=name, parameters=size, trained=learnt) for name, (size, learnt) in tiers.items() if size)
 
 
 def _width(outline: SequentialRecommender) -> int:

@@ -10,7 +10,7 @@ from hllm.models.tiers import ItemEncoder
 
 
 class CachedItemEncoder(ItemEncoder):
-    """This tier gives what `encoder` would give with its language model frozen, at the price of a look-up."""
+    """The tier gives what `encoder` would give with its language model frozen, at the price of a look-up."""
 
     cache: Tensor
 

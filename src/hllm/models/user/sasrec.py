@@ -48,8 +48,8 @@ class SASRecConfig(UserTierConfig):
     bias: bool = True
     """Biases in attention and feed-forward nets; gates always have one."""
     positions: Positions = "start"
-    """The signal that tells positions apart. "start", "end": learnt vectors, counted from the oldest or from the latest item read.
-    "rotary": distances between items. "none": only the causal mask."""
+    """The signal that tells positions apart. "start", "end": learnt vectors, counted from the oldest or from the latest
+    item read. "rotary": distances between items. "none": only the causal mask."""
     input_norm: bool = True
     """Layer norm of item plus position vectors, before the first block; learns several times faster."""
     final_norm: bool = True
