@@ -18,7 +18,6 @@ from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 from hllm.data.tokens import TokenCache
-from hllm.distributed import Group
 from hllm.embedding.encode import encode_catalogue
 from hllm.jobs.planning.flops import backbone_cost
 from hllm.losses.contrastive import LossConfig, contrast
@@ -29,6 +28,7 @@ from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.llm import UserLLM
 from hllm.objectives.next_item import NextItem
 from hllm.precision import autocast
+from hllm.training.parallel import Replicated
 from hllm.training.step import accumulate, cached
 
 ATTENTION = ("flash", "fmha", "attention", "softmax")
@@ -48,7 +48,7 @@ def correctness(world: World) -> dict[str, Any]:
     for name, most in (("fp32", 1e-4), (world.precision, 0.1)):
         model.to(world.device).zero_grad()
         context = partial(autocast, name, world.device)
-        outcome, _ = accumulate(model, objective, [batch], context, between=lambda: None, group=Group())
+        outcome, _ = accumulate(model, objective, [batch], context, between=lambda: None, parallel=Replicated())
         error, worst = abs(float(outcome.loss) / expected - 1), max(steps.gradient_errors(model, baseline))
         found[name] = {"error of the loss": error, "of the worst gradient": worst}
         require(error <= most and worst <= most, f"{name} differs from float64: {told(found)}")
@@ -129,16 +129,18 @@ def a_step(world: World) -> dict[str, Any]:
     theirs = baseline.to(world.device, torch.float32).train()
     objective = NextItem(LossConfig(), size.items)
     whole, single = (steps.collate(each, world.texts).to(world.device) for each in (draw, one))
-    between, group = (lambda: None), Group()
+    between, parallel = (lambda: None), Replicated()
 
     def ours(batch: Any) -> Tensor:
         world.model.zero_grad()
-        return accumulate(world.model, objective, [batch], world.autocast, between=between, group=group)[0].loss
+        return accumulate(world.model, objective, [batch], world.autocast, between=between, parallel=parallel)[0].loss
 
     def in_parts(batch: Any) -> Tensor:
         world.model.zero_grad()
         part = -(-size.samples // 2)
-        return cached(world.model, objective, batch, world.autocast, size=part, between=between, group=group)[0].loss
+        return cached(world.model, objective, batch, world.autocast, size=part, between=between, parallel=parallel)[
+            0
+        ].loss
 
     def padded() -> Tensor:
         theirs.zero_grad()
@@ -180,13 +182,15 @@ def compiled(world: World) -> dict[str, Any]:
 
     A CPU only tries the graphs: to make code of them would take minutes.
     """
-    objective, group = NextItem(LossConfig(), world.size.items), Group()
+    objective, parallel = NextItem(LossConfig(), world.size.items), Replicated()
     sizes = (world.size.samples, 2, 3)
     batches = [steps.collate(windows_of(world, number), world.texts).to(world.device) for number in sizes]
 
     def step_of(batch: Any) -> tuple[float, list[Tensor]]:
         world.model.zero_grad()
-        outcome, _ = accumulate(world.model, objective, [batch], world.autocast, between=lambda: None, group=group)
+        outcome, _ = accumulate(
+            world.model, objective, [batch], world.autocast, between=lambda: None, parallel=parallel
+        )
         return float(outcome.loss), [p.grad for p in world.model.parameters() if p.grad is not None]
 
     def as_before() -> tuple[float, list[Tensor]]:

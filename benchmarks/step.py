@@ -35,13 +35,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from hllm.batches.batch import item_batch, sequence_batch
 from hllm.batches.negatives import Negatives, NegativeSampler, NegativesConfig
 from hllm.data.tokens import TokenCache
-from hllm.distributed import Group
 from hllm.losses.contrastive import LossConfig
 from hllm.models.backbone.backbone import Backbone, load_backbone
 from hllm.models.item.text import TextItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.llm import UserLLM
 from hllm.objectives.next_item import NextItem
+from hllm.training.parallel import Replicated
 from hllm.training.step import accumulate
 
 ITEMS, POSITIONS, TEXT = 3706, 50, 63
@@ -224,7 +224,7 @@ def measure(
 
     def ours(draw: Draw) -> Tensor:
         batches = [collate(draw, texts)]
-        return accumulate(model, objective, batches, nullcontext, between=lambda: None, group=Group())[0].loss
+        return accumulate(model, objective, batches, nullcontext, between=lambda: None, parallel=Replicated())[0].loss
 
     sides: dict[str, Callable[[Draw], Tensor]] = {
         "unpadded": lambda draw: baseline.step(draw, lambda items: encoder(item_batch(items, texts))),

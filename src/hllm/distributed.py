@@ -69,6 +69,10 @@ class Group:
         dist.all_reduce(values, dist.ReduceOp.MAX)
         return tuple(values.tolist())
 
+    def any(self, holds: bool) -> bool:
+        """Return whether something holds in any process."""
+        return bool(self.highest(int(holds))[0])
+
     @contextmanager
     def one_by_one(self) -> Iterator[None]:
         """Let one process after the other, in order of rank, do what is inside."""

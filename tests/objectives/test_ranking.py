@@ -11,11 +11,11 @@ from hllm.batches.negatives import NegativesConfig
 from hllm.batches.points import PointSampler, PointsConfig
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.split import split_dataset
-from hllm.distributed import Group
 from hllm.losses.contrastive import LossConfig
 from hllm.models.build import ModelConfig, build_model
 from hllm.objectives.next_item import NextItem
 from hllm.objectives.ranking import Ranking
+from hllm.training.parallel import Replicated
 from hllm.training.step import accumulate, cached
 
 
@@ -83,7 +83,7 @@ def gradients(model, make):
 def test_micro_batches_and_the_gradient_cache_give_the_gradients_of_the_whole_batch(world, weight):
     build, batches = world
     model = build()
-    options = {"autocast": contextlib.nullcontext, "between": lambda: None, "group": Group()}
+    options = {"autocast": contextlib.nullcontext, "between": lambda: None, "parallel": Replicated()}
     whole, expected = gradients(
         model, lambda: accumulate(model, objective(weight), batches(generative_weight=weight), **options)
     )

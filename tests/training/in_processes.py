@@ -12,22 +12,23 @@ from hllm.distributed import joined
 from hllm.errors import Stopped
 from hllm.models.item.text import TextItemEncoder
 from hllm.recipe.recipe import Recipe
-from hllm.training import loop
+from hllm.training import update
 from hllm.training.fit import fit
 
 
 def count(counted: dict) -> None:
     """Count the items that run through a language model, those that steps need, and the bytes of each step."""
-    pool_chunk, accumulate = TextItemEncoder._pool_chunk, loop.accumulate
+    pool_chunk, accumulate = TextItemEncoder._pool_chunk, update.accumulate
 
     def counting_pool(self, items, starts, chunk, prefix):
         counted["items_encoded"] += len(chunk)
         return pool_chunk(self, items, starts, chunk, prefix)
 
-    def counting_step(model, objective, batches, autocast, *, between, group):
+    def counting_step(model, objective, batches, autocast, *, between, parallel):
+        group = parallel.group
         before = group.bytes_communicated
         counted["items_needed"] += sum(len(batch.items) for batch in batches) if group.first else 0
-        result = accumulate(model, objective, batches, autocast, between=between, group=group)
+        result = accumulate(model, objective, batches, autocast, between=between, parallel=parallel)
         batch = batches[-1]
         counted["bytes"].append(group.bytes_communicated - before)
         counted["tokens"].append(batch.items.lengths.tolist())
@@ -35,19 +36,20 @@ def count(counted: dict) -> None:
         return result
 
     TextItemEncoder._pool_chunk = counting_pool
-    loop.accumulate = counting_step
+    update.accumulate = counting_step
 
 
 def kill_after(step: int) -> None:
     """Send SIGTERM to the last process alone, in the middle of a step."""
-    gradients = loop.Trainer._gradients
+    take = update.Updates.take
 
-    def killed(self, stage, batches):
-        if self.position.step == step - 1 and self.group.rank == self.group.size - 1:
+    def killed(self, stage, position, batches):
+        group = self.parallel.group
+        if position.step == step - 1 and group.rank == group.size - 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return gradients(self, stage, batches)
+        return take(self, stage, position, batches)
 
-    loop.Trainer._gradients = killed
+    update.Updates.take = killed
 
 
 def main(jobs: Path) -> None:
@@ -55,7 +57,7 @@ def main(jobs: Path) -> None:
     counted: dict = {"items_encoded": 0, "items_needed": 0, "bytes": [], "tokens": [], "weights": 0, "stopped": 0}
     count(counted)
     for job in json.loads(jobs.read_text()):
-        before, original = dict(counted), loop.Trainer._gradients
+        before, original = dict(counted), update.Updates.take
         if job["kill_after"]:
             kill_after(job["kill_after"])
         recipe = Recipe.from_dict(job["recipe"], where=job["folder"])
@@ -64,7 +66,7 @@ def main(jobs: Path) -> None:
             fit(*tables, recipe, Path(job["folder"]), base=Path.cwd())
         except Stopped:
             counted["stopped"] += 1
-        loop.Trainer._gradients = original
+        update.Updates.take = original
         if job["name"] == "counted":
             counted["of_job"] = {name: counted[name] - before[name] for name in ("items_encoded", "items_needed")}
             counted["of_job"] |= {name: counted[name] for name in ("bytes", "tokens", "weights")}

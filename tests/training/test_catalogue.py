@@ -12,7 +12,8 @@ from hllm.recipe.recipe import Recipe
 from hllm.runs.run import Run
 from hllm.runs.tables import embed_run_items
 from hllm.training.fit import fit
-from hllm.training.loop import Trainer
+from hllm.training.update import Updates
+from hllm.training.validation import Validation
 from tests.conftest import recipe_values
 
 NUM_ITEMS = 30
@@ -23,25 +24,25 @@ AVERAGED, REUSED = {"ema": 0.5}, {"reuse": {"share": 0.5}}
 def read(monkeypatch) -> list[str]:
     """Note steps, validations, each better than the one before, and that the language model reads the catalogue."""
     noted: list[str] = []
-    pool, step, metrics = TextItemEncoder.pool, Trainer._step, Trainer._metrics
+    pool, step, metrics = TextItemEncoder.pool, Updates.take, Validation.metrics
 
     def noting_pool(self, items):
         if len(items.index) == NUM_ITEMS:
             noted.append("catalogue")
         return pool(self, items)
 
-    def noting_step(self, stage, batches):
+    def noting_step(self, *arguments):
         if noted[-1:] != ["steps"]:
             noted.append("steps")
-        return step(self, stage, batches)
+        return step(self, *arguments)
 
     def noting_metrics(self, *arguments):
         noted.append("validation")
         return metrics(self, *arguments) | {self.recipe.select_by: float(len(noted))}
 
     monkeypatch.setattr(TextItemEncoder, "pool", noting_pool)
-    monkeypatch.setattr(Trainer, "_step", noting_step)
-    monkeypatch.setattr(Trainer, "_metrics", noting_metrics)
+    monkeypatch.setattr(Updates, "take", noting_step)
+    monkeypatch.setattr(Validation, "metrics", noting_metrics)
     return noted
 
 
@@ -95,7 +96,7 @@ def test_the_table_is_the_best_checkpoints(tmp_path, monkeypatch, interactions, 
     """Whether the last validation was the best one or not."""
     values["stages"] = [values["stages"][1] | settings | {"epochs": 2, "learning_rate": 1e-2}]
     chosen = iter([float(best == 0), 0.5])
-    monkeypatch.setattr(Trainer, "_metrics", lambda self, *_: {self.recipe.select_by: next(chosen)})
+    monkeypatch.setattr(Validation, "metrics", lambda self, *_: {self.recipe.select_by: next(chosen)})
     run = fit(interactions, items, Recipe.from_dict(values, where="test"), tmp_path / "run", base=tmp_path)
     ours, encoded = table_and_what_the_checkpoint_gives(run, tmp_path)
     assert torch.allclose(ours, encoded, rtol=0, atol=1e-5)
@@ -112,7 +113,7 @@ def test_a_new_start_from_the_best_weights_reads_anew(tmp_path, monkeypatch, int
         read.append("validation")
         return {self.recipe.select_by: next(chosen)}
 
-    monkeypatch.setattr(Trainer, "_metrics", metrics)
+    monkeypatch.setattr(Validation, "metrics", metrics)
     run = fit(interactions, items, Recipe.from_dict(values, where="test"), tmp_path / "run", base=tmp_path)
     epoch = ("steps", "catalogue", "validation")
     assert read == [*epoch, *epoch, "catalogue", "steps", "validation"]

@@ -17,7 +17,7 @@ from hllm.models.checkpoint import load_checkpoint
 from hllm.recipe.recipe import Recipe
 from hllm.runs.run import Run
 from hllm.training.fit import fit
-from hllm.training.loop import Trainer
+from hllm.training.state import Checkpoints
 from tests.conftest import recipe_values
 
 
@@ -126,7 +126,7 @@ def test_a_signal_interrupts_a_validation_which_is_then_made_again(
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the signal did not interrupt")
 
-    monkeypatch.setattr("hllm.training.loop.mean_metrics", signalled)
+    monkeypatch.setattr("hllm.training.validation.mean_metrics", signalled)
     with pytest.raises(Stopped, match="stopped by SIGINT"):
         fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
     monkeypatch.undo()
@@ -170,14 +170,14 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_a_good_one(
 
 
 def test_a_signal_in_the_last_save_is_not_lost(tmp_path, monkeypatch, interactions, items, hard_recipe, straight):
-    save = Trainer._save_to_resume
+    save = Checkpoints.save
 
-    def signalled(self, stage):
-        save(self, stage)
-        if self.position.stage == 2:
+    def signalled(self, position, state):
+        save(self, position, state)
+        if position.stage == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Trainer, "_save_to_resume", signalled)
+    monkeypatch.setattr(Checkpoints, "save", signalled)
     with pytest.raises(Stopped, match="stopped by SIGTERM; step 20 is saved"):
         fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
     monkeypatch.undo()
@@ -242,7 +242,7 @@ def killed_again_and_again(folder: Path, recipe: Recipe, interactions, items, ki
     items.write_parquet(folder / "items.parquet")
     (folder / "recipe.json").write_text(recipe.model_dump_json())
     program = (
-        "import json, sys, time; from pathlib import Path; import hllm.training.loop as loop; "
+        "import json, sys, time; from pathlib import Path; "
         "from hllm.training.fit import fit; from hllm.recipe.recipe import Recipe; from hllm.runs.run import Run; "
         "log = Run.log; Run.log = lambda self, event: (log(self, event), time.sleep(0.03))[0]; "
         "base = Path(sys.argv[1]); values = json.loads((base / 'recipe.json').read_text()); print('ready', flush=True); "

@@ -9,13 +9,13 @@ from hllm.batches.loader import TrainingLoader, WindowConfig
 from hllm.batches.negatives import NegativesConfig
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.split import split_dataset
-from hllm.distributed import Group
 from hllm.losses.contrastive import LossConfig
 from hllm.models.build import ModelConfig, build_model
 from hllm.objectives.next_item import NextItem
 from hllm.runs.run import Run
 from hllm.training.ema import MovingAverage
 from hllm.training.fit import catalogue_tokens
+from hllm.training.parallel import Replicated
 from hllm.training.step import accumulate, cached
 from tests.conftest import recipe_values
 
@@ -72,7 +72,9 @@ def test_cached_gradients_are_those_of_the_whole_batch(world, size, per_position
     expected, theirs = gradients(model, direct)
     outcome, ours = gradients(
         model,
-        lambda: cached(model, objective, batch, contextlib.nullcontext, size=size, between=nothing, group=Group()),
+        lambda: cached(
+            model, objective, batch, contextlib.nullcontext, size=size, between=nothing, parallel=Replicated()
+        ),
     )
     assert outcome.loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
     assert outcome.num_queries == batch.num_targets
@@ -96,7 +98,7 @@ def test_dropout_in_the_item_tier_is_drawn_alike_in_both_passes(world):
 
     def in_two():
         torch.manual_seed(3)
-        return cached(model, objective, batch, contextlib.nullcontext, size=4, between=nothing, group=Group())
+        return cached(model, objective, batch, contextlib.nullcontext, size=4, between=nothing, parallel=Replicated())
 
     _, theirs = gradients(model, in_one_pass)
     _, ours = gradients(model, in_two)
@@ -111,7 +113,12 @@ def test_micro_batches_add_up_to_the_batch(world):
         gradients(
             model,
             lambda size=size: accumulate(
-                model, objective, batches(size, catalogue), contextlib.nullcontext, between=nothing, group=Group()
+                model,
+                objective,
+                batches(size, catalogue),
+                contextlib.nullcontext,
+                between=nothing,
+                parallel=Replicated(),
             ),
         )
         for size in (None, 3)

@@ -70,7 +70,7 @@ class SequentialRecommender(nn.Module):
         """
         parts: dict[str, dict[str, nn.Parameter]] = {name: {} for name in ("item_llm", *_PARTS.values())}
         reader = self.item_encoder.reader
-        reading = set() if reader is None else {id(p) for p in (*reader.backbone.parameters(), reader.item_token)}
+        reading = set() if reader is None else {id(p) for p in reader.reading_parameters()}
         for name, parameter in self.named_parameters():
             part = "item_llm" if id(parameter) in reading else _PARTS[name.partition(".")[0]]
             parts[part][name] = parameter

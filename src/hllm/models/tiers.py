@@ -37,6 +37,11 @@ class ItemEncoder(nn.Module, ABC):
         """Return the tier that reads texts here: this one, one that it wraps, or none."""
         return None
 
+    @property
+    def remembered(self) -> Float[Tensor, "num_items width"] | None:
+        """Return the vectors that stand in for items whose text is not in a batch, to be changed in place, or None."""
+        return None
+
     def keep_files(self, folder: Path, tokenizer: Path | None) -> None:
         """Put into `folder` what a checkpoint needs to build the tier again, besides weights: for most, nothing.
 
@@ -61,6 +66,10 @@ class ReadingItemEncoder(ItemEncoder, ABC):
     @abstractmethod
     def project(self, pooled: Float[Tensor, "item width"]) -> Float[Tensor, "item dim"]:
         """Map the language model's vectors to the embedding space."""
+
+    def reading_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that the vectors of `pool` depend on."""
+        return [*self.backbone.parameters(), *([] if self.item_token is None else [self.item_token])]
 
     @property
     @abstractmethod

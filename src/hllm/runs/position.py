@@ -30,6 +30,21 @@ class Position(Config):
     masked: int = 0
     """The latest steps, in a row, whose negatives were mostly masked."""
 
+    @property
+    def is_inside_stage(self) -> bool:
+        """Return whether the stage has begun."""
+        return self.epoch > 0 or self.step_in_epoch > 0
+
+    def moved(self, **changed: int | float) -> "Position":
+        """Return the position with some numbers changed."""
+        return self.model_copy(update=changed)
+
+    def next_stage(self) -> "Position":
+        """Return the position where the stage behind this one begins; what is counted in a stage starts at 0."""
+        return self.moved(
+            stage=self.stage + 1, epoch=0, step_in_epoch=0, validations_since_best=0, skipped=0, collapsed=0, masked=0
+        )
+
 
 def read_position(path: Path) -> Position:
     """Return the position that a checkpoint keeps; CheckpointError if it is damaged."""

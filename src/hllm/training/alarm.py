@@ -33,6 +33,11 @@ class Alarm:
         self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
         self._rank = math.inf
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return what the alarm has to remember when training is resumed."""
+        return {"skipped": self.skipped, "collapsed": self.collapsed, "masked": self.masked}
+
     def is_finite(self, step: int, loss: float, gradient_norm: float) -> bool:
         """Tell whether the step may change the weights; raise after 10 that may not."""
         if math.isfinite(loss) and math.isfinite(gradient_norm):

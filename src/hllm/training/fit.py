@@ -34,8 +34,10 @@ from hllm.runs.position import Position
 from hllm.runs.run import Listener, Run, StopTraining
 from hllm.runs.tables import embed_catalogue
 from hllm.sources.language_models import resolve_backbone
-from hllm.training.loop import Trainer
+from hllm.training.loop import train
+from hllm.training.parallel import Replicated
 from hllm.training.tracking import TensorBoard
+from hllm.training.training_data import TrainingData
 
 Resume = Literal["auto", "never"]
 
@@ -131,19 +133,16 @@ def _train(
     wanted = recipe.tracking.tensorboard and group.first
     board = TensorBoard(run.folder / "tensorboard", step=position.step) if wanted else None
     told = run if board is None else Run(run.folder, (*run.listeners, board.write))
-    trainer = Trainer(
-        model, recipe, dataset, split, tokens, tokenizer, objective, told, choose_device(), group,
-        fresh=start is None,
-    )  # fmt: skip
+    data, parallel = TrainingData(dataset, split, tokens, tokenizer), Replicated(group, choose_device())
     try:
-        trainer.train()
+        return train(model, recipe, data, objective, told, parallel, fresh=start is None)
     except StopTraining as stopped:
         if not run.best_path.exists():
             raise TrainingError(f"stopped before the first validation: {stopped}") from None
+        return None
     finally:
         if board is not None:
             board.close()
-    return trainer.best_items
 
 
 def catalogue_tokens(run: Run, dataset: Dataset, prompt: PromptConfig, tokenizer: Path) -> TokenCache:

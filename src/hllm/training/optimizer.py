@@ -2,12 +2,10 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hllm.errors import CheckpointError
@@ -36,33 +34,36 @@ class StageOptimizer:
         """Move every parameter that has a gradient."""
         for part in self.parts:
             part.step()
+            # A fused step changes weights behind autograd's back; `Catalogue` goes by these counts.
+            torch.autograd.graph.increment_version([p for group in part.param_groups for p in group["params"]])
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
         for part in self.parts:
             part.zero_grad()
 
-    def save(self, file: Path) -> None:
-        """Write moments and step counts as safetensors."""
-        state = {
-            f"{numbers[index]}.{name}": value.detach().contiguous().cpu()
+    def state(self) -> dict[str, Tensor]:
+        """Return moments and step counts, each named by the number of its parameter."""
+        return {
+            f"{numbers[index]}.{name}": value
             for numbers, part in self._numbered()
             for index, values in part.state_dict()["state"].items()
             for name, value in values.items()
         }
-        save_file(state, file)
 
-    def load(self, file: Path) -> None:
-        """Take the state from a file of `save`; CheckpointError if it belongs to other parameters."""
-        state: dict[int, dict[str, Tensor]] = defaultdict(dict)
-        for key, value in load_file(file).items():
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `state` returned; CheckpointError if it belongs to other parameters."""
+        by_number: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        for key, value in state.items():
             number, name = key.split(".", 1)
-            state[int(number)][name] = value
+            by_number[int(number)][name] = value
         count = sum(len(numbers) for numbers, _ in self._numbered())
-        if state and max(state) >= count:
-            raise CheckpointError(f"{file} holds the state of parameter {max(state)}, the model trains {count}")
+        if by_number and max(by_number) >= count:
+            raise CheckpointError(
+                f"the checkpoint holds the state of parameter {max(by_number)}, the model trains {count}"
+            )
         for numbers, part in self._numbered():
-            kept = {index: state[number] for index, number in enumerate(numbers) if number in state}
+            kept = {index: by_number[number] for index, number in enumerate(numbers) if number in by_number}
             part.load_state_dict({"state": kept, "param_groups": part.state_dict()["param_groups"]})
 
     def _numbered(self) -> Iterator[tuple[range, torch.optim.Optimizer]]:

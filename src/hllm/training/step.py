@@ -20,9 +20,9 @@ from torch import Tensor
 from hllm.batches.batch import ItemBatch, SequenceBatch
 from hllm.batches.item_plan import ItemPlan, plan_items
 from hllm.distributed import Group
-from hllm.models.item.remembered import RememberingItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import Objective, Outcome
+from hllm.training.parallel import Parallel
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
@@ -34,14 +34,14 @@ def accumulate(
     autocast: Autocast,
     *,
     between: Callable[[], None],
-    group: Group,
+    parallel: Parallel,
 ) -> tuple[Outcome, Float[Tensor, "item dim"]]:
     """Add the gradients of `batches`, each with negatives of its own; return the step's outcome and some embeddings.
 
     The loss is the mean over the queries of all batches, whatever their sizes. `between` is called before each
     batch. Returns the last batch's item embeddings for the alarms.
     """
-    count = sum(batch.num_targets for batch in batches)
+    count, group = sum(batch.num_targets for batch in batches), parallel.group
     outcomes = []
     for batch in batches:
         between()
@@ -54,7 +54,7 @@ def accumulate(
         outcome.loss.backward()
         outcomes.append(outcome)
         _share_memory(model, batch.items, plan, group)
-    return _corrected(model, outcomes, count, group), items.detach()
+    return _corrected(model, outcomes, count, parallel), items.detach()
 
 
 def cached(
@@ -65,7 +65,7 @@ def cached(
     *,
     size: int,
     between: Callable[[], None],
-    group: Group,
+    parallel: Parallel,
 ) -> tuple[Outcome, Float[Tensor, "item dim"]]:
     """Give the gradients of the whole batch with `size` sequences, and their share of the items, in memory at once.
 
@@ -73,7 +73,7 @@ def cached(
     part by part, to take the embeddings' gradient back through the item tier. Random numbers drawn in the first
     pass, by dropout for example, are drawn again in the second. Parts hold items of like length, and equal tokens.
     """
-    count = batch.num_targets
+    count, group = batch.num_targets, parallel.group
     rounds = -(-len(batch.mask) // (size * group.size))
     plan = plan_items(batch.items.lengths.numpy(), num_shards=rounds * group.size)
     parts = [plan.shard(group.rank * rounds + number) for number in range(rounds)]
@@ -106,7 +106,7 @@ def cached(
             again.backward(items.grad[_rows(part, items)].to(again.dtype))
     _set_random_state(after)
     _share_memory(model, batch.items, plan, group)
-    return _corrected(model, outcomes, count, group), items.detach()
+    return _corrected(model, outcomes, count, parallel), items.detach()
 
 
 def _own_sequences(batch: SequenceBatch, group: Group) -> tuple[SequenceBatch, int]:
@@ -133,20 +133,27 @@ def _encode(model: SequentialRecommender, items: ItemBatch, rows: Int[np.ndarray
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
+@torch.no_grad()
 def _share_memory(model: SequentialRecommender, items: ItemBatch, plan: ItemPlan, group: Group) -> None:
-    """Let every process remember what the shards of all have read."""
-    encoder = model.item_encoder
-    if isinstance(encoder, RememberingItemEncoder):
-        per_process = np.split(plan.order, plan.shard_offsets[:: len(plan.shard_sizes) // group.size][1:-1])
-        read = items.lengths.numpy() > 0
-        encoder.share(items.index, [rows[read[rows]] for rows in per_process], group)
+    """Let every process remember the items that the shards of all have read."""
+    memory = model.item_encoder.remembered
+    if group.size == 1 or memory is None:
+        return
+    has_text = items.lengths.numpy() > 0
+    per_process = np.split(plan.order, plan.shard_offsets[:: len(plan.shard_sizes) // group.size][1:-1])
+    rows_read = [rows[has_text[rows]] for rows in per_process]
+    if any(map(len, rows_read)):
+        own, every = (
+            items.index[_rows(rows, items.index)] for rows in (rows_read[group.rank], np.concatenate(rows_read))
+        )
+        memory[every] = group.gather(memory[own], [len(rows) for rows in rows_read])
 
 
 def _rows(rows: Int[np.ndarray, " row"], beside: Tensor) -> Int[Tensor, " row"]:
     return torch.from_numpy(rows).to(beside.device, non_blocking=True)
 
 
-def _corrected(model: SequentialRecommender, outcomes: Sequence[Outcome], count: int, group: Group) -> Outcome:
+def _corrected(model: SequentialRecommender, outcomes: Sequence[Outcome], count: int, parallel: Parallel) -> Outcome:
     """Join outcomes whose losses were divided by `count` into one, and gradients of all processes into those of a mean.
 
     The factor is 1 unless the objective asks for other positions than the targets.
@@ -159,7 +166,7 @@ def _corrected(model: SequentialRecommender, outcomes: Sequence[Outcome], count:
         for place, name in enumerate(names, 2):
             sums[place] += outcome.numbers[name] * outcome.num_queries
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    group.add_up([sums, *gradients])
+    parallel.add_up(sums, gradients)
     queries = int(sums[1])
     factor = count / max(1, queries)
     if factor != 1:

@@ -6,45 +6,62 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from hllm.distributed import Group
 from hllm.errors import Stopped
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopping:
-    """Remembers a signal until `check`; inside `at_once` it interrupts immediately."""
+    """Remembers a signal until `check`; inside `at_once` it interrupts immediately.
 
-    def __init__(self) -> None:
+    Several processes stop after the same step: where one would interrupt alone, the others would wait for it in vain.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
         self.signal: int | None = None
         self._immediate = False
 
     def check(self) -> None:
-        """Raise Stopped if a signal has come."""
-        if self.signal is not None:
-            raise Stopped(self.signal, f"stopped by {signal.Signals(self.signal).name}")
+        """Raise Stopped if any process has got a signal; all of them call this after the same steps."""
+        (self.signal,) = (number or None for number in self.group.highest(self.signal or 0))
+        self._raise()
+
+    def between_parts(self) -> None:
+        """Raise Stopped, in the middle of a step, if a signal has come and there are no other processes."""
+        if self.group.size == 1:
+            self._raise()
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let a signal interrupt what runs inside, which must leave nothing half done: validation, say."""
-        self.check()
-        self._immediate = True
+        """Let a signal interrupt the work inside, such as a validation, unless there are other processes.
+
+        The work must leave nothing half done.
+        """
+        self.between_parts()
+        self._immediate = self.group.size == 1
         try:
             yield
         finally:
             self._immediate = False
+
+    def _raise(self) -> None:
+        if self.signal is not None:
+            raise Stopped(self.signal, f"stopped by {signal.Signals(self.signal).name}")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
             raise KeyboardInterrupt  # a second signal does not wait: the last checkpoint stands
         self.signal = number
         if self._immediate:
-            self.check()
+            self._raise()
 
 
 @contextmanager
-def stopping() -> Iterator[Stopping]:
+def stopping(group: Group) -> Iterator[Stopping]:
     """Take over SIGTERM and SIGINT while inside; in another thread than the main one, signals stay as they are."""
-    state = Stopping()
+    state = Stopping(group)
     if threading.current_thread() is not threading.main_thread():
         yield state
         return

@@ -5,8 +5,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from hllm.batches.batch import ItemBatch
-from hllm.models.item.text import TextItemEncoder
-from hllm.models.tiers import ItemEncoder
+from hllm.models.tiers import ItemEncoder, ReadingItemEncoder
 
 
 class CachedItemEncoder(ItemEncoder):
@@ -14,7 +13,7 @@ class CachedItemEncoder(ItemEncoder):
 
     cache: Tensor
 
-    def __init__(self, encoder: TextItemEncoder, pooled: Float[Tensor, "item width"]) -> None:
+    def __init__(self, encoder: ReadingItemEncoder, pooled: Float[Tensor, "item width"]) -> None:
         super().__init__()
         self.projector = encoder.projector
         self.register_buffer("cache", pooled, persistent=False)

@@ -1,16 +1,11 @@
 """An Item LLM with a memory: items that come without their text are read as it last gave them."""
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
 from hllm.batches.batch import ItemBatch
-from hllm.distributed import Group
-from hllm.models.item.text import TextItemEncoder
 from hllm.models.tiers import ItemEncoder, ReadingItemEncoder
 
 
@@ -26,7 +21,7 @@ class RememberingItemEncoder(ItemEncoder):
 
     memory: Tensor
 
-    def __init__(self, encoder: TextItemEncoder, memory: Float[Tensor, "num_items width"]) -> None:
+    def __init__(self, encoder: ReadingItemEncoder, memory: Float[Tensor, "num_items width"]) -> None:
         super().__init__()
         self.encoder = encoder
         self.register_buffer("memory", memory, persistent=False)
@@ -35,6 +30,11 @@ class RememberingItemEncoder(ItemEncoder):
     @override
     def reader(self) -> ReadingItemEncoder:
         return self.encoder
+
+    @property
+    @override
+    def remembered(self) -> Float[Tensor, "num_items width"]:
+        return self.memory
 
     @override
     def forward(self, items: ItemBatch) -> Float[Tensor, "item dim"]:
@@ -46,14 +46,3 @@ class RememberingItemEncoder(ItemEncoder):
             self.memory[items.index[rows]] = fresh.detach()
             pooled = torch.index_put(pooled, (rows,), fresh)
         return self.encoder.project(pooled)
-
-    @torch.no_grad()
-    def share(self, index: Int[Tensor, " item"], read: Sequence[Int[np.ndarray, " row"]], group: Group) -> None:
-        """Let every process remember what each has read: of the items `index` the rows `read`, by its rank."""
-        if group.size == 1 or not any(map(len, read)):
-            return
-        own, every = (
-            index[torch.from_numpy(rows).to(index.device, non_blocking=True)]
-            for rows in (read[group.rank], np.concatenate(read))
-        )
-        self.memory[every] = group.gather(self.memory[own], [len(rows) for rows in read])
