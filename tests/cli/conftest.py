@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from hllm.cli.main import main
@@ -14,3 +16,9 @@ def hllm(monkeypatch, capsys):
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def run(trained_folder, tmp_path):
+    """A copy of the finished run, under the name "mine"."""
+    return shutil.copytree(trained_folder, tmp_path / "mine")
