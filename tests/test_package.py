@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -32,9 +31,3 @@ def test_public_names_are_found_and_unknown_ones_are_not():
         assert getattr(hllm, name)
     with pytest.raises(AttributeError, match="no attribute 'Recomender'"):
         _ = hllm.Recomender
-
-
-def test_every_file_is_short_enough_to_be_one_concept():
-    files = list(Path(hllm.__file__).parent.rglob("*.py"))
-    assert len(files) > 40, "the package is where the test looks"
-    assert [p.name for p in files if len(p.read_text().splitlines()) > 400] == []
