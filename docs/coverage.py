@@ -4,6 +4,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 FOLDER = Path(__file__).parent.parent / "systems"
 TARGET = Path(__file__).parent / "coverage.md"
 STATES = {
@@ -15,7 +17,7 @@ STATES = {
     "recipe only": "the recipe is planned, and was not run: the data or the machine is not at hand",
     "missing": "nothing of it is here",
 }
-_FENCE = "+++\n"
+_FENCE = "---\n"
 _HEAD = """# Coverage
 
 Which published systems are here, and what was seen of their claims. Each has a folder in `systems/`, with a recipe, a page
@@ -34,9 +36,10 @@ state says so, and the page has both numbers.
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
-    """Return the facts at the top of a system's page, between two lines of `+++`."""
+    """Return the facts at the top of a system's page, between two lines of `---`."""
     _, facts, _ = (folder / "system.md").read_text(encoding="utf-8").split(_FENCE, maxsplit=2)
-    return tomllib.loads(facts)
+    read: dict[str, Any] = yaml.safe_load(facts)
+    return read
 
 
 def system_folders() -> list[Path]:
@@ -64,5 +67,11 @@ def _row(system: dict[str, Any], folder: Path | None) -> str:
         references.append(f"[{facts['paper']}](https://arxiv.org/abs/{facts['paper'].removeprefix('arXiv:')})")
     if "code" in system:
         references.append(f"[code](https://github.com/{system['code']})")
-    cells = [str(system["number"]), name, ", ".join(references), facts.get("state", "missing"), facts.get("result", "–")]
+    cells = [
+        str(system["number"]),
+        name,
+        ", ".join(references),
+        facts.get("state", "missing"),
+        facts.get("result", "–"),
+    ]
     return "| " + " | ".join(cells) + " |"

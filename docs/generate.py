@@ -209,8 +209,10 @@ def _meaning(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    import notebook  # beside this file
+    import coverage  # beside this file, as is the next
+    import notebook
 
+    coverage.TARGET.write_text(coverage.coverage(), encoding="utf-8")
     notebook.TARGET.write_text(notebook.notebook(), encoding="utf-8")
     TARGET.write_text(settings(), encoding="utf-8")
     RECIPES_TARGET.write_text(recipes(), encoding="utf-8")

@@ -14,13 +14,14 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "recipes"
 RESULTS = FOLDER / "results.toml"
 RECIPES = sorted(path for path in FOLDER.rglob("*.toml") if path != RESULTS)
+SYSTEMS = sorted((ROOT / "systems").glob("*/recipe.toml"))
 
 
 def test_there_are_recipes():
     assert {p.name for p in RECIPES} >= {"demo.toml", "sasrec-movielens.toml", "smoke.toml"}
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.relative_to(FOLDER).as_posix())
+@pytest.mark.parametrize("path", RECIPES + SYSTEMS, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_a_recipe_loads_and_is_planned(generate, path):
     """As on a machine with nothing fetched, the largest too: outlines take no memory."""
     plan, recipe = generate.plan_of(path)

@@ -9,7 +9,13 @@ from hllm import Recipe, Recommender
 
 NUM_USERS, NUM_ITEMS, LENGTH = 120, 20, 10
 MINUTE, MONTH = 60, 30 * 86_400
-STAGE = {"epochs": 20, "batch_size": 16, "learning_rate": 1e-2, "negatives": {"kind": "catalogue"}, "validate_every": 20}
+STAGE = {
+    "epochs": 20,
+    "batch_size": 16,
+    "learning_rate": 1e-2,
+    "negatives": {"kind": "catalogue"},
+    "validate_every": 20,
+}
 
 
 def world() -> tuple[pl.DataFrame, dict[int, str]]:
