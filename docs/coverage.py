@@ -20,15 +20,15 @@ STATES = {
 _FENCE = "---\n"
 _HEAD = """# Coverage
 
-Which published systems are here, and what was seen of their claims. Each has a folder in `systems/`, with a recipe, a page
-and a test of its claim. Made by `python docs/generate.py` from these folders and `systems/catalogue.toml`; do not edit.
+This page says which published systems are here, and what was seen of their claims. Each has a folder in `systems/`: a
+recipe, a page, and a test of its claim on small made data. The tests run with one command:
 
 ```
-pytest systems    # every claim, on small made data
+pytest systems
 ```
 
-The acceptance of a system is fixed before it is run: the protocol, the seeds, and what must exceed what. If that fails, the
-state says so, and the page has both numbers.
+An acceptance is fixed before it is run: the protocol, the seeds, and what must exceed what. If that fails, the state says
+so, and the page has both numbers. Made by `python docs/generate.py` from `systems/`; do not edit.
 
 | state | meaning | systems |
 | --- | --- | ---: |

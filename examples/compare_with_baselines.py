@@ -11,7 +11,8 @@ from hllm.jobs.evaluate import evaluate_all
 recommender = Recommender.load(sys.argv[1])
 
 # The full catalogue is ranked for each user's last item. All rows share one protocol.
-results = evaluate_all({"hllm": recommender}, ["popularity", "markov"])
+evaluated = evaluate_all({"hllm": recommender}, ["popularity", "markov"])
+results = [each.result for each in evaluated]
 print("\n".join(results[0].protocol.lines()))
 
 for result in results:

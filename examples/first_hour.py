@@ -43,8 +43,8 @@ print(lists.join(clothes, on="item_id", maintain_order="left"))
 # How good is that? Each customer's last purchase was kept apart. The intervals are over customers.
 
 # %%
-for result in evaluate_all({"hllm": recommender}, ["popularity"]):
-    print(result.name, result.all_items["recall@10"])
+for evaluated in evaluate_all({"hllm": recommender}, ["popularity"]):
+    print(evaluated.result.name, evaluated.result.all_items["recall@10"])
 
 # %% [markdown]
 # A new coat is sewn. Its text is enough: it is offered before anyone has bought it.
