@@ -27,8 +27,8 @@ recipe, a page, and a test of its claim on small made data. The tests run with o
 pytest systems
 ```
 
-An acceptance is fixed before it is run: the protocol, the seeds, and what must exceed what. If that fails, the state says
-so, and the page has both numbers. Made by `python docs/generate.py` from `systems/`; do not edit.
+An acceptance is fixed before it is run: the protocol, the seeds, and what must exceed what. If that fails, the state
+says so, and the page has both numbers. Made by `python docs/generate.py` from `systems/`; do not edit.
 
 | state | meaning | systems |
 | --- | --- | ---: |
