@@ -1,6 +1,6 @@
 import numpy as np
 
-from hllm.metrics.slices import NEVER, age_slices, cold_slices, first_seen, length_slices, popularity_slices
+from hllm.metrics.slices import NEVER, age_slices, first_seen, length_slices, popularity_slices
 
 
 def members(slices) -> dict[str, list[int]]:
@@ -22,11 +22,6 @@ def test_items_as_popular_as_the_best_of_the_tail_are_in_the_tail():
 def test_equal_popularity_has_no_head_and_a_head_of_all_no_tail():
     assert members(popularity_slices(np.full(10, 3), np.arange(10)))["head"] == []
     assert members(popularity_slices(np.full(10, 3), np.arange(10), head_share=1.0))["tail"] == []
-
-
-def test_cold_targets_have_few_training_interactions():
-    counts = np.array([0, 5, 6, 100])
-    assert members(cold_slices(counts, np.array([3, 2, 1, 0, 1]), at_most=5)) == {"cold": [2, 3, 4], "warm": [0, 1]}
 
 
 def test_lengths_fall_into_the_slices_that_name_them():

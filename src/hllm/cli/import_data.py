@@ -43,8 +43,8 @@ def import_data(
     as_json: bool = JSON,
 ) -> None:
     """Turn a public data set, or any two tables, into interactions and items with the default columns."""
+    from hllm.data.importing.import_layout import import_layout
     from hllm.data.importing.layout import Columns
-    from hllm.data.importing.run import import_layout
 
     text = column_list(text_cols)
     columns = Columns(user_col, item_col, time_col, action_col, items_item_col, None if text is None else tuple(text))

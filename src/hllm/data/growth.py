@@ -3,7 +3,7 @@
 import warnings
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -47,56 +47,58 @@ def grow(
     columns, and if there is nothing new.
     """
     catalogue, updated, conflicting = _catalogue(old, items, config, known_items)
-    given = _read(old, interactions, catalogue, config)
-    users, user_of_new = _users(old, given)
-    times, times_of_new, unit = _times(old, given)
-    action_names, actions_of_new = _names(old.action_names, given.action_names, given.actions)
+    new = _read(old, interactions, catalogue, config)
+    users, user = _users(old, new)
+    old_time, time, unit = _times(old, new)
+    action_names, action = _names(old.action_names, new.action_names, new.actions)
     user_of_old = np.repeat(np.arange(old.num_users), np.diff(old.offsets))
-    kept = np.ones(given.num_interactions, dtype=bool)
-    if config.time_col:
-        columns = [(user_of_old, user_of_new), (old.item_index, given.item_index), (times, times_of_new)]
-        kept = ~_among([(a.astype(np.int64), b.astype(np.int64)) for a, b in [*columns, (old.actions, actions_of_new)]])
-    if not kept.any():
+    log = {"user": user_of_old, "item": old.item_index, "time": old_time, "action": old.actions}
+    more = {"user": user, "item": new.item_index, "time": time, "action": action}
+    fresh = ~_among(log, more) if config.time_col else np.ones(new.num_interactions, dtype=bool)
+    if not fresh.any():
         raise DataError(
-            f"all of the {len(kept):,} interactions are in the run's data already; there is nothing to learn from"
+            f"all of the {len(fresh):,} interactions are in the run's data already; there is nothing to learn from"
         )
-    latest = np.append(times[old.offsets[1:] - 1], np.full(len(users) - old.num_users, np.iinfo(np.int64).min))
+    latest = np.append(old_time[old.offsets[1:] - 1], np.full(len(users) - old.num_users, np.iinfo(np.int64).min))
     counts = {
-        "interactions": int(kept.sum()),
-        "known_interactions": int((~kept).sum()),
-        "late_interactions": int((times_of_new < latest[user_of_new])[kept].sum()),
+        "interactions": int(fresh.sum()),
+        "known_interactions": int((~fresh).sum()),
+        "late_interactions": int((time < latest[user])[fresh].sum()),
         "users": len(users) - old.num_users,
-        "items": len(given.items) - old.num_items,
+        "items": len(new.items) - old.num_items,
         "updated_items": len(updated),
         "conflicting_items": conflicting,
     }
-    user = np.concatenate([user_of_old, user_of_new[kept]])
-    time = np.concatenate([times, times_of_new[kept]])
-    order = np.lexsort((time, user))  # stable: what was there comes first at the same moment
-    parts, part_names = old.parts, old.part_names
-    if old.parts is not None and given.parts is not None:
-        part_names, parts_of_new = _names(old.part_names, given.part_names, given.parts)
-        parts = np.concatenate([old.parts, parts_of_new[kept]])[order]
-    labels = old.labels
-    if old.labels is not None and given.labels is not None:
-        labels = np.concatenate([old.labels, given.labels[kept]])[order]
-    added = {"counts": counts, "faults": given.preparation["faults"]}
+    log = {name: np.concatenate([column, more[name][fresh]]) for name, column in log.items()}
+    order = np.lexsort((log["time"], log["user"]))  # stable: what was there comes first at the same moment
+    added = {"counts": counts, "faults": new.preparation["faults"]}
     dataset = replace(
         old,
-        items=given.items,
+        items=new.items,
         users=users,
-        item_index=np.concatenate([old.item_index, given.item_index[kept]])[order],
-        timestamps=time[order],
+        item_index=log["item"][order],
+        timestamps=log["time"][order],
         seconds_per_unit=unit,
-        actions=np.concatenate([old.actions, actions_of_new[kept]])[order],
+        actions=log["action"][order],
         action_names=action_names,
-        offsets=np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]),
-        parts=parts,
-        part_names=part_names,
-        labels=labels,
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(log["user"], minlength=len(users)))]),
         preparation=old.preparation | {"added": [*old.preparation.get("added", []), added]},
+        **_optional_columns(old, new, fresh, order),
     )
     return Grown(dataset, np.argsort(order)[: old.num_interactions], updated, counts)
+
+
+def _optional_columns(
+    old: Dataset, new: Dataset, fresh: Bool[np.ndarray, " interaction"], order: Int[np.ndarray, " grown_interaction"]
+) -> dict[str, Any]:
+    """Return the columns of the grown dataset that its old interactions and the new ones have, with their names."""
+    columns: dict[str, Any] = {}
+    if old.parts is not None and new.parts is not None:
+        columns["part_names"], parts = _names(old.part_names, new.part_names, new.parts)
+        columns["parts"] = np.concatenate([old.parts, parts[fresh]])[order]
+    if old.labels is not None and new.labels is not None:
+        columns["labels"] = np.concatenate([old.labels, new.labels[fresh]])[order]
+    return columns
 
 
 def _catalogue(
@@ -109,7 +111,7 @@ def _catalogue(
     place = rows_of(old.item_ids, new[old.item_col])
     again = checks.rows_where(place.is_not_null())
     rows = place.drop_nulls().to_numpy()
-    before, now = (_texts(table, old.text_cols, config) for table in (old.items[rows], new[again]))
+    before, now = (_as_one_text(table, old.text_cols, config) for table in (old.items[rows], new[again]))
     differ = (before != now).to_numpy()
     described = checks.without_text(old.items[rows], old.text_cols).to_numpy()
     conflicts = np.flatnonzero(differ & ~described)
@@ -200,18 +202,19 @@ def _names(
 
 
 def _among(
-    columns: list[tuple[Int[np.ndarray, " old_interaction"], Int[np.ndarray, " interaction"]]],
+    log: dict[str, Int[np.ndarray, " old_interaction"]], more: dict[str, Int[np.ndarray, " interaction"]]
 ) -> Bool[np.ndarray, " interaction"]:
-    """Return which new rows equal some old row in every column."""
-    old, new = (pl.DataFrame({str(n): pair[side] for n, pair in enumerate(columns)}) for side in (0, 1))
-    names = old.columns
-    found = new.with_row_index("row").join(old.unique(), on=names, how="semi")["row"]
+    """Return True for each row of `more` that equals some row of `log` in every column."""
+    old, new = (
+        pl.DataFrame({name: column.astype(np.int64) for name, column in columns.items()}) for columns in (log, more)
+    )
+    rows = new.with_row_index("row").join(old.unique(), on=old.columns, how="semi")["row"]
     among = np.zeros(len(new), dtype=bool)
-    among[found.to_numpy()] = True
+    among[rows.to_numpy()] = True
     return among
 
 
-def _texts(items: pl.DataFrame, text_cols: tuple[str, ...], config: DataConfig) -> pl.Series:
+def _as_one_text(items: pl.DataFrame, text_cols: tuple[str, ...], config: DataConfig) -> pl.Series:
     """Return what is written about each item, as one text."""
     texts = [pl.col(name).cast(pl.String).fill_null("").str.strip_chars() for name in text_cols]
     shown = [pl.when(text.is_in(config.missing)).then(pl.lit("")).otherwise(text) for text in texts]

@@ -37,14 +37,6 @@ def popularity_slices(
     return {"head": head, "tail": ~head}
 
 
-def cold_slices(
-    training_counts: Int[np.ndarray, " item"], targets: Int[np.ndarray, " query"], *, at_most: int
-) -> Slices:
-    """Return "cold", queries whose target has at most that many training interactions, and "warm", the others."""
-    cold = training_counts[targets] <= at_most
-    return {"cold": cold, "warm": ~cold}
-
-
 def length_slices(lengths: Int[np.ndarray, " query"], *, bounds: Sequence[int] = LENGTH_BOUNDS) -> Slices:
     """Return slices by the number of items in the history before the target: "0", "1-5", "6-10", … ">50"."""
     edges = (0, *bounds)

@@ -9,10 +9,10 @@ import pytest
 
 from hllm.config import Config
 from hllm.data.build import build_dataset
+from hllm.data.importing.import_layout import import_layout
 from hllm.data.importing.layout import Columns
 from hllm.data.importing.layouts import LAYOUTS
 from hllm.data.importing.lines import parse, price
-from hllm.data.importing.run import import_layout
 from hllm.data.schema import DataConfig
 from hllm.errors import ConfigError, DataError
 
