@@ -38,6 +38,11 @@ class ItemEncoder(nn.Module, ABC):
         return None
 
     @property
+    def projection(self) -> nn.Module | None:
+        """Return the map that an item's vector passes last, if there is one."""
+        return None
+
+    @property
     def remembered(self) -> Float[Tensor, "num_items width"] | None:
         """Return the vectors that stand in for items whose text is not in a batch, to be changed in place, or None."""
         return None

@@ -75,7 +75,7 @@ def backbone_cost(backbone: Backbone) -> NetworkCost:
 
 def projector_cost(model: SequentialRecommender) -> NetworkCost:
     """Return the cost of what maps one vector of an item to the user tier's width: one "position" for each item."""
-    projector = getattr(model.item_encoder, "projector", None)
+    projector = model.item_encoder.projection
     return _cost([projector] if projector is not None else [])
 
 

@@ -186,8 +186,8 @@ def _check_first_values(tuning: _Tuning, search: Path) -> None:
     except ConfigError as error:
         raise ConfigError(f"{search} does not fit the recipe, with the first value of each key: {error}") from None
     for tier in (recipe.model.item, recipe.model.user):
-        if (name := getattr(tier, "backbone", None)) is not None:
-            resolve_backbone(name, tuning.base)
+        if (model := tier.language_model) is not None:
+            resolve_backbone(model.backbone, tuning.base)
 
 
 def _with_whole_paths(recipe: Recipe, base: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A frozen Item LLM: its raw vectors are read from memory, and only its projector still learns."""
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from hllm.batches.batch import ItemBatch
@@ -17,6 +17,11 @@ class CachedItemEncoder(ItemEncoder):
         super().__init__()
         self.projector = encoder.projector
         self.register_buffer("cache", pooled, persistent=False)
+
+    @property
+    @override
+    def projection(self) -> nn.Module | None:
+        return self.projector
 
     @override
     def forward(self, items: ItemBatch) -> Float[Tensor, "item dim"]:

@@ -39,6 +39,11 @@ class IdItemEncoder(ItemEncoder):
         if self.projector is not None:
             nn.init.normal_(self.projector.weight, std=own_dim**-0.5)  # vectors keep their scale
 
+    @property
+    @override
+    def projection(self) -> nn.Module | None:
+        return self.projector
+
     @override
     def forward(self, items: ItemBatch) -> Float[Tensor, "item dim"]:
         """Raise DataError for an item that is known only by its text."""

@@ -124,6 +124,11 @@ class TextItemEncoder(ReadingItemEncoder):
     def reader(self) -> ReadingItemEncoder:
         return self
 
+    @property
+    @override
+    def projection(self) -> nn.Module | None:
+        return self.projector
+
     @override
     def keep_files(self, folder: Path, tokenizer: Path | None) -> None:
         save_backbone_config(self.backbone, folder)
