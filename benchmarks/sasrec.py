@@ -122,7 +122,7 @@ def ours(folder: Path) -> dict[str, Any]:
                     "epochs": EPOCHS["hllm"], "validate_every": EPOCHS["hllm"], "batch_size": TARGETS // HISTORY,
                     "learning_rate": 1e-3, "warmup": 0.0,
                     "schedule": "constant", "weight_decay": 0.0, "betas": (0.9, 0.999),
-                    "negatives": {"kind": "catalogue"},
+                    "objective": {"negatives": {"kind": "catalogue"}},
                 }
             ],
         },

@@ -189,7 +189,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 def collate(draw: Draw, texts: TokenCache) -> Any:
     """Return our batch."""
     zeros = [np.zeros_like(window) for window in draw.windows]
-    return sequence_batch(draw.windows, draw.negatives, texts, times=zeros, actions=zeros)
+    return sequence_batch(
+        draw.windows, draw.negatives, texts, users=np.arange(len(draw.windows)), times=zeros, actions=zeros
+    )
 
 
 def count_tokens(steps: list[Draw], texts: TokenCache) -> dict[str, int]:

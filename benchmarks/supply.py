@@ -21,8 +21,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from hllm.batches.batch import item_batch
-from hllm.batches.loader import TrainingLoader, WindowConfig
+from hllm.batches.loader import BatchContents, TrainingLoader
 from hllm.batches.negatives import NegativesConfig
+from hllm.batches.windows import WindowConfig
 from hllm.data.build import build_dataset
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.schema import DataConfig
@@ -57,8 +58,8 @@ def world(folder: Path) -> tuple[TrainingLoader, TokenCache, list[str], Tokenize
     catalogue = pl.DataFrame({"item_id": np.arange(ITEMS), "title": texts})
     dataset = build_dataset(log, catalogue, DataConfig(time_unit="none"))
     loader = TrainingLoader(
-        dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens, windows=WindowConfig(), batch_size=512,
-        negatives=NegativesConfig(num_sampled=8192), seed=1, stage=0,
+        dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens,
+        BatchContents(WindowConfig(50), batch_size=512, negatives=NegativesConfig(num_sampled=8192)), seed=1, stage=0,
     )  # fmt: skip
     return loader, tokens, texts, tokenizer
 

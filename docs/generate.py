@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from hllm.config import Config
 from hllm.jobs.planning.plan import Plan, plan_recipe
+from hllm.parts import PartConfig
 from hllm.recipe.recipe import Recipe
 from hllm.sources.data_sets import FETCH
 from hllm.sources.language_models import SOURCES
@@ -44,11 +45,16 @@ command line: `hllm train recipe.toml --out run --set model.max_history=100`.
 def settings() -> str:
     """Return the page: one table for each config model that a recipe can hold."""
     parts = [HEAD]
+    places: dict[type[BaseModel], dict[str, None]] = {}  # a model that stands in several places has one table
     for heading, model in _models("", "", Recipe):
+        places.setdefault(model, {})[heading] = None
+    for model, headings in places.items():
+        heading = ", ".join(headings)
         doc = (model.__doc__ or "").strip().splitlines()[0]
         rows = [f"| `{name}` | {_default(field)} | {_meaning(field)} |" for name, field in _plain_fields(model)]
+        parts.append(f"## {heading or 'Top level'}\n\n{doc}\n")
         if rows:
-            parts.append(f"## {heading or 'Top level'}\n\n{doc}\n\n| key | default | meaning |\n| --- | --- | --- |")
+            parts[-1] += "\n| key | default | meaning |\n| --- | --- | --- |"
             parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
 
@@ -171,7 +177,7 @@ def _models(path: str, heading: str, model: type[BaseModel]) -> list[tuple[str, 
         below = f"{path}.{name}" if path else name
         place = f"[[{below}]]" if typing.get_origin(field.annotation) is tuple else f"[{below}]"
         for sub in inner:
-            kind = f', kind = "{sub.model_fields["kind"].default}"' if len(inner) > 1 else ""
+            kind = f', kind = "{sub.model_fields["kind"].default}"' if issubclass(sub, PartConfig) else ""
             found += _models(below, place + kind, sub)
     return found
 

@@ -124,7 +124,10 @@ def batch_of(windows: list[np.ndarray], shared: list[int], tokens: TokenCache | 
     """A batch of windows whose times are their positions, with these negatives for all."""
     negatives = Negatives(np.array(shared, dtype=np.int64), None, np.ones(100))
     times = [np.arange(len(window)) for window in windows]
-    return sequence_batch(windows, negatives, tokens, times=times, actions=[np.zeros_like(t) for t in times])
+    return sequence_batch(
+        windows, negatives, tokens,
+        users=np.arange(len(windows)), times=times, actions=[np.zeros_like(t) for t in times],
+    )  # fmt: skip
 
 
 def history_of(embeddings: torch.Tensor, mask: torch.Tensor | None = None) -> History:
@@ -146,8 +149,9 @@ def recipe_values(item_backbone: Path, user_backbone: Path) -> dict:
         },
         "stages": [
             {"name": "user", "item_tier": "frozen", "epochs": 2, "batch_size": 8, "learning_rate": 1e-2,
-             "negatives": {"kind": "catalogue"}},
-            {"name": "both", "epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "negatives": {"num_sampled": 8}},
+             "objective": {"kind": "next-item", "negatives": {"kind": "catalogue"}}},
+            {"name": "both", "epochs": 2, "batch_size": 8, "learning_rate": 3e-3,
+             "objective": {"kind": "next-item", "negatives": {"num_sampled": 8}}},
         ],
         "evaluation": {"bootstrap_samples": 50},
     }  # fmt: skip
@@ -164,7 +168,7 @@ def id_recipe(tiny_llama: Path) -> Recipe:
     values["model"]["item"] = {"kind": "id"}
     values["model"]["user"] = {"kind": "sasrec", "dim": 16, "num_heads": 2}
     values["stages"] = [
-        {"epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "negatives": {"kind": "catalogue"}},
+        {"epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "objective": {"negatives": {"kind": "catalogue"}}},
     ]
     return Recipe.from_dict(values, where="test")
 

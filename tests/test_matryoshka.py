@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from hllm.api import Recommender
+from hllm.batches.negatives import NegativesConfig
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import ConfigError
 from hllm.losses.contrastive import LossConfig, contrast
+from hllm.objectives.next_item import NextItemConfig
 from hllm.retrieval.histories import Histories
 from hllm.retrieval.index.config import IndexConfig
 from hllm.retrieval.index.retriever import IndexRetriever, build_index, source_of
@@ -85,7 +87,7 @@ def test_sizes_that_do_not_fit_are_refused(recipe, interactions, items, tmp_path
     x = torch.randn(3, 8)
     with pytest.raises(ConfigError, match=r"loss.matryoshka is \[4, 8\], but the model's vectors have 8 numbers"):
         contrast(LossConfig(matryoshka=(4, 8)), x, x, x, torch.arange(3), positive_ids=torch.arange(3), scale=1.0)
-    last = recipe.stages[1].model_copy(update={"loss": LossConfig(matryoshka=(8, 32))})
+    last = recipe.stages[1].model_copy(update={"objective": NextItemConfig(loss=LossConfig(matryoshka=(8, 32)))})
     wrong = recipe.model_copy(update={"stages": (recipe.stages[0], last)})
     with pytest.raises(
         ConfigError, match=r"\[8, 32\], but the model's vectors have 16 numbers; expected sizes below 16"
@@ -96,7 +98,13 @@ def test_sizes_that_do_not_fit_are_refused(recipe, interactions, items, tmp_path
 
 def test_short_vectors_rank_better_when_they_were_trained(interactions, items, id_recipe, tmp_path):
     def at_two(name: str, sizes: tuple[int, ...]) -> float:
-        stage = id_recipe.stages[0].model_copy(update={"loss": LossConfig(matryoshka=sizes)})
+        stage = id_recipe.stages[0].model_copy(
+            update={
+                "objective": NextItemConfig(
+                    negatives=NegativesConfig(kind="catalogue"), loss=LossConfig(matryoshka=sizes)
+                )
+            }
+        )
         run = fit(
             interactions, items, id_recipe.model_copy(update={"stages": (stage,)}), tmp_path / name, base=tmp_path
         )

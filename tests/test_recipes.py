@@ -52,7 +52,7 @@ def test_recipes_of_the_paper_have_its_settings():
         (stage,) = recipe.stages
         negatives = (stage.negatives.kind, stage.negatives.num_sampled, stage.negatives.per_position)
         found[name] = (
-            recipe.model.max_history, recipe.model.windows, stage.batch_size, *negatives, stage.learning_rate,
+            recipe.model.max_history, stage.windows, stage.batch_size, *negatives, stage.learning_rate,
             stage.weight_decay, stage.schedule, stage.warmup, stage.epochs, recipe.seed,
         )  # fmt: skip
         assert (stage.decay, stage.betas, stage.max_gradient_norm) == ("all", (0.9, 0.999), float("inf"))

@@ -1,4 +1,4 @@
-"""The table of parts: where each kind of item tier, user tier and objective lives.
+"""The table of parts: where each kind of item tier, user tier, objective and term lives.
 
 The table holds names only. A part's file is imported when a recipe names its kind. A new part is a file with a `SPEC`
 and one line here.
@@ -30,7 +30,14 @@ PARTS: dict[str, dict[str, str]] = {
         "gru4rec": "hllm.models.user.gru4rec:SPEC",
         "din": "hllm.models.user.din:SPEC",
     },
-    "objective": {},
+    "objective": {
+        "next-item": "hllm.objectives.next_item:SPEC",
+        "masked-item": "hllm.objectives.masked_item:SPEC",
+        "ranking": "hllm.objectives.ranking:SPEC",
+    },
+    "term": {
+        "next-item": "hllm.objectives.next_item:TERM",
+    },
 }
 """For each family, "module:name" of the Spec of each kind."""
 

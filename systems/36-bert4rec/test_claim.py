@@ -11,7 +11,12 @@ from hllm import Recipe, Recommender
 from tests.conftest import history_of
 
 NUM_USERS, NUM_PAIRS, PAIRS = 100, 10, 4  # a history is four pairs: of 0 and 10, of 1 and 11, and so on
-STAGE = {"batch_size": 16, "learning_rate": 1e-2, "negatives": {"kind": "catalogue"}, "validate_every": 30}
+STAGE = {
+    "batch_size": 16,
+    "learning_rate": 1e-2,
+    "objective": {"negatives": {"kind": "catalogue"}},
+    "validate_every": 30,
+}
 
 
 def fit(user_tier: dict, **stage: object) -> Recommender:
@@ -43,7 +48,8 @@ def nearest(recommender: Recommender, users: torch.Tensor) -> torch.Tensor:
 
 
 def test_bert4rec_fills_in_the_first_of_the_last_pair(histories):
-    recommender = fit({"kind": "bert4rec"}, objective="masked-item", masking={"masked_share": 0.3}, epochs=30)
+    objective = {"kind": "masked-item", "masked_share": 0.3, "negatives": {"kind": "catalogue"}}
+    recommender = fit({"kind": "bert4rec"}, objective=objective, epochs=30)
     encoder = recommender.model.user_encoder
     hidden = torch.zeros_like(histories, dtype=torch.bool)
     hidden[:, 2] = True

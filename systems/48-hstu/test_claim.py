@@ -13,7 +13,7 @@ STAGE = {
     "epochs": 20,
     "batch_size": 16,
     "learning_rate": 1e-2,
-    "negatives": {"kind": "catalogue"},
+    "objective": {"negatives": {"kind": "catalogue"}},
     "validate_every": 20,
 }
 

@@ -10,7 +10,7 @@ from hllm import Recipe, Recommender
 
 COLOURS = ["red", "green", "blue"]  # the next item of a user has the next colour, and is else drawn at random
 NUM_USERS, LENGTH = 90, 8
-STAGE = {"batch_size": 16, "negatives": {"kind": "catalogue"}, "validate_every": 20}
+STAGE = {"batch_size": 16, "objective": {"negatives": {"kind": "catalogue"}}, "validate_every": 20}
 
 
 def world() -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:

@@ -1,14 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from hllm.batches.batch import pad, text_batch
-from hllm.batches.loader import TrainingLoader, WindowConfig, training_windows, windows_of
+from hllm.batches.loader import BatchContents, TrainingLoader
 from hllm.batches.negatives import NegativeSampler, NegativesConfig
+from hllm.batches.windows import WindowConfig
 from hllm.data.build import build_dataset
 from hllm.data.cuts.column import ColumnSplit
 from hllm.data.cuts.held_out_items import ItemSplit
@@ -19,24 +20,10 @@ from tests.conftest import batch_of
 
 
 def loader(dataset, **changed) -> TrainingLoader:
-    given = {
-        "windows": WindowConfig(max_history=4),
-        "batch_size": 5,
-        "negatives": NegativesConfig(num_sampled=3),
-        "seed": 1,
-        "stage": 0,
-    }
-    return TrainingLoader(dataset, split_dataset(dataset, LeaveOneOutSplit()), None, **(given | changed))
-
-
-def test_every_training_item_but_a_users_first_is_a_target_exactly_once(dataset):
-    split = split_dataset(dataset, LeaveOneOutSplit())
-    of_training = dataset.item_index[split.training]
-    windows = [of_training[s:e] for s, e in training_windows(dataset, split, WindowConfig(max_history=4))]
-    assert all(2 <= len(window) <= 5 for window in windows)
-    targets = sorted(int(i) for window in windows for i in window[1:])
-    expected = sorted(int(i) for u in range(dataset.num_users) for i in dataset.history(u)[1:-2])
-    assert targets == expected
+    order = {name: changed.pop(name, default) for name, default in (("seed", 1), ("stage", 0))}
+    given = {"windows": WindowConfig(max_history=4), "batch_size": 5, "negatives": NegativesConfig(num_sampled=3)}
+    contents = BatchContents(**(given | changed))
+    return TrainingLoader(dataset, split_dataset(dataset, LeaveOneOutSplit()), None, contents, **order)
 
 
 def test_a_batch_holds_each_item_once_and_its_rows_point_to_the_right_items(dataset):
@@ -64,66 +51,24 @@ def test_the_order_is_a_function_of_seed_stage_epoch_and_step(dataset):
         assert fingerprints(other) != first
 
 
+def test_a_batch_knows_whose_windows_it_holds(dataset):
+    seen = set()
+    for (batch,) in loader(dataset).steps(0):
+        index = batch.items.index
+        for user, history, length in zip(batch.users.tolist(), batch.history, batch.lengths.tolist(), strict=True):
+            whole = dataset.history(user).tolist()
+            window = index[history[:length]].tolist()
+            assert window in [whole[start : start + length] for start in range(len(whole))]
+            seen.add(user)
+    assert seen == set(range(dataset.num_users))
+    (batch,) = next(loader(dataset).steps(0))
+    assert torch.equal(batch[1:3].users, batch.users[1:3])
+
+
 def test_an_epoch_visits_every_window_once(dataset):
     batches = list(loader(dataset).steps(0))
     assert len(batches) == loader(dataset).steps_per_epoch
-    assert sum(len(b.history) for (b,) in batches) == len(loader(dataset).windows)
-
-
-def test_only_the_latest_window_or_blocks_that_share_nothing(dataset):
-    """User u9 has 15 interactions, 13 of them for training: blocks of 5 drop the oldest 3."""
-    split = split_dataset(dataset, LeaveOneOutSplit())
-    user = dataset.users.to_list().index("u9")
-    first = int(dataset.offsets[user]) - 2 * user  # of each user before, two interactions are held out
-    last = first + 13
-
-    def of_user(kind):
-        windows = training_windows(dataset, split, WindowConfig(max_history=4, windows=kind)).tolist()
-        return sorted(window for window in windows if first <= window[0] < last)
-
-    assert of_user("latest") == [[last - 5, last]]
-    assert of_user("blocks") == [[last - 10, last - 5], [last - 5, last]]
-
-
-@pytest.mark.parametrize(
-    ("stride", "windows"),
-    [
-        (None, [[8, 13], [6, 11], [4, 9], [2, 7], [0, 5]]),  # half of 4
-        (1, [[start, start + 5] for start in range(8, -1, -1)]),
-        (3, [[8, 13], [5, 10], [2, 7], [0, 4]]),
-        (4, [[8, 13], [4, 9], [0, 5]]),
-    ],
-)
-def test_strides_are_windows_that_overlap_by_hand(stride, windows):
-    """Of 13 items and 4 + 1 in a window; the last window is the first that holds the oldest item."""
-    config = WindowConfig(max_history=4, windows="strides", window_stride=stride)
-    assert [list(window) for window in windows_of(13, config)] == windows
-    assert windows_of(5, config) == [(0, 5)]
-    assert windows_of(1, config) == []
-
-
-@given(length=st.integers(2, 60), max_history=st.integers(1, 12), stride=st.integers(1, 12))
-def test_with_strides_every_item_but_the_first_is_a_target(length, max_history, stride):
-    stride = min(stride, max_history)
-    windows = windows_of(length, WindowConfig(max_history=max_history, windows="strides", window_stride=stride))
-    assert {i for start, end in windows for i in range(start + 1, end)} == set(range(1, length))
-    assert len(set(windows)) == len(windows)
-    assert all(2 <= end - start <= max_history + 1 for start, end in windows)
-    whole = WindowConfig(max_history=max_history)
-    if stride == max_history:
-        assert windows == windows_of(length, whole)
-
-
-def test_a_stage_that_reads_less_than_the_stride_skips_nothing():
-    config = WindowConfig(max_history=8, windows="strides", window_stride=7).model_copy(update={"max_history": 3})
-    assert windows_of(7, config) == [(3, 7), (0, 4)]
-
-
-def test_strides_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match='window_stride has no effect on windows = "all-targets"'):
-        WindowConfig(window_stride=3)
-    with pytest.raises(ValueError, match="window_stride 5 is beyond max_history 4: some items would be no target"):
-        WindowConfig(max_history=4, windows="strides", window_stride=5)
+    assert sum(len(b.history) for (b,) in batches) == loader(dataset).num_windows
 
 
 SPLITS = [
@@ -156,8 +101,8 @@ def test_no_batch_holds_an_interaction_that_is_not_for_training(options, kind):
     dataset = build_dataset(log, log.select("item_id", title="item_id"), DataConfig(split_col="part"))
     split = split_dataset(dataset, TypeAdapter(SplitConfig).validate_python(options))
     batches = TrainingLoader(
-        dataset, split, None, windows=WindowConfig(max_history=4, windows=kind), batch_size=5,
-        negatives=NegativesConfig(kind="in-batch"), seed=1, stage=0,
+        dataset, split, None,
+        BatchContents(WindowConfig(4, kind), batch_size=5, negatives=NegativesConfig(kind="in-batch")), seed=1, stage=0,
     )  # fmt: skip
     found = {int(item) for step in batches.steps(0) for batch in step for item in batch.items.index}
     users, items = split.training_log(dataset)
@@ -172,13 +117,23 @@ def test_what_stands_on_both_sides_of_a_held_out_item_are_neighbours():
     dataset = build_dataset(log, log.select("item_id", title="item_id"), DataConfig(split_col="part"))
     split = split_dataset(dataset, ColumnSplit())
     batches = TrainingLoader(
-        dataset, split, None, windows=WindowConfig(max_history=4), batch_size=5,
-        negatives=NegativesConfig(kind="in-batch"), seed=1, stage=0,
+        dataset, split, None,
+        BatchContents(WindowConfig(4), batch_size=5, negatives=NegativesConfig(kind="in-batch")), seed=1, stage=0,
     )  # fmt: skip
     ((batch,),) = batches.steps(0)
     index = batch.items.index
     assert (index[batch.history].tolist(), index[batch.targets].tolist()) == ([[2]], [[6]])
     assert batch.times.tolist() == [[2]]
+
+
+def test_targets_weigh_one_unless_they_have_weights(dataset):
+    (batch,) = next(loader(dataset).steps(0))
+    assert (batch.query_weights, batch.target_weight) == (None, batch.num_targets)
+    weights = torch.arange(batch.mask.numel()).reshape(batch.mask.shape).float()
+    weighted = replace(batch, weights=weights)
+    assert torch.equal(weighted.query_weights, weights[batch.mask])
+    parts = [weighted[:2], weighted[2:]]
+    assert sum(part.target_weight for part in parts) == weighted.target_weight == float(weights[batch.mask].sum())
 
 
 def test_steps_can_begin_anywhere_in_an_epoch(dataset):
@@ -307,8 +262,8 @@ def test_a_held_out_item_is_in_no_batch_not_even_as_a_negative(dataset, negative
     hidden = used - set(dataset.item_index[split.training].tolist())
     assert len(hidden) == 10, "0.4 of 25 items"
     batches = TrainingLoader(
-        dataset, split, None, windows=WindowConfig(max_history=4), batch_size=5,
-        negatives=NegativesConfig(**negatives), seed=1, stage=0,
+        dataset, split, None,
+        BatchContents(WindowConfig(4), batch_size=5, negatives=NegativesConfig(**negatives)), seed=1, stage=0,
     )  # fmt: skip
     found = {int(item) for step in batches.steps(0) for batch in step for item in batch.items.index}
     assert not found & hidden

@@ -18,14 +18,14 @@ def sampler(labels=None, num_items=9, **values) -> PointSampler:
 def test_the_last_points_by_hand(rng):
     """Of 0 1 2 3 the last two are asked about, 2 behind position 1 and 3 behind 2; 4 5 has one point, and one more
     without a label."""
-    found = sampler(points=2, which="last", num_negatives=3).draw(WINDOWS, rng)
+    found = sampler(per_window=2, which="last", num_negatives=3).draw(WINDOWS, rng)
     assert found.anchors.tolist() == [[1, 2], [0, 0]]
     assert found.candidates[:, :, 0].tolist() == [[2, 3], [5, 4]]
     assert found.labels[..., 0].tolist() == [[[1, 0, 0, 0]] * 2, [[1, 0, 0, 0], [UNKNOWN] * 4]]
 
 
 def test_sampled_negatives_are_never_items_of_the_user(rng):
-    found = sampler(points=3, num_negatives=500).draw(WINDOWS, rng).candidates
+    found = sampler(per_window=3, num_negatives=500).draw(WINDOWS, rng).candidates
     assert set(found[0, :, 1:].ravel()) == {4, 5, 6, 7, 8}
     assert set(found[1, 0, 1:]) == {0, 1, 2, 3, 6, 7, 8}
 
@@ -45,20 +45,20 @@ def test_other_items_are_drawn_evenly(rng):
 
 def test_points_are_asked_only_where_a_label_is_known(rng):
     labels = np.array([[1, 1], [-1, -1], [0, -1], [1, 0], [1, 1], [-1, -1]])
-    found = sampler(labels, points=5).draw(WINDOWS, rng)
+    found = sampler(labels, per_window=5).draw(WINDOWS, rng)
     assert found.anchors.tolist() == [[1, 2], [0, 0]]
     assert found.candidates.tolist() == [[[2], [3]], [[4], [4]]]
     assert found.labels[:, :, 0].tolist() == [[[0, -1], [1, 0]], [[-1, -1], [-1, -1]]]
 
 
 def test_random_points_are_all_places_in_time(rng):
-    chosen = {tuple(sampler(points=2).draw(WINDOWS[:1], rng).anchors[0].tolist()) for _ in range(50)}
+    chosen = {tuple(sampler(per_window=2).draw(WINDOWS[:1], rng).anchors[0].tolist()) for _ in range(50)}
     assert chosen == {(0, 1), (0, 2), (1, 2)}
 
 
 @pytest.mark.parametrize("which", ["random", "last"])
 def test_the_same_stream_gives_the_same_points(which):
-    one, two = (sampler(points=2, which=which).draw(WINDOWS, np.random.default_rng(3)) for _ in range(2))
+    one, two = (sampler(per_window=2, which=which).draw(WINDOWS, np.random.default_rng(3)) for _ in range(2))
     assert all(np.array_equal(getattr(one, name), getattr(two, name)) for name in vars(one))
 
 

@@ -35,8 +35,9 @@ def values(tiny_llama, tiny_bert) -> dict:
     values["checkpoints"] = {"every_steps": 2}
     common = {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3}
     values["stages"] = [
-        common | {"name": "I", "max_history": 4, "negatives": {"num_sampled": 8}},
-        common | {"name": "II", "start": "best", "item_tier": "frozen", "negatives": {"kind": "catalogue"}},
+        common | {"name": "I", "max_history": 4, "objective": {"negatives": {"num_sampled": 8}}},
+        common
+        | {"name": "II", "start": "best", "item_tier": "frozen", "objective": {"negatives": {"kind": "catalogue"}}},
     ]
     return values
 
@@ -119,7 +120,7 @@ def test_stored_vectors_recommend_as_items_encoded_live_do(trained, tmp_path):
         history = dataset.history(user)[-trained.recipe.model.max_history :]
         window = np.append(history, 0)  # a training window ends with a target, which is not read
         zeros = [np.zeros(len(window), dtype=np.int64)]
-        batch = sequence_batch([window], nothing, tokens, times=zeros, actions=zeros)
+        batch = sequence_batch([window], nothing, tokens, users=np.zeros(1, dtype=np.int64), times=zeros, actions=zeros)
         live = model.users(model.item_encoder(batch.items), batch)[0, len(history) - 1]
         assert (live - stored[user]).abs().max() <= 1e-5
         scores = torch.cosine_similarity(live[None], everything)

@@ -18,7 +18,7 @@ dim = 8
 num_heads = 2
 [[stages]]
 epochs = 3
-negatives.kind = "catalogue"
+objective.negatives.kind = "catalogue"
 """
 SEARCH = '[[space]]\nkey = "stages.0.learning_rate"\nlow = 1e-4\nhigh = 1e-1\nlog = true\n'
 

@@ -109,7 +109,8 @@ def test_a_run_that_ranks_is_measured_by_its_candidates(
 ):
     """Exports were compared as retrievers only: "unknown metric 'auc'" after all the work, and DIN not at all."""
     given = values(tiny_bert, tiny_llama, labelled=True, user=user, fusion="early") | {"select_by": select_by}
-    given["stages"][0]["ranking"]["generative_weight"] = 0.0 if user == "din" else 1.0
+    if user == "din":
+        given["stages"][0]["terms"] = []
     run = fit(rated, items, recipe_of(given), tmp_path / "run", base=tmp_path)
     report = export_model(run.folder, tmp_path / "int8", "int8")
     assert (report.comparison is not None) == has_comparison
@@ -134,7 +135,7 @@ def test_a_part_without_the_metric_is_refused_before_any_work(
     monkeypatch,
 ):
     given = values(tiny_bert, tiny_llama, labelled=True, user="din", fusion="early")
-    given["stages"][0] |= {"epochs": 1, "ranking": {"generative_weight": 0.0}}
+    given["stages"][0] |= {"epochs": 1, "terms": []}
     run = fit(rated, items, recipe_of(given), tmp_path / "run", base=tmp_path)
     of_auc = evaluate_rankers({"fp32": Recommender.load(run.folder)})[0]
     target = of_auc.targets["like"]

@@ -243,8 +243,10 @@ def rankers(tmp_path_factory, rated, items, tiny_bert, tiny_llama) -> dict[str, 
     given = {
         kind: values(tiny_bert, tiny_llama, labelled=True, user=kind, fusion="early") for kind in ("din", "sasrec")
     }
-    given["din"]["stages"][0]["ranking"]["generative_weight"] = 0.0
-    given["sasrec"]["stages"].append({"name": "next", "epochs": 1, "batch_size": 8, "negatives": {"kind": "catalogue"}})
+    given["din"]["stages"][0]["terms"] = []
+    given["sasrec"]["stages"].append(
+        {"name": "next", "epochs": 1, "batch_size": 8, "objective": {"negatives": {"kind": "catalogue"}}}
+    )
     folder = tmp_path_factory.mktemp("rankers")
     return {kind: fit(rated, items, recipe_of(each), folder / kind, base=folder) for kind, each in given.items()}
 
@@ -269,6 +271,6 @@ def test_a_run_that_retrieves_and_ranks_reports_both(rankers, tmp_path):
     """Its last stage trains no heads, and as the only stage it was refused; the one before is taken."""
     run, report = fine_tune(rankers["sasrec"], pl.DataFrame(MORE), None, tmp_path / "run")
     (stage,) = run.read_recipe().stages
-    assert (stage.objective, stage.learning_rate, stage.epochs) == ("ranking", 1e-2 / 4, 1)
+    assert (stage.objective.kind, stage.learning_rate, stage.epochs) == ("ranking", 1e-2 / 4, 1)
     assert {"recall@10"} <= set(report.all_targets.before)
     assert {"auc"} <= set(report.candidates.before)

@@ -93,6 +93,43 @@ def test_every_loss_equals_its_plain_version(config, layout, similarity, chunk_s
 
 
 @pytest.mark.parametrize("layout", [SHARED, OWN])
+@pytest.mark.parametrize("config", [LossConfig(), LossConfig(kind="bce"), LossConfig(mask="cosine")])
+def test_weights_multiply_the_queries_losses_and_the_mean_is_by_their_sum(config, layout):
+    leaves, targets, negatives, log_q = world(layout)
+    user, items, log_scale = leaves
+    weights = torch.arange(len(targets)) / 4  # the first query counts nothing
+
+    def weighted(weights, **options):
+        scale = log_scale.exp()
+        return contrast(
+            config,
+            user,
+            items[targets],
+            items,
+            negatives,
+            positive_ids=targets,
+            scale=scale,
+            weights=weights,
+            **options,
+        )
+
+    result = weighted(weights, chunk_size=3)
+    double = [x.detach().double().requires_grad_() for x in leaves]
+    losses, _, _ = plain(
+        config, double[0], double[1][targets], double[1], negatives, positive_ids=targets, scale=double[2].exp(),
+        similarity="cosine", log_q=log_q,
+    )  # fmt: skip
+    mean = (weights * losses).sum() / weights.sum()
+    assert result.loss.item() == pytest.approx(mean.item(), rel=1e-5)
+    for ours, theirs in zip(gradients(result.loss, leaves), gradients(mean, double), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+    ones, none = weighted(torch.ones(len(targets))), weighted(None)
+    assert torch.equal(ones.loss, none.loss)
+    for ours, theirs in zip(gradients(ones.loss, leaves), gradients(none.loss, leaves), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("layout", [SHARED, OWN])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_against_finite_differences_in_fp64(kind, layout):
     leaves, targets, negatives, _ = world(layout, dtype=torch.float64)

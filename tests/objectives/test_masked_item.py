@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from hllm.batches.batch import sequence_batch
 from hllm.batches.negatives import Negatives
 from hllm.errors import ConfigError
-from hllm.losses.contrastive import LossConfig
 from hllm.models.item.ids import IdItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.user.bert4rec import BERT4Rec, BERT4RecConfig
@@ -20,7 +19,7 @@ LAST = MaskedItemConfig(last_share=1.0)
 
 def ask(model, items, batch, config):
     """The outcome for a step of this batch alone, with one query for each of its windows."""
-    return MaskedItem(config, LossConfig(), num_items=10)(model, items, batch, len(batch.mask))
+    return MaskedItem(config, num_items=10)(model, items, batch, len(batch.mask))
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_each_masked_item_has_its_own_negatives(model):
     own = np.array([[0, 1], [2, 4], [6, 8], [0, 4], [5, 5], [7, 7], [3, 5], [9, 0]])  # eight targets in all
     zeros = [np.zeros_like(window) for window in WINDOWS]
     negatives = Negatives(np.array([], dtype=np.int64), own, np.ones(10))
-    batch = sequence_batch(WINDOWS, negatives, None, times=zeros, actions=zeros)
+    batch = sequence_batch(WINDOWS, negatives, None, users=np.arange(len(WINDOWS)), times=zeros, actions=zeros)
     outcome = ask(model, model.item_encoder(batch.items), batch, LAST)
     table = model.item_encoder.embedding.weight
     losses = []

@@ -1,20 +1,24 @@
 """The ranking objective against its formula, and what gradient accumulation makes of it."""
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from hllm.batches.loader import TrainingLoader, WindowConfig
+from hllm.batches.loader import BatchContents, TrainingLoader
 from hllm.batches.negatives import NegativesConfig
-from hllm.batches.points import PointSampler, PointsConfig
+from hllm.batches.points import PointsConfig
+from hllm.batches.windows import WindowConfig
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.split import split_dataset
 from hllm.losses.contrastive import LossConfig
 from hllm.models.build import ModelConfig, build_model
-from hllm.objectives.next_item import NextItem
-from hllm.objectives.ranking import Ranking
+from hllm.objectives.next_item import NextItem, NextItemTermConfig
+from hllm.objectives.objective import Objective
+from hllm.objectives.ranking import RankingObjectiveConfig
+from hllm.objectives.terms import build_objective
 from hllm.training.parallel import Replicated
 from hllm.training.step import accumulate, cached
 
@@ -23,6 +27,7 @@ from hllm.training.step import accumulate, cached
 def world(dataset, tmp_path):
     """A small model with two targets, two thirds of whose labels are known, and its training batches."""
     labels = np.random.default_rng(1).integers(-1, 2, (dataset.num_interactions, 2))
+    dataset = replace(dataset, labels=labels, label_names=("like", "buy"))
     split = split_dataset(dataset, LeaveOneOutSplit())
 
     def build(fusion="early", **changed):
@@ -32,21 +37,19 @@ def world(dataset, tmp_path):
         torch.manual_seed(0)
         return build_model(ModelConfig.from_dict(values, where="test"), num_items=30, num_actions=0, base=tmp_path)
 
-    def batches(micro_batch_size=None, labelled=True, **values):
-        config = PointsConfig(points=3, **values)
-        sampler = PointSampler(config, dataset.item_index[split.training], split.training_lengths(dataset),
-                               labels[split.training] if labelled else None, dataset.num_items)  # fmt: skip
-        loader = TrainingLoader(
-            dataset, split, None, windows=WindowConfig(max_history=5), batch_size=8, points=sampler,
-            micro_batch_size=micro_batch_size, negatives=NegativesConfig(kind="catalogue"), seed=1, stage=0,
+    def batches(micro_batch_size=None, labelled=True, negatives=True, **values):
+        contents = BatchContents(
+            WindowConfig(5), 8, micro_batch_size, NegativesConfig(kind="catalogue") if negatives else None,
+            PointsConfig(per_window=3, **values), dataset.label_names if labelled else (),
         )  # fmt: skip
-        return next(loader.steps(0))
+        return next(TrainingLoader(dataset, split, None, contents, seed=1, stage=0).steps(0))
 
     return build, batches
 
 
-def objective(weight: float) -> Ranking:
-    return Ranking(NextItem(LossConfig(), 30), weight)
+def objective(weight: float) -> Objective:
+    terms = [NextItemTermConfig(weight=weight)] if weight else []
+    return build_objective(RankingObjectiveConfig(), terms, num_items=30, dim=16)
 
 
 @pytest.mark.parametrize("fusion", ["early", "late"])
@@ -71,6 +74,7 @@ def test_the_loss_is_the_papers_equation_3(world, fusion):
     outcome = objective(0.3)(model, items, batch, batch.num_targets)
     assert outcome.loss.item() == pytest.approx(0.3 * generative.item() + torch.stack(losses).mean().item(), rel=1e-5)
     assert outcome.numbers["classification"].item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+    assert outcome.numbers["next_item"].item() == pytest.approx(generative.item(), rel=1e-5)
 
 
 def gradients(model, make):
@@ -85,9 +89,9 @@ def test_micro_batches_and_the_gradient_cache_give_the_gradients_of_the_whole_ba
     model = build()
     options = {"autocast": contextlib.nullcontext, "between": lambda: None, "parallel": Replicated()}
     whole, expected = gradients(
-        model, lambda: accumulate(model, objective(weight), batches(generative_weight=weight), **options)
+        model, lambda: accumulate(model, objective(weight), batches(negatives=weight > 0), **options)
     )
-    (batch,) = batches(generative_weight=weight)
+    (batch,) = batches(negatives=weight > 0)
     others = {"cached": lambda: cached(model, objective(weight), batch, size=3, **options)}
     if not weight:  # negatives are each micro-batch's own; here there are none, but points are drawn in one order
         others["slices"] = lambda: accumulate(model, objective(weight), [batch[:3], batch[3:]], **options)
@@ -109,9 +113,9 @@ def test_all_micro_batches_divide_by_the_labels_of_the_step(world):
     assert {part.points.num_labels for part in parts} == {sum(own)}
 
 
-def test_without_a_generative_loss_no_negatives_are_drawn(world):
+def test_without_negatives_a_batch_holds_the_windows_items_alone(world):
     _, batches = world
-    (batch,) = batches(generative_weight=0.0)
+    (batch,) = batches(negatives=False)
     used = set(batch.history[batch.mask].tolist()) | set(batch.targets[batch.mask].tolist())
     assert len(batch.negatives) == 0
     assert set(range(len(batch.items))) == used

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hllm.batches.loader import WindowConfig, training_windows
+from hllm.batches.windows import WindowConfig, training_windows
 from hllm.data.build import build_dataset
 from hllm.data.prompt import render
 from hllm.data.schema import DataConfig
@@ -80,7 +80,7 @@ def test_training_windows_and_their_times(world, recipe, reference_item, cut, ke
     items, seconds = dataset.item_index[split.training], dataset.seconds[split.training]
     ours = sorted(
         (dataset.item_ids[items[start:end]].to_list(), seconds[start:end].tolist())
-        for start, end in training_windows(dataset, split, config)
+        for start, end in training_windows(dataset, split, config).bounds
     )
     size = config.max_history + 1
     theirs = sorted(
@@ -128,7 +128,7 @@ def test_compat_fills_in_what_a_recipe_leaves_out_and_nothing_else(recipe):
     )
     assert (stage.negatives.kind, stage.negatives.num_sampled) == ("pooled", 64 * 7)
     values = json.loads(recipe.model_dump_json()) | {"compat": "reference"}
-    values["stages"][0]["loss"]["mask"] = "id"
+    values["stages"][0]["objective"]["loss"]["mask"] = "id"
     again = Recipe.from_dict(values, where="test")
     assert again.stages[0].loss.mask == "id"
     assert Recipe.from_dict(json.loads(again.model_dump_json()), where="test") == again
@@ -147,7 +147,7 @@ def test_compat_leaves_the_options_of_another_split_alone(recipe):
 
 def test_compat_fills_tables_key_by_key_and_leaves_what_is_wrong_to_be_explained(recipe):
     values = json.loads(recipe.model_dump_json())
-    values["stages"] = [{"batch_size": 64, "micro_batch_size": 8, "negatives": {"exclude_own": False}}]
+    values["stages"] = [{"batch_size": 64, "micro_batch_size": 8, "objective": {"negatives": {"exclude_own": False}}}]
     (stage,) = Recipe.from_dict(values, where="test").stages
     assert (stage.negatives.kind, stage.negatives.num_sampled, stage.negatives.exclude_own) == ("pooled", 8 * 7, False)
     built = Recipe(

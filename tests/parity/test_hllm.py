@@ -49,7 +49,7 @@ class Reference:
         pool = self.inputs["neg_item_ids"].reshape(-1)
         negatives = Negatives(shared=pool, per_position=None, counts=np.zeros(len(self.token_ids), dtype=np.float32))
         nothing = [np.zeros_like(window) for window in windows]
-        return sequence_batch(windows, negatives, tokens, times=nothing, actions=nothing)
+        return sequence_batch(windows, negatives, tokens, users=np.arange(len(windows)), times=nothing, actions=nothing)
 
     def encoded(self, batch: SequenceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Item embeddings, and user embeddings where there is a target."""

@@ -50,7 +50,12 @@ def read(monkeypatch) -> list[str]:
 def values(tiny_llama, tiny_bert) -> dict:
     """Frozen, then both tiers, then frozen; of the tiny items a step never reads all."""
     values = recipe_values(tiny_bert, tiny_llama)
-    common = {"epochs": 1, "batch_size": 2, "negatives": {"kind": "sampled", "num_sampled": 2}, "learning_rate": 1e-3}
+    common = {
+        "epochs": 1,
+        "batch_size": 2,
+        "objective": {"negatives": {"kind": "sampled", "num_sampled": 2}},
+        "learning_rate": 1e-3,
+    }
     frozen = common | {"item_tier": "frozen"}
     values["stages"] = [frozen, common, frozen | {"learning_rate": 1e-2}]
     return values

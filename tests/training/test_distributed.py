@@ -44,7 +44,10 @@ def recipes(model: Path) -> dict[str, dict]:
     ids["stages"] = [ids["stages"][1] | {"batch_size": 11}]  # one window is left for two processes
     ranking = copy.deepcopy(plain) | {"select_by": "gauc"}
     ranking["model"]["ranking"] = {"width": 8}
-    ranking["stages"][1] |= {"objective": "ranking", "ranking": {"points": 2, "num_negatives": 2}}
+    ranking["stages"][1] |= {
+        "objective": {"kind": "ranking", "points": {"per_window": 2, "num_negatives": 2}},
+        "terms": [ranking["stages"][1]["objective"]],
+    }
     ranking["evaluation"]["ranking_negatives"] = 3
     reusing = {"reuse": reuse, "reuse-cached": reuse_cached}
     return {"plain": plain, "gradient-cache": cache, "ids": ids, "ranking": ranking} | reusing

@@ -39,8 +39,9 @@ def values(tiny_bert, tiny_llama, *, labelled, item="id", user="sasrec", **ranki
         given["model"]["item"] = {"kind": "id"}
         given["model"]["user"] = {"kind": user, "dim": 16}
     given["model"]["ranking"] = {"width": 16} | ranking
-    stage = {"objective": "ranking", "epochs": 2, "batch_size": 8, "learning_rate": 1e-2,
-             "negatives": {"kind": "catalogue"}, "ranking": {"points": 4, "num_negatives": 3}}  # fmt: skip
+    stage = {"objective": {"kind": "ranking", "points": {"per_window": 4, "num_negatives": 3}},
+             "terms": [{"kind": "next-item", "negatives": {"kind": "catalogue"}}],
+             "epochs": 2, "batch_size": 8, "learning_rate": 1e-2}  # fmt: skip
     given["stages"] = [stage]
     given["select_by"] = "auc"
     given["evaluation"] = {"bootstrap_samples": 20, "ranking_negatives": 4}
@@ -59,7 +60,7 @@ def recipe_of(given: dict) -> Recipe:
 def labelled_recipe(tiny_bert, tiny_llama):
     given = values(tiny_bert, tiny_llama, labelled=True, fusion="early", head="mlp")
     given["stages"][0] |= {"epochs": 20, "batch_size": 3, "learning_rate": 3e-2}
-    given["stages"][0]["ranking"] |= {"generative_weight": 0.1}
+    given["stages"][0]["terms"][0]["weight"] = 0.1
     return recipe_of(given)
 
 
@@ -119,7 +120,7 @@ def test_both_language_models_learn_from_sampled_negatives(tiny_bert, tiny_llama
 
 def test_din_learns_and_does_not_retrieve(tiny_bert, tiny_llama, rated, items, tmp_path):
     given = values(tiny_bert, tiny_llama, labelled=True, user="din", fusion="early", head="linear")
-    given["stages"][0] |= {"epochs": 20, "ranking": {"generative_weight": 0.0}}
+    given["stages"][0] |= {"epochs": 20, "terms": []}
     run = Recommender.fit(rated, items, recipe=recipe_of(given), out=tmp_path / "run")
     assert evaluate_rankers({"din": run})[0].targets["like"].metrics["auc"].mean > 0.9
     with pytest.raises(ConfigError, match="makes no vector of a user"):
@@ -301,14 +302,14 @@ def test_gauc_needs_users_with_both_classes(tiny_bert, tiny_llama, rated, items,
     ("change", "message"),
     [
         (lambda v: v["model"].pop("ranking"), 'select_by = "auc" scores candidates: it needs the table model.ranking'),
-        (lambda v: (v["model"].pop("ranking"), v.pop("select_by")), 'objective = "ranking" needs the table'),
-        (lambda v: v["stages"][0].pop("objective"), "has heads that no stage trains"),
+        (lambda v: (v["model"].pop("ranking"), v.pop("select_by")), 'objective.kind = "ranking" needs the table'),
+        (lambda v: v["stages"][0].update(objective={}, terms=[]), "has heads that no stage trains"),
         (lambda v: v["model"]["ranking"].update(targets=["lik"]), r"no \[\[data.targets\]\] table is named 'lik'"),
         (lambda v: v["data"]["targets"][0].update(name="next"), '"next" is the name of the target of sampled'),
         (lambda v: (v["model"].update(user={"kind": "din"}), v["model"]["ranking"].update(fusion="early")),
          "learns candidates alone"),
         (lambda v: (v["model"].update(user={"kind": "din"}), v["model"]["ranking"].update(fusion="early"),
-                    v["stages"][0]["ranking"].update(generative_weight=0), v.pop("select_by")), "does not retrieve"),
+                    v["stages"][0].update(terms=[]), v.pop("select_by")), "does not retrieve"),
     ],
 )  # fmt: skip
 def test_recipes_that_do_not_agree_are_refused(tiny_bert, tiny_llama, change, message):
@@ -320,17 +321,17 @@ def test_recipes_that_do_not_agree_are_refused(tiny_bert, tiny_llama, change, me
 
 def test_a_model_that_is_never_trained_to_retrieve_is_warned_of(tiny_bert, tiny_llama):
     given = values(tiny_bert, tiny_llama, labelled=True)
-    given["stages"][0]["ranking"]["generative_weight"] = 0.0
-    with pytest.warns(HllmWarning, match=r"generative_weight is 0 in every stage: .* not to retrieve"):
+    given["stages"][0]["terms"] = []
+    with pytest.warns(HllmWarning, match=r"no stage has the objective or the term .next-item.: .* not to retrieve"):
         recipe_of(given)
-    given["stages"].append({"negatives": {"kind": "catalogue"}})
+    given["stages"].append({"objective": {"negatives": {"kind": "catalogue"}}})
     assert len(recipe_of(given).stages) == 2, "and no warning, which would be an error"
 
 
 def test_short_vectors_are_not_trained_without_the_next_item_loss(tiny_bert, tiny_llama):
     given = values(tiny_bert, tiny_llama, labelled=True)
-    given["stages"][0] |= {"loss": {"matryoshka": [8], "mask": "id"}, "ranking": {"generative_weight": 0.0}}
-    with pytest.raises(ConfigError, match=r"matryoshka is of the next-item loss, which .*generative_weight = 0"):
+    given["stages"][0]["objective"]["loss"] = {"matryoshka": [8]}
+    with pytest.raises(ConfigError, match=r"unknown key .*objective\.loss"):
         recipe_of(given)
 
 
@@ -364,7 +365,8 @@ def test_labels_do_not_keep_a_run_from_being_compared_in_retrieval(
 ):
     """Labels are part of the data's fingerprint, and once made every protocol of retrieval another one."""
     given = values(tiny_bert, tiny_llama, labelled=False)
-    del given["model"]["ranking"], given["stages"][0]["objective"], given["stages"][0]["ranking"]
+    del given["model"]["ranking"]
+    given["stages"][0]["objective"] = given["stages"][0].pop("terms")[0]
     recipe = recipe_of(given | {"split": RATIO, "select_by": "ndcg@10"})
     plain = Recommender.fit(rated, items, recipe=recipe, out=tmp_path / "plain")
     assert plain.dataset.fingerprint != ranking.dataset.fingerprint

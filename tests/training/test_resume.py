@@ -31,7 +31,7 @@ def hard_recipe(tiny_llama: Path, tiny_bert: Path) -> Recipe:
     values = recipe_values(tiny_bert, tiny_llama)
     values["model"] |= {"user": {"kind": "sasrec", "dim": 16, "num_heads": 2, "dropout": 0.3}}
     values["checkpoints"] = {"every_steps": 2, "keep": 3}
-    common = {"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "negatives": {"num_sampled": 8}}
+    common = {"epochs": 2, "batch_size": 4, "micro_batch_size": 2, "objective": {"negatives": {"num_sampled": 8}}}
     values["stages"] = [
         common | {"name": "user", "item_tier": "frozen", "learning_rate": 1e-2, "ema": 0.9},
         common

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from hllm.batches.batch import SequenceBatch, item_batch
-from hllm.batches.loader import ReuseConfig, TrainingLoader, WindowConfig
+from hllm.batches.loader import BatchContents, ReuseConfig, TrainingLoader
 from hllm.batches.negatives import NegativesConfig
+from hllm.batches.windows import WindowConfig
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.split import split_dataset
 from hllm.errors import ConfigError
@@ -39,7 +40,7 @@ def encoder(dataset, tiny_llama, tmp_path) -> TextItemEncoder:
 
 def reusing(tiny_llama, **reuse) -> Recipe:
     values = recipe_values(tiny_llama, tiny_llama)
-    values["stages"] = [{"batch_size": 4, "epochs": 3, "negatives": {"num_sampled": 8}, "reuse": reuse}]
+    values["stages"] = [{"batch_size": 4, "epochs": 3, "objective": {"negatives": {"num_sampled": 8}}, "reuse": reuse}]
     return Recipe.from_dict(values, where="test")
 
 
@@ -95,8 +96,9 @@ def steps(dataset, tokens):
             batch
             for epoch in range(2)
             for (batch,) in TrainingLoader(
-                dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens, windows=WindowConfig(max_history=5),
-                batch_size=7, negatives=NegativesConfig(num_sampled=9), seed=1, stage=0, reuse=reuse,
+                dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens,
+                BatchContents(WindowConfig(5), 7, negatives=NegativesConfig(num_sampled=9), reuse=reuse or ReuseConfig()),
+                seed=1, stage=0,
             ).steps(epoch)
         ]  # fmt: skip
 

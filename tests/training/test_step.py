@@ -1,12 +1,14 @@
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from hllm.batches.item_plan import plan_items
-from hllm.batches.loader import TrainingLoader, WindowConfig
+from hllm.batches.loader import BatchContents, TrainingLoader
 from hllm.batches.negatives import NegativesConfig
+from hllm.batches.windows import WindowConfig
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.split import split_dataset
 from hllm.losses.contrastive import LossConfig
@@ -32,8 +34,9 @@ def world(dataset, tiny_llama, tmp_path):
 
     def batches(micro_batch_size=None, negatives=None):
         loader = TrainingLoader(
-            dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens, windows=WindowConfig(max_history=5), batch_size=8,
-            micro_batch_size=micro_batch_size, negatives=negatives or NegativesConfig(num_sampled=6), seed=1, stage=0,
+            dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens,
+            BatchContents(WindowConfig(5), 8, micro_batch_size, negatives or NegativesConfig(num_sampled=6)),
+            seed=1, stage=0,
         )  # fmt: skip
         return next(loader.steps(0))
 
@@ -79,6 +82,34 @@ def test_cached_gradients_are_those_of_the_whole_batch(world, size, per_position
     assert outcome.loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
     assert outcome.num_queries == batch.num_targets
     assert_same(ours, theirs, 1e-5)
+
+
+def test_micro_batches_divide_by_the_weight_of_the_whole_step(world):
+    """Weights of 0 to 2, of which one micro-batch has more than the other; the loss by hand from single targets."""
+    model, objective, batches = world
+    (batch,) = batches(negatives=NegativesConfig(kind="catalogue"))
+    weights = torch.linspace(0, 2, batch.mask.numel()).reshape(batch.mask.shape)
+    weighted = replace(batch, weights=weights)
+    options = {"autocast": contextlib.nullcontext, "between": nothing, "parallel": Replicated()}
+    single = []
+    for row, column in batch.mask.nonzero().tolist():
+        alone = torch.zeros_like(weights)
+        alone[row, column] = 1
+        with torch.no_grad():
+            single.append(
+                objective(model, model.item_encoder(batch.items), replace(batch, weights=alone), 1).loss.item()
+            )
+    expected = float((torch.tensor(single) * weights[batch.mask]).sum() / weights[batch.mask].sum())
+    ways = {
+        "one batch": lambda: accumulate(model, objective, [weighted], **options),
+        "micro-batches": lambda: accumulate(model, objective, [weighted[:2], weighted[2:]], **options),
+        "cached": lambda: cached(model, objective, weighted, size=3, **options),
+    }
+    found = {name: gradients(model, way) for name, way in ways.items()}
+    for outcome, ours in found.values():
+        assert outcome.loss.item() == pytest.approx(expected, rel=1e-5)
+        assert outcome.num_queries == batch.num_targets
+        assert_same(ours, found["one batch"][1], 1e-5)
 
 
 def test_dropout_in_the_item_tier_is_drawn_alike_in_both_passes(world):

@@ -12,6 +12,7 @@ from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.losses.contrastive import LossConfig
 from hllm.models.checkpoint import load_checkpoint
 from hllm.models.recommender import SequentialRecommender
+from hllm.objectives.next_item import NextItemConfig
 from hllm.recipe.recipe import Recipe
 from hllm.recipe.stages import StageConfig
 from hllm.runs.position import Position
@@ -152,14 +153,20 @@ def test_a_wrong_model_is_explained(tiny_llama, change, message):
         ({"stages": [{"validate_every": 0}, {"start": "best"}]}, 'start = "best", but no stage before it is validated'),
         ({"stages": [{"validate_every": 0, "early_stopping": 1}, {}]}, "early_stopping needs validations"),
         ({"stages": [{"validate_every": 0, "epochs": 0}, {}]}, "epochs = 0 needs validations"),
-        ({"stages": [{"loss": {"kind": "bce"}, "negatives": {"kind": "catalogue"}}]}, "needs sampled negatives"),
+        (
+            {"stages": [{"objective": {"loss": {"kind": "bce"}, "negatives": {"kind": "catalogue"}}}]},
+            "needs sampled negatives",
+        ),
         (
             {"select_by": "accuracy"},
             r"select_by.*expected one of recall, ndcg, mrr, precision, map and a cut-off, such as ndcg@10",
         ),
         ({"stages": [{"learning_rat": 1}]}, r"unknown key 'stages\.0\.learning_rat' \(did you mean 'learning_rate'"),
         ({"about": None}, "about"),
-        ({"stages": [{"negatives": {"num_sampled": 0}}]}, r"num_sampled.*greater than or equal to 1, found 0"),
+        (
+            {"stages": [{"objective": {"negatives": {"num_sampled": 0}}}]},
+            r"num_sampled.*greater than or equal to 1, found 0",
+        ),
         ({"evaluation": {"cutoffs": []}}, r"cutoffs"),
     ],
 )
@@ -169,7 +176,12 @@ def test_a_wrong_recipe_is_explained(tiny_llama, change, message):
 
 
 def stages_of(recipe: Recipe, *changes: dict) -> Recipe:
-    first = {"epochs": 1, "batch_size": 8, "learning_rate": 3e-3, "negatives": NegativesConfig(num_sampled=8)}
+    first = {
+        "epochs": 1,
+        "batch_size": 8,
+        "learning_rate": 3e-3,
+        "objective": NextItemConfig(negatives=NegativesConfig(num_sampled=8)),
+    }
     return recipe.model_copy(update={"stages": tuple(StageConfig(**(first | change)) for change in changes)})
 
 
@@ -261,7 +273,7 @@ def test_every_loss_learns(tmp_path, interactions, items, id_recipe, loss, negat
     """Users walk round a circle of 25 items; chance for recall@5 is about 5/17."""
     model = id_recipe.model.model_copy(update={"similarity": similarity})
     stage = {"epochs": 40, "learning_rate": 1e-2, "validate_every": 40}
-    stage |= {"loss": LossConfig(**loss), "negatives": NegativesConfig(**negatives)}
+    stage |= {"objective": NextItemConfig(loss=LossConfig(**loss), negatives=NegativesConfig(**negatives))}
     chosen = stages_of(id_recipe.model_copy(update={"model": model}), stage)
     recommender = Recommender.fit(interactions, items, recipe=chosen, out=tmp_path / "run")
     assert recommender.evaluate(part="validation").all_items["recall@5"].mean > 0.7
@@ -273,10 +285,10 @@ def test_settings_that_came_later_do_not_change_the_fingerprint_of_a_stored_reci
     run.write_recipe(recipe)
     assert run.recipe_fingerprint == recipe.fingerprint
     stored = json.loads(run.recipe_path.read_text())
-    del stored["model"]["ranking"], stored["stages"][1]["loss"]["matryoshka"]
+    del stored["model"]["ranking"], stored["stages"][1]["objective"]["loss"]["matryoshka"]
     run.recipe_path.write_text(json.dumps(stored))
     before = recipe.settings
-    del before["model"]["ranking"], before["stages"][1]["loss"]["matryoshka"]
+    del before["model"]["ranking"], before["stages"][1]["objective"]["loss"]["matryoshka"]
     assert run.recipe_fingerprint == artifacts.fingerprint(before) != recipe.fingerprint
 
 

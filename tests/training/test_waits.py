@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import masking_utils
 
-from hllm.batches.loader import TrainingLoader, WindowConfig
+from hllm.batches.loader import BatchContents, TrainingLoader
 from hllm.batches.negatives import NegativesConfig
+from hllm.batches.windows import WindowConfig
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.split import split_dataset
 from hllm.losses.contrastive import LossConfig
@@ -85,8 +86,9 @@ def test_a_step_of_decoders_does_not_wait_in_rows_and_once_without(
     config = ModelConfig.from_dict(values, where="test")
     tokens = catalogue_tokens(Run(tmp_path), dataset, config.item.text_prompt, tiny_llama)
     loader = TrainingLoader(
-        dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens, windows=WindowConfig(max_history=5), batch_size=7,
-        negatives=NegativesConfig.from_dict(NEGATIVES[negatives], where="test"), seed=1, stage=0,
+        dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens,
+        BatchContents(WindowConfig(5), 7, negatives=NegativesConfig.from_dict(NEGATIVES[negatives], where="test")),
+        seed=1, stage=0,
     )  # fmt: skip
     (batch,) = next(iter(loader.steps(0)))
     model = build_model(config, num_items=dataset.num_items, num_actions=0, base=tmp_path).to(meta)

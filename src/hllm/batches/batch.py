@@ -1,4 +1,4 @@
-"""What a model is given: distinct items once, and sequences that point into them."""
+"""A batch: each distinct item once, and sequences of rows that point to the items."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from hllm.data.tokens import TokenCache
 
 @dataclass(frozen=True)
 class ItemBatch:
-    """Items to encode, each once: what the item tier reads."""
+    """Items for the item tier to encode, each once."""
 
     index: Int[Tensor, " item"]
     """item_index of each; -1 for an item that is known only by its text."""
@@ -26,8 +26,8 @@ class ItemBatch:
     lengths: Int[Tensor, " item"]
     """Number of tokens of each item; 0 for one that comes without its text."""
     prefix: int = 0
-    """First tokens that all items which come with their text have in common, fewer than any of them has: of the prompt,
-    or of the first field's name."""
+    """Number of first tokens that all items with a text have in common: of the prompt, or of the first field's name. It
+    is less than the tokens of any of them."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -52,14 +52,14 @@ class ItemBatch:
 
 @dataclass(frozen=True)
 class PointBatch:
-    """Candidates that are to be scored at some places of the histories, and their labels."""
+    """Candidates to score at some places of the histories, and their labels."""
 
     anchors: Int[Tensor, "batch point"]
-    """The last position of the history that is known there."""
+    """The last position of the history that is known when the candidates are scored."""
     candidates: Int[Tensor, "batch point candidate"]
     """Rows of `items`."""
     labels: Int[Tensor, "batch point candidate target"]
-    """1, 0, or -1 where it is not known; all -1 at points that pad a row."""
+    """1, 0, or -1 where the label is not known; all -1 at points that pad a row."""
     num_labels: int
     """How many labels the whole optimizer step has."""
 
@@ -84,6 +84,8 @@ class SequenceBatch:
     """Histories and their targets. `history`, `targets` and both kinds of negatives are rows of `items`."""
 
     items: ItemBatch
+    users: Int[Tensor, " batch"]
+    """user_index of the user of each history. For training alone: no tier reads it."""
     history: Int[Tensor, "batch position"]
     targets: Int[Tensor, "batch position"]
     """The item after each position of `history`."""
@@ -103,6 +105,8 @@ class SequenceBatch:
     """How often each item of `items` is expected among a position's negatives."""
     points: PointBatch | None = None
     """For the ranking objective."""
+    weights: Float[Tensor, "batch position"] | None = None
+    """How much the loss of each target counts; None: 1. On the host, as `lengths`."""
 
     @property
     def num_targets(self) -> int:
@@ -110,14 +114,34 @@ class SequenceBatch:
         return int(self.lengths.sum())
 
     @property
+    def target_weight(self) -> int | float:
+        """Return the sum of the targets' weights: their number, if they have none."""
+        weights = self._host_weights
+        return self.num_targets if weights is None else float(weights.sum(dtype=torch.float64))
+
+    @property
+    def query_weights(self) -> Float[Tensor, " query"] | None:
+        """Return the weight of each position with a target, row by row, or None if all are 1."""
+        weights = self._host_weights
+        return None if weights is None else weights.to(self.mask.device, non_blocking=True)
+
+    @property
     def places(self) -> Int[Tensor, " query"]:
         """Return where each position with a target is among all positions, row by row."""
-        inside = torch.arange(self.mask.shape[1]) < self.lengths[:, None]
-        return inside.flatten().nonzero()[:, 0].to(self.mask.device, non_blocking=True)
+        return self._host_mask.flatten().nonzero()[:, 0].to(self.mask.device, non_blocking=True)
+
+    @property
+    def _host_mask(self) -> Bool[Tensor, "batch position"]:
+        return torch.arange(self.mask.shape[1]) < self.lengths[:, None]
+
+    @property
+    def _host_weights(self) -> Float[Tensor, " query"] | None:
+        return None if self.weights is None else self.weights[self._host_mask]
 
     def to(self, device: torch.device) -> "SequenceBatch":
         """Return the batch on `device`, without waiting for it."""
-        parts = {name: value for name, value in vars(self).items() if name != "lengths" and value is not None}
+        on_host = ("lengths", "weights")
+        parts = {name: value for name, value in vars(self).items() if name not in on_host and value is not None}
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value.to(device)
             for name, value in parts.items()
@@ -126,7 +150,7 @@ class SequenceBatch:
 
     def __getitem__(self, part: slice) -> "SequenceBatch":
         """Return some of the sequences, over the same items and shared negatives."""
-        names = ("history", "targets", "mask", "lengths", "times", "actions")
+        names = ("users", "history", "targets", "mask", "lengths", "times", "actions")
         rows = {name: getattr(self, name)[part] for name in names}
         own = self.own_negatives
         if own is not None:
@@ -134,7 +158,8 @@ class SequenceBatch:
             first, last, _ = part.indices(len(self.mask))
             own = own[ends[first] : ends[max(first, last)]]
         points = self.points[part] if self.points is not None else None
-        return replace(self, **rows, own_negatives=own, points=points)
+        weights = self.weights[part] if self.weights is not None else None
+        return replace(self, **rows, own_negatives=own, points=points, weights=weights)
 
 
 def item_batch(
@@ -154,7 +179,7 @@ def item_batch(
 
 
 def text_batch(token_ids: Sequence[Sequence[int]]) -> ItemBatch:
-    """Make a batch of items that are known only by their text."""
+    """Make a batch of items that are known by their text alone."""
     lengths = torch.tensor([len(ids) for ids in token_ids], dtype=torch.long)
     flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.long)
     return ItemBatch(torch.full((len(token_ids),), -1), flat, lengths, _shared_prefix(flat.numpy(), lengths.numpy()))
@@ -177,6 +202,7 @@ def sequence_batch(
     negatives: Negatives,
     tokens: TokenCache | None,
     *,
+    users: Int[np.ndarray, " batch"],
     times: Sequence[Int[np.ndarray, " _"]],
     actions: Sequence[Int[np.ndarray, " _"]],
     points: Points | None = None,
@@ -185,18 +211,19 @@ def sequence_batch(
 ) -> SequenceBatch:
     """Turn windows of item indices, each of at least two, into inputs and shifted targets over distinct items.
 
-    `times` and `actions` are those of the windows' items, as in SequenceBatch; so are `points`. Items that are not
-    `readable` come without their tokens, and without `read_negatives` those that are neither in a window nor asked for
-    by `points`.
+    `users`, `times`, `actions` and `points` belong to the windows, as in SequenceBatch. Items that are not `readable`
+    come without their tokens. So do, without `read_negatives`, items that are neither in a window nor candidates of
+    `points`.
     """
     history, mask = pad([window[:-1] for window in windows])
     targets, _ = pad([window[1:] for window in windows])
     own = negatives.per_position
-    asked = [] if points is None else [points.candidates.ravel()]
-    index = distinct(np.concatenate([*windows, negatives.shared, *([own.ravel()] if own is not None else []), *asked]))
+    candidates = [] if points is None else [points.candidates.ravel()]
+    drawn = [negatives.shared] if own is None else [negatives.shared, own.ravel()]
+    index = distinct(np.concatenate([*windows, *drawn, *candidates]))
     read = None if readable is None else readable[index]
     if not read_negatives:
-        inside = np.isin(index, np.concatenate([*windows, *asked]))
+        inside = np.isin(index, np.concatenate([*windows, *candidates]))
         read = inside if read is None else read & inside
 
     def rows(items: Int[np.ndarray, "..."]) -> Tensor:
@@ -205,6 +232,7 @@ def sequence_batch(
     fill = index[0]  # padding points at row 0, an ordinary item; the mask keeps it out
     return SequenceBatch(
         items=item_batch(index, tokens, read),
+        users=torch.from_numpy(users),
         history=rows(np.where(mask, history, fill)),
         targets=rows(np.where(mask, targets, fill)),
         mask=torch.from_numpy(mask),

@@ -1,86 +1,28 @@
 """Training batches, in an order that is a pure function of seed, stage, epoch and step."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Int
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from hllm.batches.batch import SequenceBatch, sequence_batch
 from hllm.batches.negatives import NegativeSampler, NegativesConfig, no_negatives
-from hllm.batches.points import PointSampler
+from hllm.batches.points import PointsConfig, points_of
+from hllm.batches.windows import WindowConfig, training_windows
 from hllm.config import Config
 from hllm.data.dataset import Dataset
 from hllm.data.split import Split
 from hllm.data.tokens import TokenCache
 from hllm.random import stream
 
-Windows = Literal["all-targets", "latest", "blocks", "strides"]
-
-
-class WindowConfig(Config):
-    """How histories are cut for training and scoring."""
-
-    max_history: int = Field(default=50, ge=1)
-    """Most items the User LLM reads at once: the latest ones when scoring, windows of them when training."""
-    windows: Windows = "all-targets"
-    """How a long history is cut for training. "all-targets": from the latest backwards, neighbours share an item,
-    so that every item but the first is a target once. "latest": only the latest window. "blocks": as the HLLM
-    paper's code, windows that share nothing; the oldest items that do not fill one are dropped. "strides": from the
-    latest backwards, each window_stride before the last, until one holds the oldest item; an item is a target once in
-    every window that it is in, but not the window's first."""
-    window_stride: int | None = Field(default=None, ge=1)
-    """"strides" only: items between the ends of neighbouring windows, max_history at most. None: half of
-    max_history."""
-
-    @model_validator(mode="after")
-    def _strides_overlap(self) -> "WindowConfig":
-        if self.window_stride is not None and self.windows != "strides":
-            raise ValueError(f'window_stride has no effect on windows = "{self.windows}"; it is for "strides"')
-        if self.window_stride is not None and self.window_stride > self.max_history:
-            raise ValueError(
-                f"window_stride {self.window_stride} is beyond max_history {self.max_history}: some items would be "
-                "no target"
-            )
-        return self
-
-
-def training_windows(dataset: Dataset, split: Split, config: WindowConfig) -> Int[np.ndarray, "window 2"]:
-    """Return where each training window starts and ends among the training interactions.
-
-    Users one after another, at most max_history + 1 items in a window. Where some of a user's interactions are held
-    out (cold items, say), those on both sides are neighbours.
-    """
-    windows = []
-    lengths = split.training_lengths(dataset)
-    for first, length in zip((np.cumsum(lengths) - lengths).tolist(), lengths.tolist(), strict=True):
-        windows += [(first + start, first + end) for start, end in windows_of(length, config)]
-    return np.array(windows, dtype=np.int64).reshape(-1, 2)
-
-
-def windows_of(length: int, config: WindowConfig) -> list[tuple[int, int]]:
-    """Return where the windows of one history of `length` training items start and end."""
-    size = config.max_history + 1
-    if config.windows == "latest":
-        ends = [length]
-    elif config.windows == "blocks" and length > size:
-        ends = list(range(length, size - 1, -size))
-    elif config.windows == "strides":
-        # A stage may read less than the model's max_history: with a longer stride it would skip items.
-        stride = min(config.window_stride or max(1, config.max_history // 2), config.max_history)
-        ends = [length, *range(length - stride, size - stride, -stride)]
-    else:
-        ends = list(range(length, 1, -config.max_history))
-    return [(max(0, end - size), end) for end in ends if end >= 2]
-
 
 class ReuseConfig(Config):
-    """Which items of a step are not read by the Item LLM again: an approximation that makes steps cheaper.
+    """Some items of a step are not read by the Item LLM again: an approximation that makes steps cheaper.
 
-    Their vectors are those that it gave when it last read them; no gradient goes through them. Before the stage's first
-    step, and at every validation, it reads the whole catalogue.
+    Their vectors are those that it gave when it last read them. No gradient goes through these vectors. Before the
+    stage's first step, and at every validation, the Item LLM reads the whole catalogue.
     """
 
     every: int = Field(default=1, ge=1)
@@ -88,12 +30,31 @@ class ReuseConfig(Config):
     negatives: bool = False
     """Reuse, in every step, the vectors of items that are negatives only: they may then be many."""
     share: float = Field(default=1.0, gt=0, le=1)
-    """Of the items that a step would read, about this share is, drawn anew in each step; the others are reused."""
+    """About this share of the items that a step would read is read, drawn anew in each step; the others are reused."""
 
     @property
     def on(self) -> bool:
         """Return whether anything is reused."""
         return self.every > 1 or self.negatives or self.share < 1
+
+
+@dataclass(frozen=True)
+class BatchContents:
+    """The contents of a stage's batches: whose windows, how many, and the items that are met beside them."""
+
+    windows: WindowConfig
+    batch_size: int
+    """Windows in an optimizer step."""
+    micro_batch_size: int | None = None
+    """Windows in a batch; each batch has negatives of its own. None: all of a step are in one."""
+    negatives: NegativesConfig | None = None
+    """None: no negatives are drawn."""
+    points: PointsConfig | None = None
+    """Candidates to score, for the ranking objective. None: there are none."""
+    labels: tuple[str, ...] = ()
+    """The data.targets whose labels the points ask for. (): the points draw candidates."""
+    reuse: ReuseConfig = field(default_factory=ReuseConfig)
+    """Items that `reuse` tells not to read come without their tokens."""
 
 
 class TrainingLoader:
@@ -104,82 +65,83 @@ class TrainingLoader:
         dataset: Dataset,
         split: Split,
         tokens: TokenCache | None,
+        contents: BatchContents,
         *,
-        windows: WindowConfig,
-        batch_size: int,
-        micro_batch_size: int | None = None,
-        negatives: NegativesConfig,
         seed: int,
         stage: int,
-        points: PointSampler | None = None,
-        reuse: ReuseConfig | None = None,
     ) -> None:
-        """Take what batches are made of; with `points` they ask about candidates too, for the ranking objective.
-
-        Items that `reuse` tells not to read come without their tokens.
-        """
-        self.windows = training_windows(dataset, split, windows)
+        self.contents = contents
+        self.windows = training_windows(dataset, split, contents.windows)
+        self.num_items = dataset.num_items
         self.item_index = dataset.item_index[split.training]
         self.times = dataset.seconds_or_zero[split.training]
         self.actions = dataset.actions[split.training]
         self.tokens = tokens
-        self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size or batch_size
-        self.sampler = NegativeSampler(
-            negatives, split.train_counts(dataset), self.micro_batch_size, withheld=split.withheld(dataset)
-        )
-        self.points = points
-        self.reuse = reuse or ReuseConfig()
-        self.needs_negatives = points is None or points.config.generative_weight > 0
+        self.micro_batch_size = contents.micro_batch_size or contents.batch_size
         self.seed = seed
         self.stage = stage
+        self.negatives = self.points = None
+        if contents.negatives is not None:
+            counts, withheld = split.train_counts(dataset), split.withheld(dataset)
+            self.negatives = NegativeSampler(contents.negatives, counts, self.micro_batch_size, withheld=withheld)
+        if contents.points is not None:
+            self.points = points_of(contents.points, dataset, split, contents.labels)
+
+    @property
+    def num_windows(self) -> int:
+        """Return the number of training windows in an epoch."""
+        return len(self.windows.users)
 
     @property
     def steps_per_epoch(self) -> int:
         """Return the number of optimizer steps; the last one may see fewer windows."""
-        return -(-len(self.windows) // self.batch_size)
+        return -(-self.num_windows // self.contents.batch_size)
 
     def steps(self, epoch: int, start: int = 0) -> Iterator[list[SequenceBatch]]:
         """Yield, for each step of an epoch from `start` on, its windows in batches of at most micro_batch_size.
 
         Each of these batches has negatives of its own.
         """
-        order = stream(self.seed, "order", self.stage, epoch).permutation(len(self.windows))
+        order = stream(self.seed, "order", self.stage, epoch).permutation(self.num_windows)
+        size = self.contents.batch_size
         for step in range(start, self.steps_per_epoch):
-            rng = stream(self.seed, "negatives", self.stage, epoch, step)
-            asks = stream(self.seed, "points", self.stage, epoch, step)
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            of_negatives = stream(self.seed, "negatives", self.stage, epoch, step)
+            of_points = stream(self.seed, "points", self.stage, epoch, step)
+            chosen = order[step * size : (step + 1) * size]
             starts = range(0, len(chosen), self.micro_batch_size)
             parts = [chosen[part : part + self.micro_batch_size] for part in starts]
             readable = self._readable(epoch, step)
-            yield _counted([self._batch(part, rng, asks, readable) for part in parts])
+            yield _counted([self._batch(part, of_negatives, of_points, readable) for part in parts])
 
     def _readable(self, epoch: int, step: int) -> Bool[np.ndarray, " num_items"] | None:
         """Return which items' texts may be read in a step; None: all."""
-        if not self.reuse.on:
+        reuse = self.contents.reuse
+        if not reuse.on:
             return None
-        reads = (epoch * self.steps_per_epoch + step) % self.reuse.every == 0
-        drawn = stream(self.seed, "reuse", self.stage, epoch, step).random(self.sampler.num_items)
-        return drawn < (self.reuse.share if reads else 0.0)
+        reads = (epoch * self.steps_per_epoch + step) % reuse.every == 0
+        drawn = stream(self.seed, "reuse", self.stage, epoch, step).random(self.num_items)
+        return drawn < (reuse.share if reads else 0.0)
 
     def _batch(
         self,
         chosen: Int[np.ndarray, " window"],
-        rng: np.random.Generator,
-        asks: np.random.Generator,
+        of_negatives: np.random.Generator,
+        of_points: np.random.Generator,
         readable: Bool[np.ndarray, " num_items"] | None,
     ) -> SequenceBatch:
-        slices = [slice(start, end) for start, end in self.windows[chosen]]
+        bounds = self.windows.bounds[chosen]
+        slices = [slice(start, end) for start, end in bounds]
         items = [self.item_index[s] for s in slices]
         return sequence_batch(
             items,
-            self.sampler.draw(items, rng) if self.needs_negatives else no_negatives(self.sampler.num_items),
+            self.negatives.draw(items, of_negatives) if self.negatives is not None else no_negatives(self.num_items),
             self.tokens,
+            users=self.windows.users[chosen],
             times=[self.times[s] for s in slices],
             actions=[self.actions[s] for s in slices],
-            points=self.points.draw(self.windows[chosen], asks) if self.points is not None else None,
+            points=self.points.draw(bounds, of_points) if self.points is not None else None,
             readable=readable,
-            read_negatives=not self.reuse.negatives,
+            read_negatives=not self.contents.reuse.negatives,
         )
 
 

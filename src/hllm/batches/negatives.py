@@ -1,4 +1,4 @@
-"""Which items a training batch is contrasted with, besides each position's own target."""
+"""Negatives: the items of a training batch that each position's target is told apart from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from hllm.config import Config
 
 
 class NegativesConfig(Config):
-    """What each position's target is told apart from."""
+    """The items that each position's target is told apart from."""
 
     kind: Literal["sampled", "in-batch", "mixed", "catalogue", "pooled"] = "mixed"
     """"sampled": drawn from the catalogue. "in-batch": the batch's own items. "mixed": both.
@@ -34,6 +34,46 @@ class NegativesConfig(Config):
         if self.kind == "pooled" and self.popularity_power:
             raise ValueError('popularity_power has no effect on kind = "pooled", which draws uniformly')
         return self
+
+    @property
+    def takes_all(self) -> bool:
+        """Return whether every item of the catalogue is a negative."""
+        return self.kind == "catalogue"
+
+    @property
+    def takes_batch(self) -> bool:
+        """Return whether the batch's own items are negatives."""
+        return self.kind in ("in-batch", "mixed")
+
+    @property
+    def draws(self) -> bool:
+        """Return whether items are drawn from the catalogue."""
+        return self.kind in ("sampled", "mixed", "pooled")
+
+    @property
+    def draws_distinct(self) -> bool:
+        """Return whether no item of a draw can come twice."""
+        return self.draws and not (self.counts_repeats or self.per_position or self.popularity_power)
+
+    @property
+    def counts_repeats(self) -> bool:
+        """Return whether an item that is drawn twice for all positions counts twice."""
+        return self.kind == "pooled"
+
+    @property
+    def described(self) -> str:
+        """Return the kind and the number of draws, for tables."""
+        return f"{self.kind} negatives" + (f" ({self.num_sampled})" if self.draws else "")
+
+    def num_drawn(self, windows: int, queries: float) -> float:
+        """Return how many items are drawn from the catalogue for a batch of so many windows and positions."""
+        if self.counts_repeats:
+            return float(windows * self.per_window(windows))
+        return self.num_sampled * (queries if self.per_position else 1.0) if self.draws else 0.0
+
+    def per_window(self, windows: int) -> int:
+        """Return each window's share of the draws, rounded up."""
+        return -(-self.num_sampled // windows)
 
 
 @dataclass(frozen=True)
@@ -79,34 +119,34 @@ class NegativeSampler:
         weight = self.offered * train_counts.astype(np.float64) ** config.popularity_power
         self.share = weight / weight.sum()
         self.cumulative = np.cumsum(self.share) / self.share.sum()
-        self.per_window = -(-config.num_sampled // batch_size)
+        self.per_window = config.per_window(batch_size)
 
     def draw(self, windows: Sequence[Int[np.ndarray, " _"]], rng: np.random.Generator) -> Negatives:
         """Return the negatives of a batch. A position's own target may be among them; the loss masks it by id."""
         config = self.config
-        if config.kind == "catalogue":
+        if config.takes_all:
             return Negatives(self.pool, None, self.offered.astype(np.float64))
-        if config.kind == "pooled":
+        if config.counts_repeats:
             return self._pooled(windows, rng)
         if config.per_position:
             queries = sum(len(window) - 1 for window in windows)
             drawn = self._with_replacement((queries, config.num_sampled), rng)
             return Negatives(np.zeros(0, dtype=np.int64), drawn, config.num_sampled * self.share)
         in_batch = np.concatenate(windows)
-        # An item is in a set of distinct items with this probability: the complement of never being taken.
+        # Chance that each item is never taken; its complement is the chance that it is in the set.
         missed = np.ones(self.num_items)
         chosen = []
-        if config.kind in ("in-batch", "mixed"):
+        if config.takes_batch:
             chosen.append(in_batch)
             missed *= (1 - self.train_share) ** len(in_batch)
-        if config.kind in ("sampled", "mixed"):
+        if config.draws:
             drawn, absent = self._distinct(rng)
             chosen.append(drawn)
             missed *= absent
         return Negatives(distinct(np.concatenate(chosen)), None, 1 - missed)
 
     def _distinct(self, rng: np.random.Generator) -> tuple[Int[np.ndarray, " drawn"], Float[np.ndarray, " num_items"]]:
-        """Draw a set of items; return it and the probability of each item to be absent."""
+        """Draw a set of items; return it and the chance of each item to be absent."""
         size = min(self.config.num_sampled, len(self.pool))
         if self.config.popularity_power == 0:
             drawn = rng.choice(len(self.pool), size=size, replace=False)

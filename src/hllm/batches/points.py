@@ -1,4 +1,4 @@
-"""Where a ranking stage asks about candidates: places in the training windows, candidates and their labels."""
+"""Points: places in the training windows at which candidates are scored, the candidates and their labels."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,22 +14,20 @@ from hllm.data.split import Split
 
 
 class PointsConfig(Config):
-    """What a stage with objective = "ranking" asks, and how much the next-item loss beside it counts."""
+    """Places in the training windows, and the candidates that are scored there."""
 
-    generative_weight: float = Field(default=1.0, ge=0)
-    """λ: the next-item loss is multiplied by this and added. 0 leaves it out, and draws no negatives for it."""
-    points: int = Field(default=8, ge=1)
-    """Places in a window that are asked about in one step, at most: those with a label, if model.ranking.targets."""
+    per_window: int = Field(default=8, ge=1)
+    """Most places of a window in one step; with model.ranking.targets these are places with a label."""
     which: Literal["random", "last"] = "random"
     """"random": others in each epoch. "last": always the latest ones."""
     num_negatives: int = Field(default=4, ge=1)
-    """Without model.ranking.targets: items for each point, drawn evenly from those that are not in the user's training
-    interactions; the item that followed has label 1, they 0."""
+    """Without model.ranking.targets: items drawn for each point, evenly, from those that are not in the user's training
+    interactions. They have label 0; the item that followed has label 1."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """The points of some windows; rows that have fewer are filled up with points without a label."""
+    """The points of some windows; points without a label fill up the rows that have fewer."""
 
     anchors: Int[np.ndarray, "window point"]
     """The last position of the window that is known when the candidates are scored."""
@@ -64,7 +62,7 @@ class PointSampler:
         self.withheld = np.zeros(0, dtype=np.int64) if withheld is None else withheld
 
     def draw(self, windows: Int[np.ndarray, "window 2"], rng: np.random.Generator) -> Points:
-        """Return the points of windows, which are where each starts and ends among the training interactions."""
+        """Return the points of windows, given by where each starts and ends among the training interactions."""
         places = [self._places(start, end, rng) for start, end in windows.tolist()]
         width = max(1, max(len(chosen) for chosen in places))
         num_candidates = 1 if self.labels is not None else 1 + self.config.num_negatives
@@ -89,15 +87,15 @@ class PointSampler:
         return Points(anchors, candidates, labels)
 
     def _places(self, start: int, end: int, rng: np.random.Generator) -> Int[np.ndarray, " place"]:
-        """Return which interactions of a window are asked about; its first one has no history."""
+        """Return the interactions of a window that become points; its first one has no history."""
         eligible = np.arange(start + 1, end)
         if self.labels is not None:
             eligible = eligible[(self.labels[eligible] != UNKNOWN).any(-1)]
-        if len(eligible) <= self.config.points:
+        if len(eligible) <= self.config.per_window:
             return eligible
         if self.config.which == "last":
-            return eligible[-self.config.points :]
-        return np.sort(rng.choice(eligible, size=self.config.points, replace=False))
+            return eligible[-self.config.per_window :]
+        return np.sort(rng.choice(eligible, size=self.config.per_window, replace=False))
 
     def _not_to_draw(self, place: int) -> Int[np.ndarray, " item"]:
         user = int(np.searchsorted(self.ends, place, side="right"))
@@ -106,7 +104,7 @@ class PointSampler:
 
 
 def points_of(config: PointsConfig, dataset: Dataset, split: Split, targets: tuple[str, ...]) -> PointSampler:
-    """Return what draws the points of a ranking stage; `targets` are names of the dataset's labels, if it has any."""
+    """Make the sampler of a ranking stage's points; `targets` are names of the dataset's labels, or ()."""
     labels = None
     if targets:
         columns = dataset.label_columns(targets)

@@ -14,9 +14,9 @@ from hllm.evaluation.evaluate import Evaluated, Part
 from hllm.evaluation.impressions import RankingResult
 from hllm.evaluation.ranks import Contender
 from hllm.jobs.evaluate_ranking import evaluate_rankers
+from hllm.metrics import RANKING_METRICS
 from hllm.models.checkpoint import compact_checkpoint
 from hllm.models.compact import Weights
-from hllm.recipe.stages import RANKING_METRICS
 from hllm.reports.ranking import ranking_table
 from hllm.reports.results import FORMATS
 from hllm.runs.run import Run

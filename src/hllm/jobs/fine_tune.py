@@ -165,7 +165,7 @@ def _changes(targets: OldTargets) -> str:
 
 
 def _short_stage(recipe: Recipe) -> dict[str, Any]:
-    stages = [stage for stage in recipe.stages if recipe.model.ranking is None or stage.objective == "ranking"]
+    stages = [stage for stage in recipe.stages if recipe.model.ranking is None or stage.ranks]
     last = stages[-1].model_dump(mode="json")
     rates = ("learning_rate", "item_learning_rate", "user_learning_rate")
     slower = {name: last[name] * SHARE_OF_RATES for name in rates if last[name] is not None}

@@ -19,7 +19,7 @@ _LOWEST = -1e30  # the highest of no logits; with -inf the gradient of a row wit
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which negatives meet which query; an `item` is a row of the negatives' embeddings."""
+    """The negatives that each query meets; an `item` is a row of the negatives' embeddings."""
 
     positive_ids: Int[Tensor, " query"]
     negative_ids: Int[Tensor, " item"]
@@ -27,8 +27,13 @@ class Pairing:
     """Each query's own negatives; None: every item is a negative of every query."""
     log_q: Float[Tensor, " item"] | None
     """Subtracted from the item's logits."""
-    cosine_limits: Float[Tensor, " item"] | None
-    """Mask a negative whose product with the unit positive exceeds this; None: whose id is the positive's."""
+    cosine_threshold: float | None
+    """Mask a negative whose cosine with the positive exceeds this; None: whose id is the positive's."""
+
+    @property
+    def num_negatives(self) -> int:
+        """Return how many negatives each query meets."""
+        return len(self.negative_ids) if self.rows is None else self.rows.shape[1]
 
 
 class Sums(NamedTuple):
@@ -47,18 +52,21 @@ def chunked_sums(
     negatives: Float[Tensor, "item dim"],
     pairing: Pairing,
     *,
-    exponent: float | None,
-    chunk_size: int | None,
+    exponent: float | None = None,
+    weights: Float[Tensor, " query"] | None = None,
+    chunk_size: int | None = None,
 ) -> Sums:
     """Sum over queries the softmax cross-entropy, or with an `exponent` the binary one; logits are dot products.
 
-    `exponent` is the power of the positive's probability. All three inputs have one dtype and are used as they are.
+    In plain terms: the softmax asks which of the items came next, the binary one asks it of each item by itself.
+    `exponent` is the power of the positive's probability, and `weights` multiply the queries' losses. All three inputs
+    have one dtype and are used as they are. `contrastive.contrast` is the same with means, and normalises the vectors.
     """
     if chunk_size is None:
         width = len(negatives) if pairing.rows is None else pairing.rows.shape[1] * negatives.shape[1]
         chunk_size = max(1, max(_CHUNK_NUMBERS, negatives.numel()) // max(1, width))
     with_gradients = torch.is_grad_enabled()  # inside `forward` it never is
-    sums = _Sums.apply(user, positive, negatives, pairing, exponent, chunk_size, with_gradients)  # type: ignore[no-untyped-call]
+    sums = _Sums.apply(user, positive, negatives, pairing, exponent, weights, chunk_size, with_gradients)  # type: ignore[no-untyped-call]
     return Sums(*sums)
 
 
@@ -71,6 +79,7 @@ class _Sums(torch.autograd.Function):
         negatives: Float[Tensor, "item dim"],
         pairing: Pairing,
         exponent: float | None,
+        weights: Float[Tensor, " query"] | None,
         chunk_size: int,
         with_gradients: bool,
     ) -> tuple[Float[Tensor, ""], Int[Tensor, ""], Int[Tensor, ""]]:
@@ -78,11 +87,17 @@ class _Sums(torch.autograd.Function):
         wanted = (with_gradients and needed for needed in ctx.needs_input_grad[:3])
         gradients = [torch.zeros_like(x) if want else None for x, want in zip(inputs, wanted, strict=True)]
         losses = user.new_zeros(len(user))
+        limits = None  # of a negative's product with the unit positive
+        if pairing.cosine_threshold is not None:
+            limits = pairing.cosine_threshold * negatives.norm(dim=-1)
         masked, top1 = torch.zeros(2, dtype=torch.long, device=user.device)
         for start in range(0, len(user), chunk_size):
             part = slice(start, start + chunk_size)
-            chunk = _chunk(user[part], positive[part], negatives, pairing, part)
+            chunk = _chunk(user[part], positive[part], negatives, pairing, limits, part)
             losses[part], slopes = _softmax(chunk) if exponent is None else _binary(chunk, exponent)
+            if weights is not None:
+                losses[part] *= weights[part]
+                slopes = slopes.times(weights[part])
             masked += chunk.masked.sum()
             top1 += chunk.top1.sum()
             _add_gradients(gradients, user, positive, part, chunk, slopes)
@@ -94,7 +109,7 @@ class _Sums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, loss: Float[Tensor, ""], *_: Any) -> tuple[Any, ...]:
         gradients = (None if gradient is None else gradient * loss for gradient in ctx.saved_tensors)
-        return (*gradients, None, None, None, None)
+        return (*gradients, None, None, None, None, None)
 
 
 class _Chunk(NamedTuple):
@@ -103,7 +118,7 @@ class _Chunk(NamedTuple):
     negatives: Float[Tensor, "query negative"]
     """Logits; -inf where masked."""
     highest: Float[Tensor, " query"]
-    """Of the negatives, at least _LOWEST."""
+    """Highest logit of the negatives, at least _LOWEST."""
     masked: Int[Tensor, " query"]
     top1: Bool[Tensor, " query"]
     vectors: Float[Tensor, "negative dim"] | Float[Tensor, "query negative dim"]
@@ -118,12 +133,17 @@ class _Slopes(NamedTuple):
     """To be multiplied by `factor`, which is cheaper to do where the matrix has been multiplied away."""
     factor: Float[Tensor, " query"]
 
+    def times(self, weights: Float[Tensor, " query"]) -> "_Slopes":
+        """Return the slopes of the losses multiplied by `weights`."""
+        return _Slopes(self.positive * weights, self.negatives, self.factor * weights)
+
 
 def _chunk(
     user: Float[Tensor, "query dim"],
     positive: Float[Tensor, "query dim"],
     negatives: Float[Tensor, "item dim"],
     pairing: Pairing,
+    limits: Float[Tensor, " item"] | None,
     part: slice,
 ) -> _Chunk:
     """Compute the logits of some queries; `part` is where they are in `pairing`."""
@@ -131,7 +151,7 @@ def _chunk(
     vectors = negatives if rows is None else F.embedding(rows, negatives)
     positive_logit = (user * positive).sum(-1)
     logits = _products(user, vectors)
-    masked = _leave_out(logits, positive, vectors, pairing, part)
+    masked = _leave_out(logits, positive, vectors, pairing, limits, part)
     highest = _highest(logits)
     top1 = positive_logit >= highest
     if pairing.log_q is not None:
@@ -145,16 +165,17 @@ def _leave_out(
     positive: Float[Tensor, "query dim"],
     vectors: Float[Tensor, "negative dim"] | Float[Tensor, "query negative dim"],
     pairing: Pairing,
+    limits: Float[Tensor, " item"] | None,
     part: slice,
 ) -> Int[Tensor, " query"]:
     """Set the logits of masked negatives to -inf; return how many each query has."""
     rows = None if pairing.rows is None else pairing.rows[part]
-    if pairing.cosine_limits is None and rows is None and logits.device.type == "cpu":
+    if limits is None and rows is None and logits.device.type == "cpu":
         return _leave_out_ids(logits, pairing.positive_ids[part], pairing.negative_ids)
-    if pairing.cosine_limits is None:
+    if limits is None:
         out = pairing.positive_ids[part, None] == _of(pairing.negative_ids, rows)
     else:
-        out = _products(F.normalize(positive, dim=-1), vectors) > _of(pairing.cosine_limits, rows)
+        out = _products(F.normalize(positive, dim=-1), vectors) > _of(limits, rows)
     logits.masked_fill_(out, -torch.inf)
     return out.view(torch.uint8).sum(-1, dtype=torch.int32)  # as bytes: ten times as fast as the sum of a bool
 

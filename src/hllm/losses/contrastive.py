@@ -1,11 +1,12 @@
 """Contrastive losses: pull a user's embedding towards the next item, away from other items, chunk by chunk.
 
-Every loss here walks over chunks of queries, and no more than a chunk's logits exist at any time: in the forward
-pass it makes the gradients too, which are as large as the inputs, and keeps only those.
+Every loss here walks over chunks of queries, so no more than a chunk's logits exist at any time. The forward pass makes
+the gradients too, which are as large as the inputs, and keeps only those.
 """
 
 import functools
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from hllm.config import Config
 from hllm.errors import ConfigError
-from hllm.losses.chunked import Pairing, chunked_sums
+from hllm.losses.chunked import Pairing, Sums, chunked_sums
 from hllm.precision import fast_fp32_products
 
 Kind = Literal["info-nce", "bce", "gbce"]
@@ -25,16 +26,16 @@ Similarity = Literal["cosine", "dot"]
 
 
 class LossConfig(Config):
-    """How a position's target is told apart from its negatives."""
+    """The loss by which a position's target is told apart from its negatives."""
 
     kind: Kind = "info-nce"
     """"info-nce": softmax over target and negatives. "bce": each of them is yes or no by itself (SASRec). "gbce": the
     same, with the target's probability to a power that undoes the overconfidence of few negatives (gSASRec)."""
     mask: Mask = "id"
-    """Which negatives are left out for being the target: "id", the same item; "cosine", the reference's rule, those
-    whose cosine with the target exceeds cosine_threshold, whatever their ids."""
+    """Negatives that are left out for being the target. "id": the same item. "cosine", the reference's rule: items with
+    a cosine to the target that exceeds cosine_threshold, whatever their ids."""
     cosine_threshold: float = Field(default=0.99, ge=-1, le=1)
-    """Of mask = "cosine"."""
+    """For mask = "cosine"."""
     log_q: bool = False
     """Subtract from each negative's logit the log of how often it was to be drawn, so that the loss estimates the
     softmax over the catalogue. For kind = "info-nce"."""
@@ -61,9 +62,19 @@ class LossConfig(Config):
             raise ValueError(f'log_q = true corrects a softmax, not kind = "{self.kind}": set kind = "info-nce"')
         return self
 
+    @property
+    def needs_sampled(self) -> bool:
+        """Return whether the negatives must be a sample: each counts by itself, and all would drown the target."""
+        return self.kind in ("bce", "gbce")
+
+    @property
+    def num_products(self) -> int:
+        """Return how many products of each target with each negative a step takes, forward and backward."""
+        return 4 if self.mask == "cosine" else 3
+
 
 class Contrast(NamedTuple):
-    """The loss, and two shares over this call's queries, whatever `count` is."""
+    """The loss, and two shares over this call's queries, whatever `count` and `weights` are."""
 
     loss: Float[Tensor, ""]
     """In nats, differentiable."""
@@ -85,22 +96,27 @@ def info_nce(
     mask: Mask = "id",
     cosine_threshold: float = 0.99,
     log_q: Float[Tensor, " negative"] | None = None,
-    count: int | None = None,
+    count: int | float | None = None,
     chunk_size: int | None = None,
 ) -> Contrast:
     """Cross-entropy of each positive against itself and negatives that all queries share.
 
-    A logit is `scale` (1 / temperature) times the cosine, or the dot product, computed in fp32 (fp64 for fp64
-    inputs) also under autocast: there the factors of a product may be rounded (`fast_fp32_products`), but sums and
-    results are fp32. A negative that the mask takes for the query's positive leaves that query's softmax; with none
-    left the loss is 0, and so is its gradient.
+    In plain terms: each user vector shall be more like the vector of the item that came next than like those of the
+    negatives. Of query u, positive p and negatives n the loss is the mean of -ln(eᵖ / (eᵖ + Σ eⁿ)), where p and n stand
+    for `scale` · similarity(u, ·). Take `contrast` instead if a recipe chooses the loss, if each query has negatives of
+    its own, or if targets have weights.
 
-    The result is the sum over queries divided by `count` (None: their number), so that micro-batches normalised
-    by the count of the whole step add up to its loss and gradients. Without queries it is 0.
+    A logit is `scale` (1 / temperature) times the cosine, or the dot product. It is computed in fp32 (fp64 for fp64
+    inputs) also under autocast. There the factors of a product may be rounded (`fast_fp32_products`), but sums and
+    results are fp32. A negative that the mask takes for the query's positive leaves that query's softmax. If none is
+    left, the loss is 0, and so is its gradient.
+
+    The result is the sum over queries divided by `count` (None: their number). So the results of micro-batches add up
+    to the loss and the gradients of the whole step, if they get its count. Without queries it is 0.
 
     `log_q`, the log of each negative's expected count among the draws, is subtracted from its logit. The sum of
     exp(logit - log_q) over the draws then has the sum of exp(logit) over all items (the masked ones left out) as
-    its mean, so the loss estimates the softmax over the catalogue. The positive, which is always there, is not
+    its mean. So the loss estimates the softmax over the catalogue. The positive, which is always there, is not
     corrected.
 
     `chunk_size` queries are worked on at a time; None: as many as keep the logits at the size of `negatives`, or
@@ -111,11 +127,11 @@ def info_nce(
     Differs from the reference: negatives are masked by item id, not by a cosine above 0.99 (`mask` = "cosine"),
     which lets all negatives vanish, and the loss with them, once the embeddings draw together.
     """
-    return _contrast(
-        user, positive, negatives, scale, similarity, positive_ids=positive_ids, negative_ids=negative_ids, rows=None,
-        log_q=log_q, threshold=cosine_threshold if mask == "cosine" else None, exponent=None, count=count,
-        chunk_size=chunk_size,
-    )  # fmt: skip
+    pairing = Pairing(positive_ids, negative_ids, None, log_q, cosine_threshold if mask == "cosine" else None)
+    with _exact_sums(user.device):
+        user, positive, negatives = _comparable(similarity, user, positive, negatives)
+        sums = chunked_sums(scale * user, positive, negatives, pairing, chunk_size=chunk_size)
+    return _means(sums, pairing, len(user) if count is None else count)
 
 
 def contrast(
@@ -130,21 +146,25 @@ def contrast(
     similarity: Similarity = "cosine",
     log_q: Float[Tensor, " item"] | None = None,
     num_items: int | None = None,
-    count: int | None = None,
+    weights: Float[Tensor, " query"] | None = None,
+    count: int | float | None = None,
     chunk_size: int | None = None,
 ) -> Contrast:
     """Return the loss that `config` names; `info_nce` says what is common to all.
 
-    `negatives` and `positive_ids` are rows of `items`: negatives that all share, or k for each query, which are
-    gathered for a chunk of queries at a time (a sampled softmax for each position).
-
-    "bce" is the mean of -ln σ(positive logit) and of -ln(1 - σ(logit)) of each negative left; without negatives the
-    first remains. "gbce" is the same with the positive's probability to the power `gbce_exponent`.
+    In plain terms: `negatives` and `positive_ids` are rows of `items`. The negatives are shared by all queries, or
+    there are k for each query, which are gathered for a chunk of queries at a time (a sampled softmax for each
+    position). "bce" asks of each item by itself whether it came next: it is the mean of -ln σ(positive logit) and of
+    -ln(1 - σ(logit)) of each negative left. Without negatives the first remains. "gbce" is the same with the positive's
+    probability to the power `gbce_exponent`. Take "info-nce" if the logits shall rank the catalogue; take "gbce" if few
+    negatives are drawn and the probabilities shall be right.
 
     `log_q` is used if `config` says so. `num_items`, the size of the catalogue, is needed by "gbce".
     Raises ValueError if `config` needs one of them and it is None.
 
-    With `matryoshka` the loss is the mean over the prefixes and the whole vectors, with one scale for all of them; each
+    `weights` multiply the losses of the queries (None: 1). Without a `count` the sum is then divided by theirs.
+
+    With `matryoshka` the loss is the mean over the prefixes and the whole vectors, with one scale for all of them. Each
     is walked over in chunks, one after another. `masked` and `top1` are those of the whole. Raises ConfigError for a
     prefix that is not shorter than the vectors.
 
@@ -152,23 +172,18 @@ def contrast(
     arXiv:2308.07192; matryoshka as in arXiv:2205.13147, equation 1, with equal weights that add up to 1.
     """
     check_prefixes(config, user.shape[1])
-    if config.log_q and log_q is None:
-        raise ValueError("loss.log_q = true, but log_q is None: pass the log of each item's expected count")
-    log_q = log_q if config.log_q else None
+    items, pairing = _pairing(config, items, negatives, positive_ids, log_q)
     exponent = _exponent(config, negatives.shape[-1], num_items)
-    if negatives.ndim == 1:
-        ids, rows = negatives, None
-        items = F.embedding(negatives, items)  # unlike items[negatives], its gradient adds up in one order only
-        log_q = None if log_q is None else log_q[negatives]
-    else:
-        ids, rows = torch.arange(len(items), device=items.device), negatives
+    if count is None:
+        count = len(user) if weights is None else float(weights.sum())
 
     def of_first(size: int) -> Contrast:
-        return _contrast(
-            user[:, :size], positive[:, :size], items[:, :size], scale, similarity, positive_ids=positive_ids,
-            negative_ids=ids, rows=rows, log_q=log_q, exponent=exponent, count=count, chunk_size=chunk_size,
-            threshold=config.cosine_threshold if config.mask == "cosine" else None,
-        )  # fmt: skip
+        with _exact_sums(user.device):
+            users, positives, others = _comparable(similarity, user[:, :size], positive[:, :size], items[:, :size])
+            sums = chunked_sums(
+                scale * users, positives, others, pairing, exponent=exponent, weights=weights, chunk_size=chunk_size
+            )
+        return _means(sums, pairing, count)
 
     whole = of_first(user.shape[1])
     if not config.matryoshka:
@@ -208,41 +223,47 @@ def _exponent(config: LossConfig, num_negatives: int, num_items: int | None) -> 
             return gbce_exponent(num_negatives, num_items, config.calibration)
 
 
-def _contrast(
-    user: Float[Tensor, "query dim"],
-    positive: Float[Tensor, "query dim"],
-    negatives: Float[Tensor, "item dim"],
-    scale: Float[Tensor, ""] | float,
-    similarity: Similarity,
-    *,
+def _pairing(
+    config: LossConfig,
+    items: Float[Tensor, "item dim"],
+    negatives: Int[Tensor, "query k"] | Int[Tensor, " negative"],
     positive_ids: Int[Tensor, " query"],
-    negative_ids: Int[Tensor, " item"],
-    rows: Int[Tensor, "query k"] | None,
     log_q: Float[Tensor, " item"] | None,
-    threshold: float | None,
-    exponent: float | None,
-    count: int | None,
-    chunk_size: int | None,
-) -> Contrast:
-    """Bring the embeddings to the form that `chunked_sums` takes, with autograd, and its sums to means.
+) -> tuple[Float[Tensor, "negative dim"], Pairing]:
+    """Return the embeddings that may be negatives, and which of them meet which query."""
+    if config.log_q and log_q is None:
+        raise ValueError("loss.log_q = true, but log_q is None: pass the log of each item's expected count")
+    log_q = log_q if config.log_q else None
+    threshold = config.cosine_threshold if config.mask == "cosine" else None
+    if negatives.ndim == 2:
+        every = torch.arange(len(items), device=items.device)
+        return items, Pairing(positive_ids, every, negatives, log_q, threshold)
+    items = F.embedding(negatives, items)  # unlike items[negatives], its gradient adds up in one order only
+    log_q = None if log_q is None else log_q[negatives]
+    return items, Pairing(positive_ids, negatives, None, log_q, threshold)
 
-    `rows` are each query's own negatives, None where all are shared; a cosine above `threshold` masks a negative,
-    with None an equal id does; `exponent` is that of the binary cross-entropy, None for the softmax.
-    """
-    embeddings = (user, positive, negatives)
+
+@contextmanager
+def _exact_sums(device: torch.device) -> Iterator[None]:
+    """Keep autocast from making the logits bf16; the factors of their products may be rounded."""
+    fast = fast_fp32_products() if torch.is_autocast_enabled(device.type) else nullcontext()
+    with fast, torch.autocast(device.type, enabled=False):
+        yield
+
+
+def _comparable(similarity: Similarity, *embeddings: Float[Tensor, "_ dim"]) -> list[Float[Tensor, "_ dim"]]:
+    """Return the embeddings in one dtype, fp32 or fp64, in the form in which their dot products are compared."""
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in embeddings), torch.float32)
-    fast = fast_fp32_products() if torch.is_autocast_enabled(user.device.type) else nullcontext()
-    with fast, torch.autocast(user.device.type, enabled=False):  # autocast would make the logits bf16
-        user, positive, negatives = (x.to(dtype) for x in embeddings)
-        if similarity == "cosine":
-            user, positive, negatives = (_unit(x) for x in (user, positive, negatives))
-        limits = None if threshold is None else threshold * negatives.detach().norm(dim=-1)
-        pairing = Pairing(positive_ids, negative_ids, rows, log_q, limits)
-        sums = chunked_sums(scale * user, positive, negatives, pairing, exponent=exponent, chunk_size=chunk_size)
-    queries = len(user)
-    pairs = queries * (len(negatives) if rows is None else rows.shape[1])
+    same = [x.to(dtype) for x in embeddings]
+    return [_unit(x) for x in same] if similarity == "cosine" else same
+
+
+def _means(sums: Sums, pairing: Pairing, count: int | float) -> Contrast:
+    """Divide the loss by `count`, and the numbers by how many queries and pairs there are."""
+    queries, dtype = len(pairing.positive_ids), sums.loss.dtype
+    pairs = queries * pairing.num_negatives
     return Contrast(
-        sums.loss / max(1, queries if count is None else count),
+        sums.loss / (count or 1),
         (sums.masked / pairs if pairs else sums.masked + min(1, queries)).to(dtype),
         (sums.top1 / max(1, queries)).to(dtype),
     )

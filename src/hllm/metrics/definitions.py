@@ -40,6 +40,8 @@ SEVERAL_TARGETS = {
     ),
     "hit_rate": Definition("probability that at least one target is among the first k", _SHARE, "higher"),
 }  # fmt: skip
+RANKING_METRICS = ("auc", "gauc")
+"""Metrics of scored candidates by which a checkpoint can be selected, as by those of lists."""
 RANKER = {
     "auc": Definition(
         "probability that a positive impression scores above a negative one, ties counting half", _SHARE, "higher"

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import torch
 from pydantic import Field, SerializeAsAny, model_validator
 
-from hllm.batches.loader import WindowConfig
+from hllm.config import Config
 from hllm.errors import ConfigError
 from hllm.losses.contrastive import Similarity
 from hllm.models.fusion import Fusion, InputsConfig
@@ -21,9 +21,11 @@ from hllm.parts import spec
 _NO_WEIGHTS: Mapping[str, NetworkWeights] = MappingProxyType({})
 
 
-class ModelConfig(WindowConfig):
-    """Which tiers, and what they share."""
+class ModelConfig(Config):
+    """The two tiers, and what they share."""
 
+    max_history: int = Field(default=50, ge=1)
+    """Most items the User LLM reads at once: the latest ones when scoring, windows of them when training."""
     item: SerializeAsAny[ItemTierConfig]
     """The item tier: kind "llm" reads text, kind "id" learns a vector for each item."""
     user: SerializeAsAny[UserTierConfig]

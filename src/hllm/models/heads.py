@@ -1,5 +1,6 @@
 """Discriminative heads: from a user, a history and a candidate item to one logit for each target, such as a click."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from hllm.config import Config
+from hllm.errors import nearest
 
 SAMPLED = "next"
 """Name of the one target of a model that learns from sampled negatives: is this the next item?"""
@@ -43,6 +45,16 @@ class RankingConfig(Config):
         if self.fusion == "late" and self.head == "linear":
             raise ValueError('head = "linear" reads no candidate, and with fusion = "late" nothing else does')
         return self
+
+    def check_targets(self, known: Sequence[str]) -> None:
+        """Raise ValueError if a target is none of the data's targets, whose names are `known`."""
+        if SAMPLED in known:
+            raise ValueError(f'data.targets: "{SAMPLED}" is the name of the target of sampled negatives; take another')
+        for name in self.targets:
+            if name not in known:
+                raise ValueError(
+                    f"model.ranking.targets: no [[data.targets]] table is named {name!r}{nearest(name, known)}"
+                )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -151,6 +151,6 @@ class SequentialRecommender(nn.Module):
         if self.ranker is None:
             raise ConfigError(
                 "this model was trained to retrieve and has no head that scores candidates: train one with "
-                '[model.ranking] and stages whose objective = "ranking", as recipes/small/ml-1m/hllm-late.toml does'
+                '[model.ranking] and stages with objective.kind = "ranking", as recipes/small/ml-1m/hllm-late.toml does'
             )
         return self.ranker

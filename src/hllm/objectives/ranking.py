@@ -1,37 +1,64 @@
-"""The ranking objective: the labels of candidates by cross-entropy, beside the next-item loss over the history."""
+"""The ranking objective: the labels of candidates by cross-entropy."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from hllm.batches.batch import SequenceBatch
+from hllm.batches.points import PointsConfig
 from hllm.data.labels import UNKNOWN
+from hllm.models.build import ModelConfig
 from hllm.models.recommender import SequentialRecommender
-from hllm.objectives.next_item import NextItem
-from hllm.objectives.objective import Outcome
+from hllm.objectives.objective import ObjectiveConfig, ObjectiveFacts, Outcome
+from hllm.parts import Spec
+
+
+@final
+class RankingObjectiveConfig(ObjectiveConfig):
+    """Learn the labels of candidates, for a model with the table model.ranking.
+
+    It teaches the model to score candidates alone. The term "next-item" beside it teaches it to retrieve too.
+    """
+
+    kind: Literal["ranking"] = "ranking"
+    points: PointsConfig = PointsConfig()
+    """Places in the training windows, and the candidates that are scored there."""
+
+    @property
+    @override
+    def drawn_points(self) -> PointsConfig:
+        return self.points
+
+    @property
+    @override
+    def described(self) -> str:
+        return "labels of candidates"
+
+    @override
+    def check(self, model: ModelConfig) -> None:
+        super().check(model)
+        if model.ranking is None:
+            raise ValueError('objective.kind = "ranking" needs the table model.ranking: its heads')
 
 
 @final
 @dataclass(frozen=True)
 class Ranking:
-    """λ · L_gen + L_cls: the next-item loss, and binary cross-entropy over all labelled (candidate, target) pairs.
+    """L_cls: binary cross-entropy over all labelled (candidate, target) pairs.
 
-    Both come from one pass over the histories. Each is a mean over the whole optimizer step: L_gen over positions,
-    L_cls over labels. Raises ConfigError for a model without heads.
+    It is a mean over the labels of the whole optimizer step. With the term "next-item" of weight λ the loss is that of
+    the paper, λ · L_gen + L_cls. Both come from one pass over the histories.
 
     Source: arXiv:2409.12740, section 3.3, equation 3.
     """
 
-    next_item: NextItem
-    generative_weight: float
-    """λ; 0 computes no next-item loss."""
-
     def __call__(
-        self, model: SequentialRecommender, items: Float[Tensor, "item dim"], batch: SequenceBatch, count: int
+        self, model: SequentialRecommender, items: Float[Tensor, "item dim"], batch: SequenceBatch, count: int | float
     ) -> Outcome:
         """See Objective."""
         points = batch.points
@@ -48,9 +75,15 @@ class Ranking:
             classification = (losses * known).sum() / max(1, points.num_labels)
         num_queries = batch.num_targets
         # Numbers are averaged by queries; this one is a mean over labels.
-        numbers = {"classification": classification.detach() * count / max(1, num_queries)}
-        if not self.generative_weight:
-            return Outcome(classification, num_queries, numbers | {"masked_negatives": torch.zeros(())})
-        generative = self.next_item.of_users(model, items, batch, users, count)
-        numbers |= generative.numbers | {"next_item": generative.loss.detach() * count / max(1, num_queries)}
-        return Outcome(self.generative_weight * generative.loss + classification, num_queries, numbers)
+        numbers = {
+            "classification": classification.detach() * count / max(1, num_queries),
+            "masked_negatives": torch.zeros(()),  # of a term beside it, if there is one
+        }
+        return Outcome(classification, num_queries, numbers, batch.target_weight, users)
+
+
+def _build(config: RankingObjectiveConfig, *, num_items: int, dim: int) -> Ranking:
+    return Ranking()
+
+
+SPEC = Spec(config=RankingObjectiveConfig, build=_build, facts=ObjectiveFacts(retrieves=False, ranks=True))

@@ -1,7 +1,7 @@
-"""`compat = "reference"`: the named options under which a recipe computes what the HLLM paper's code computes.
+"""`compat = "reference"`: the options under which a recipe computes what the HLLM paper's code computes.
 
-Only what a recipe leaves out is filled in, and the resolved recipe shows all of it. What cannot be asked for, and
-why, stands in docs/decisions/0001-differences-from-the-reference.md.
+Only options that a recipe leaves out are filled in, and the resolved recipe shows all of them. Differences that no
+option removes, and why, stand in docs/decisions/0001-differences-from-the-reference.md.
 """
 
 import copy
@@ -11,13 +11,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-# What pandas.read_csv takes for an empty cell, and so the reference for a field without a value.
+from hllm.parts import PARTS, PartConfig, spec
+
+# pandas.read_csv takes these for an empty cell, and so the reference takes them for a field without a value.
 _MISSING = ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
             "NA", "NULL", "NaN", "None", "n/a", "nan", "null")  # fmt: skip
 _RECIPE: dict[str, Any] = {
     "seed": 2020,
     "data": {"missing": _MISSING, "unknown_items": "keep", "items_without_text": "keep"},
-    "model": {"windows": "blocks"},
     "select_by": "ndcg@200",
 }
 _LEAVE_ONE_OUT = {"min_length": 2}
@@ -30,20 +31,21 @@ _USER: dict[str, dict[str, Any]] = {
     "hstu": {"relative_bias": False, "positions": "end"},
 }
 _STAGE = {
+    "windows": "blocks",
     "learning_rate": 1e-4,
     "betas": (0.9, 0.999),
     "decay": "all",
     "max_gradient_norm": math.inf,
-    "negatives": {"kind": "pooled"},
-    "loss": {"mask": "cosine"},
+    "objective": {"kind": "next-item"},
 }
+_CONTRASTIVE = {"negatives": {"kind": "pooled"}, "loss": {"mask": "cosine"}}
 
 
 def with_reference_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe's values with the reference's wherever they are silent.
+    """Return a recipe's values, and the reference's for options that they leave out.
 
-    Without a number of negatives each window draws one for each of its max_history + 1 items, as there. What is not
-    of the right type stays as it is, to be refused with the rest of the recipe.
+    Without a number of negatives each window draws one for each of its max_history + 1 items, as there. A value of
+    the wrong type stays as it is, to be refused with the rest of the recipe.
     """
     filled: dict[str, Any] = _plain(values)
     _fill(filled, _RECIPE)
@@ -61,17 +63,32 @@ def with_reference_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     for stage in stages if isinstance(stages, list) else ():
         if isinstance(stage, dict):
             _fill(stage, _STAGE)
-            _fill_pool(stage, model)
+            for goal in _contrastive(stage):
+                _fill(goal, _CONTRASTIVE)
+                _fill_pool(goal["negatives"], stage, model)
     return filled
 
 
-def _fill_pool(stage: dict[str, Any], model: dict[str, Any]) -> None:
-    """Let each window of the batches that negatives are drawn for have max_history + 1 of them."""
+def _contrastive(stage: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the objective and the terms of a stage that have negatives."""
+    terms = stage.get("terms")
+    goals = [("objective", stage["objective"])]
+    goals += [("term", term) for term in (terms if isinstance(terms, list) else ())]
+    return [
+        goal
+        for family, goal in goals
+        if isinstance(goal, dict)
+        and goal.get("kind") in PARTS[family]
+        and "negatives" in spec(family, goal["kind"]).config.model_fields
+    ]
+
+
+def _fill_pool(negatives: Any, stage: dict[str, Any], model: dict[str, Any]) -> None:
+    """Let each window of a batch draw max_history + 1 negatives."""
     history = stage.get("max_history") or model.get("max_history", 50)
     windows = stage.get("batch_size", 64)
     if not stage.get("gradient_cache"):
         windows = stage.get("micro_batch_size") or windows
-    negatives = stage["negatives"]
     if isinstance(negatives, dict) and negatives.get("kind") == "pooled" and type(history) is type(windows) is int:
         negatives.setdefault("num_sampled", windows * (history + 1))
 
@@ -85,9 +102,10 @@ def _fill(values: dict[str, Any], defaults: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a copy in which config models, which a program may pass, are tables of what was set in them."""
+    """Return a copy in which config models, which a program may pass, are tables of the fields that were set."""
     if isinstance(value, BaseModel):
-        return value.model_dump(exclude_unset=True)
+        given = value.model_fields_set | ({"kind"} if isinstance(value, PartConfig) else set())
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields if name in given}
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -148,8 +148,7 @@ def stored_ranks(spec: str, part: Part) -> Contender:
 
 
 def _training(stage: StageConfig) -> str:
-    drawn = f" ({stage.negatives.num_sampled})" if stage.negatives.kind in ("sampled", "mixed", "pooled") else ""
-    return f"{stage.loss.kind} against {stage.negatives.kind} negatives{drawn}"
+    return " + ".join(goal.described for goal in stage.goals)
 
 
 def data_policy(recipe: Recipe) -> dict[str, Any]:

@@ -18,18 +18,16 @@ from hllm.data.tokens import TokenCache, token_cache
 from hllm.distributed import Group, joined
 from hllm.errors import ConfigError, DataError, TrainingError
 from hllm.evaluation.impressions import require_both_kinds
-from hllm.losses.contrastive import check_prefixes
+from hllm.metrics import RANKING_METRICS
 from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.build import build_model
 from hllm.models.checkpoint import ITEM_BACKBONE, load_grown
-from hllm.objectives.masked_item import MaskedItem
-from hllm.objectives.next_item import NextItem
 from hllm.objectives.objective import Objective
-from hllm.objectives.ranking import Ranking
+from hllm.objectives.terms import build_objective
 from hllm.precision import choose_device
 from hllm.random import stream
 from hllm.recipe.recipe import Recipe
-from hllm.recipe.stages import RANKING_METRICS, StageConfig
+from hllm.recipe.stages import StageConfig
 from hllm.runs.position import Position
 from hllm.runs.run import Listener, Run, StopTraining
 from hllm.runs.tables import embed_catalogue
@@ -108,8 +106,13 @@ def _train(
         model = build_model(recipe.model, num_items=items, num_actions=actions, base=base)
     else:
         model = load_grown(start, num_items=items, num_actions=actions)
+
+    def objective(stage: StageConfig) -> Objective:
+        sizes = {"num_items": items, "dim": model.user_encoder.dim}
+        return build_objective(stage.objective, stage.terms, **sizes)
+
     for stage in recipe.stages:
-        check_prefixes(stage.loss, model.user_encoder.dim)
+        objective(stage)  # a ConfigError if it does not fit the vectors
     if recipe.model.ranking is not None and recipe.select_by in RANKING_METRICS:
         require_both_kinds(dataset, split, "validation", recipe.model.ranking.names)
     if model.reads_times:
@@ -123,12 +126,6 @@ def _train(
         tokenizer = resolve_backbone(reader.backbone, base) if start is None else start / ITEM_BACKBONE
         with group.one_by_one():  # the first makes them, the others find them
             tokens = catalogue_tokens(run, dataset, prompt, tokenizer)
-
-    def objective(stage: StageConfig) -> Objective:
-        if stage.objective == "masked-item":
-            return MaskedItem(stage.masking, stage.loss, dataset.num_items)
-        next_item = NextItem(stage.loss, dataset.num_items)
-        return Ranking(next_item, stage.ranking.generative_weight) if stage.objective == "ranking" else next_item
 
     wanted = recipe.tracking.tensorboard and group.first
     board = TensorBoard(run.folder / "tensorboard", step=position.step) if wanted else None

@@ -7,7 +7,6 @@ from typing import final
 
 from hllm.batches.batch import SequenceBatch
 from hllm.batches.loader import TrainingLoader
-from hllm.batches.points import PointSampler, points_of
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import Objective
 from hllm.recipe.recipe import Recipe
@@ -137,20 +136,7 @@ class Stages:
             data.dataset,
             data.split,
             None if config.item_tier == "frozen" else data.tokens,
-            windows=self.recipe.windows_in(config),
-            batch_size=config.batch_size,
-            micro_batch_size=None if config.gradient_cache else config.micro_batch_size,
-            negatives=config.negatives,
+            self.recipe.batches_in(config),
             seed=self.recipe.seed,
             stage=number,
-            points=self._points(config),
-            reuse=config.reuse,
         )
-
-    def _points(self, config: StageConfig) -> PointSampler | None:
-        """Return what draws the points of a ranking stage."""
-        if config.objective != "ranking":
-            return None
-        assert self.recipe.model.ranking is not None, "the recipe has seen to it"
-        data = self.catalogue.data
-        return points_of(config.ranking, data.dataset, data.split, self.recipe.model.ranking.targets)

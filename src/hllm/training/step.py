@@ -10,6 +10,7 @@ history, so sequences can be taken one part at a time once all items are embedde
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,10 +39,10 @@ def accumulate(
 ) -> tuple[Outcome, Float[Tensor, "item dim"]]:
     """Add the gradients of `batches`, each with negatives of its own; return the step's outcome and some embeddings.
 
-    The loss is the mean over the queries of all batches, whatever their sizes. `between` is called before each
+    The loss is the weighted mean over the queries of all batches, whatever their sizes. `between` is called before each
     batch. Returns the last batch's item embeddings for the alarms.
     """
-    count, group = sum(batch.num_targets for batch in batches), parallel.group
+    count, group = sum(batch.target_weight for batch in batches), parallel.group
     outcomes = []
     for batch in batches:
         between()
@@ -73,7 +74,7 @@ def cached(
     part by part, to take the embeddings' gradient back through the item tier. Random numbers drawn in the first
     pass, by dropout for example, are drawn again in the second. Parts hold items of like length, and equal tokens.
     """
-    count, group = batch.num_targets, parallel.group
+    count, group = batch.target_weight, parallel.group
     rounds = -(-len(batch.mask) // (size * group.size))
     plan = plan_items(batch.items.lengths.numpy(), num_shards=rounds * group.size)
     parts = [plan.shard(group.rank * rounds + number) for number in range(rounds)]
@@ -118,7 +119,10 @@ def _own_sequences(batch: SequenceBatch, group: Group) -> tuple[SequenceBatch, i
 
 
 def _weighted(outcome: Outcome, weight: int) -> Outcome:
-    return outcome if weight else Outcome(0 * outcome.loss, 0, outcome.numbers)
+    """Return the outcome, or nothing of it where the weight is 0; without user embeddings, which take memory."""
+    if weight:
+        return replace(outcome, users=None)
+    return Outcome(0 * outcome.loss, 0, outcome.numbers, 0)
 
 
 def _encode(model: SequentialRecommender, items: ItemBatch, rows: Int[np.ndarray, " row"]) -> Float[Tensor, "row dim"]:
@@ -153,26 +157,29 @@ def _rows(rows: Int[np.ndarray, " row"], beside: Tensor) -> Int[Tensor, " row"]:
     return torch.from_numpy(rows).to(beside.device, non_blocking=True)
 
 
-def _corrected(model: SequentialRecommender, outcomes: Sequence[Outcome], count: int, parallel: Parallel) -> Outcome:
+def _corrected(
+    model: SequentialRecommender, outcomes: Sequence[Outcome], count: int | float, parallel: Parallel
+) -> Outcome:
     """Join outcomes whose losses were divided by `count` into one, and gradients of all processes into those of a mean.
 
     The factor is 1 unless the objective asks for other positions than the targets.
     """
     names = list(outcomes[0].numbers)
-    sums = torch.zeros(2 + len(names), dtype=torch.float64, device=outcomes[0].loss.device)
+    sums = torch.zeros(3 + len(names), dtype=torch.float64, device=outcomes[0].loss.device)
     for outcome in outcomes:
         sums[0] += outcome.loss.detach()
         sums[1] += outcome.num_queries
-        for place, name in enumerate(names, 2):
+        sums[2] += outcome.weight
+        for place, name in enumerate(names, 3):
             sums[place] += outcome.numbers[name] * outcome.num_queries
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     parallel.add_up(sums, gradients)
-    queries = int(sums[1])
-    factor = count / max(1, queries)
+    queries, weight = sums[1:3].tolist()
+    factor = count / (weight or 1)
     if factor != 1:
         torch._foreach_mul_(gradients, factor)
-    means = sums[2:] / max(1, queries)
-    return Outcome((factor * sums[0]).float(), queries, dict(zip(names, means.float(), strict=True)))
+    means = dict(zip(names, (sums[3:] / max(1, queries)).float(), strict=True))
+    return Outcome((factor * sums[0]).float(), int(queries), means, weight)
 
 
 def _random_state() -> tuple[Tensor, list[Tensor]]:

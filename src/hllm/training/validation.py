@@ -8,10 +8,10 @@ from torch import Tensor
 from hllm.errors import TrainingError
 from hllm.evaluation.evaluate import mean_metrics
 from hllm.evaluation.impressions import mean_ranker_metrics
+from hllm.metrics import RANKING_METRICS
 from hllm.models.recommender import SequentialRecommender
 from hllm.ranking.ranker import ModelRanker
 from hllm.recipe.recipe import Recipe
-from hllm.recipe.stages import RANKING_METRICS
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.scorer import ModelScorer
 from hllm.runs.position import Position

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hllm.batches.loader import TrainingLoader, WindowConfig, training_windows
+from hllm.batches.loader import BatchContents, TrainingLoader
 from hllm.batches.negatives import NegativesConfig
+from hllm.batches.windows import WindowConfig, training_windows
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.split import split_dataset
 from hllm.errors import ConfigError, DataError
@@ -39,7 +40,7 @@ def recipe_of(values: dict) -> Recipe:
 def test_windows_are_those_of_training(values, tmp_path, dataset, kind):
     facts = gather_facts(recipe_of(values), tmp_path)
     config = WindowConfig(max_history=4, windows=kind)
-    bounds = training_windows(dataset, split_dataset(dataset, LeaveOneOutSplit()), config)
+    bounds = training_windows(dataset, split_dataset(dataset, LeaveOneOutSplit()), config).bounds
     lengths, counts = np.unique(bounds[:, 1] - bounds[:, 0], return_counts=True)
     found = facts.windows(config)
     assert found[0].tolist() == lengths.tolist()
@@ -62,13 +63,11 @@ def test_windows_are_those_of_training(values, tmp_path, dataset, kind):
 def test_distinct_items_and_negatives_are_those_of_training(values, tmp_path, dataset, negatives):
     """The mean over the batches of many epochs; draws are taken to be independent, so it is not exact."""
     config, split = NegativesConfig(**negatives), split_dataset(dataset, LeaveOneOutSplit())
-    loader = TrainingLoader(
-        dataset, split, None, windows=WindowConfig(max_history=3), batch_size=4, negatives=config, seed=1, stage=0
-    )
+    loader = TrainingLoader(dataset, split, None, BatchContents(WindowConfig(3), 4, negatives=config), seed=1, stage=0)
     batches = [b for epoch in range(8) for (b,) in loader.steps(epoch) if len(b.mask) == 4]
     own = [b.own_negatives.shape[1] if b.own_negatives is not None else len(b.negatives) for b in batches]
     values["model"]["max_history"] = 3
-    values["stages"] = [{"batch_size": 4, "negatives": negatives}]
+    values["stages"] = [{"batch_size": 4, "objective": {"negatives": negatives}}]
     (stage,) = plan_recipe(recipe_of(values), tmp_path).stages
     assert stage.items_per_step == pytest.approx(np.mean([len(b.items) for b in batches]), rel=0.1)
     assert stage.negatives_per_target == pytest.approx(np.mean(own), rel=0.1)
@@ -113,7 +112,7 @@ def test_a_stage_that_freezes_the_user_tier(values, tmp_path):
 
 
 def test_micro_batches_save_memory_and_a_gradient_cache_costs_a_forward_pass(values, tmp_path):
-    stage = {"batch_size": 8, "negatives": {"kind": "catalogue"}}
+    stage = {"batch_size": 8, "objective": {"negatives": {"kind": "catalogue"}}}
     values["stages"] = [stage, stage | {"micro_batch_size": 2, "gradient_cache": True}, stage | {"micro_batch_size": 2}]
     values["model"]["item"] |= {"pooling": "item", "whiten": False}
     recipe = recipe_of(values)
@@ -144,7 +143,7 @@ def test_muon_keeps_one_mean_of_each_matrix_instead_of_two_and_multiplies_for_it
 
 def test_reused_item_vectors_are_not_read(values, tmp_path):
     def stage(**reuse):
-        stages = [{"batch_size": 4, "negatives": {"num_sampled": 8}, "reuse": reuse}]
+        stages = [{"batch_size": 4, "objective": {"negatives": {"num_sampled": 8}}, "reuse": reuse}]
         return plan_recipe(recipe_of(values | {"stages": stages}), tmp_path).stages[0]
 
     whole, fourth, positives, third = stage(), stage(every=4), stage(negatives=True), stage(share=0.3)
@@ -174,11 +173,17 @@ PIXEL = {
     "data": {"source": "pixel-8m"},
     "model": {
         "max_history": 10,
-        "windows": "blocks",
         "item": {"kind": "llm", "backbone": "tinyllama-1.1b", "prompt": {"max_tokens": 149}},
         "user": {"kind": "llm", "backbone": "tinyllama-1.1b"},
     },
-    "stages": [{"epochs": 5, "batch_size": 512, "negatives": {"kind": "pooled", "num_sampled": 5632}}],
+    "stages": [
+        {
+            "epochs": 5,
+            "batch_size": 512,
+            "windows": "blocks",
+            "objective": {"negatives": {"kind": "pooled", "num_sampled": 5632}},
+        }
+    ],
 }
 
 

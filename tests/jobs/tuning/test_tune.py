@@ -37,7 +37,7 @@ def world(tmp_path, interactions, items) -> Path:
         'about = "a tiny SASRec"\nprecision = "fp32"\n'
         '[data]\ninteractions = "events.csv"\nitems = "items.parquet"\n[evaluation]\nbootstrap_samples = 50\n'
         '[model]\nmax_history = 8\n[model.item]\nkind = "id"\n[model.user]\nkind = "sasrec"\ndim = 8\nnum_heads = 2\n'
-        '[[stages]]\nepochs = 3\nbatch_size = 8\nnegatives.kind = "catalogue"\n'
+        '[[stages]]\nepochs = 3\nbatch_size = 8\nobjective.negatives.kind = "catalogue"\n'
     )
     (tmp_path / "search.toml").write_text(SEARCH)
     return tmp_path

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from hllm.batches.negatives import NegativesConfig
-from hllm.jobs.planning.facts import DataFacts, num_drawn
+from hllm.jobs.planning.facts import DataFacts
 from hllm.jobs.planning.flops import NetworkCost, item_cost, projector_cost, user_cost
 from hllm.models.recommender import SequentialRecommender
 from hllm.recipe.recipe import Recipe
@@ -120,31 +120,27 @@ def _batch(
 ) -> _Batch:
     sequences = stage.batch_size if stage.gradient_cache else stage.micro_batch_size or stage.batch_size
     share = counts / counts.sum()
-    masked = stage.objective == "masked-item"  # reads the whole window, and asks for some of it
-    asked = (lengths - 1).astype(np.float64)
-    if masked:
-        last = stage.masking.last_share
-        asked = last + (1 - last) * np.maximum(1.0, stage.masking.masked_share * asked)
+    both_ways = stage.objective.facts.reads_both_ways  # so it reads the whole window
+    asked = stage.objective.num_queries((lengths - 1).astype(np.float64))
     targets = sequences * float((share * asked).sum())
     drawn = sequences * float((share * lengths).sum())
     up_to = np.cumsum(share) ** sequences  # chance that no sequence is longer
-    longest = float((np.diff(up_to, prepend=0.0) * (lengths - (0 if masked else 1))).sum())
-    ranking = recipe.model.ranking if stage.objective == "ranking" else None
-    if ranking is None:
-        items = facts.expected_distinct(drawn, stage.negatives, sequences, targets)
-        read = _read(stage, items, facts.expected_distinct(drawn, _IN_BATCH, sequences, targets))
-        compared = _negatives(facts, stage.negatives, sequences, items)
-        return _Batch(sequences, items, read, targets, compared, longest, 0.0)
-    # Labelled candidates are items of the window.
-    points = float((share * np.minimum(stage.ranking.points, asked)).sum())
-    candidates = 1 if ranking.targets else 1 + stage.ranking.num_negatives
-    others = sequences * points * (candidates - 1)
-    negatives = stage.negatives if stage.ranking.generative_weight else _IN_BATCH
-    items = min(float(facts.num_items), facts.expected_distinct(drawn, negatives, sequences, targets) + others)
-    asked_for = min(float(facts.num_items), facts.expected_distinct(drawn, _IN_BATCH, sequences, targets) + others)
-    compared = _negatives(facts, negatives, sequences, items) if stage.ranking.generative_weight else 0.0
-    suffixes = points * (candidates if ranking.fusion == "early" else 1)
-    return _Batch(sequences, items, _read(stage, items, asked_for), targets, compared, longest, suffixes)
+    longest = float((np.diff(up_to, prepend=0.0) * (lengths - (0 if both_ways else 1))).sum())
+    suffixes, others = 0.0, 0.0
+    if stage.points is not None and recipe.model.ranking is not None:
+        points = float((share * np.minimum(stage.points.per_window, asked)).sum())
+        # Labelled candidates are items of the window.
+        candidates = 1 if recipe.model.ranking.targets else 1 + stage.points.num_negatives
+        others = sequences * points * (candidates - 1)
+        suffixes = points * (candidates if recipe.model.ranking.fusion == "early" else 1)
+
+    def distinct(negatives: NegativesConfig) -> float:
+        return min(float(facts.num_items), facts.expected_distinct(drawn, negatives, sequences, targets) + others)
+
+    items = distinct(stage.negatives or _IN_BATCH)
+    compared = _negatives(facts, stage.negatives, sequences, items) if stage.negatives is not None else 0.0
+    read = _read(stage, items, distinct(_IN_BATCH))
+    return _Batch(sequences, items, read, targets, compared, longest, suffixes)
 
 
 def _read(stage: StageConfig, items: float, asked_for: float) -> float:
@@ -158,12 +154,10 @@ def _negatives(facts: DataFacts, config: NegativesConfig, sequences: int, items:
     """Return how many negatives each target of a batch with `items` distinct items is compared with."""
     if config.per_position:
         return float(config.num_sampled)
-    if config.kind in ("in-batch", "mixed"):
+    if config.takes_batch:
         return items
-    if config.kind == "catalogue":
-        return float(facts.num_items)
-    if config.kind == "pooled":
-        return num_drawn(config, sequences, 0.0)
+    if config.counts_repeats:
+        return config.num_drawn(sequences, 0.0)
     return facts.expected_distinct(0.0, config, sequences, 0.0)
 
 
@@ -174,8 +168,7 @@ def _batch_flops(stage: StageConfig, batch: _Batch, networks: _Networks) -> floa
     projector = passes * networks.projector.forward(one) + networks.projector.backward(one)
     item = passes * networks.encoding + networks.item.backward(networks.texts) / max(1, len(networks.texts))
     user = networks.user.forward(rows) + networks.user.backward(rows)
-    # One product forward and two backward; the mask by cosine also compares each target with each negative.
-    products = 8 if stage.loss.mask == "cosine" else 6
+    products = 2 * stage.loss.num_products if stage.loss is not None else 0
     return (
         batch.items * projector + batch.read * item + user + products * batch.targets * batch.negatives * networks.dim
     )

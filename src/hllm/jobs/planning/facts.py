@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from hllm.batches.loader import WindowConfig, windows_of
 from hllm.batches.negatives import NegativesConfig
+from hllm.batches.windows import WindowConfig, windows_of
 from hllm.data.build import build_dataset
 from hllm.data.dataset import Dataset
 from hllm.data.prompt import PromptConfig, render
@@ -66,26 +66,17 @@ class DataFacts:
 
         Each of them is taken to be drawn by itself, in proportion to its popularity.
         """
-        if negatives.kind == "catalogue":
+        if negatives.takes_all:
             return float(self.num_items)
         weight = self.item_share**negatives.popularity_power
         share = weight / weight.sum()
         with np.errstate(divide="ignore"):
             absent = np.exp(drawn * np.log1p(-self.item_share))
-            if negatives.kind == "pooled" or negatives.per_position or negatives.popularity_power:
-                absent *= np.exp(num_drawn(negatives, windows, queries) * np.log1p(-share))
-            elif negatives.kind in ("sampled", "mixed"):
+            if negatives.draws_distinct:
                 absent *= 1 - min(1.0, negatives.num_sampled / self.num_items)
+            elif negatives.draws:
+                absent *= np.exp(negatives.num_drawn(windows, queries) * np.log1p(-share))
         return float((1 - absent).sum())
-
-
-def num_drawn(negatives: NegativesConfig, windows: int, queries: float) -> float:
-    """Return how many items are drawn from the catalogue for a batch."""
-    if negatives.kind == "pooled":
-        return float(windows * -(-negatives.num_sampled // windows))
-    if negatives.kind in ("sampled", "mixed"):
-        return negatives.num_sampled * (queries if negatives.per_position else 1.0)
-    return 0.0
 
 
 def gather_facts(recipe: Recipe, base: Path, *, count: bool = True) -> DataFacts:
