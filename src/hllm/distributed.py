@@ -3,7 +3,8 @@
 Processes are started by torchrun, which tells each its number by environment variables.
 """
 
-import atexit
+import functools
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,11 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 _PATIENCE = timedelta(hours=4)  # others wait while the first process tokenises a catalogue, or writes
+_joinings = itertools.count()
+"""Numbers of the groups that this process has joined, one after another; the same in all processes."""
 
 
 @final
@@ -111,17 +115,39 @@ class _Gather(torch.autograd.Function):
 def joined() -> Iterator[Group]:
     """Join the processes that torchrun started; alone, yield a group of one.
 
-    The connections are made once, and last until the process ends.
+    Inside another `joined` it is the same group. The outermost one leaves the group at its end, when all processes have
+    come there. A process that kept its connections until it ended was at times aborted then, by their threads.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield Group()
         return
-    if not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
-        atexit.register(dist.destroy_process_group)  # not sooner: a group cannot be made twice
-    yield Group(dist.get_rank(), dist.get_world_size())
+    if dist.is_initialized():
+        yield Group(dist.get_rank(), dist.get_world_size())
+        return
+    on_gpus = torch.cuda.is_available()
+    if on_gpus:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    store, rank, size = _meeting_point()
+    # Under a name of its own: addresses that a group left in the store would be taken for those of the next.
+    dist.init_process_group(
+        "nccl" if on_gpus else "gloo",
+        store=dist.PrefixStore(f"hllm-{next(_joinings)}", store),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=size,
+        timeout=_PATIENCE,
+    )
+    try:
+        yield Group(rank, size)
+        dist.barrier()  # an error in one process is not waited with: torchrun ends the others
+    finally:
+        dist.destroy_process_group()
+
+
+@functools.cache
+def _meeting_point() -> tuple[Any, int, int]:
+    """Return the store in which torchrun's processes find each other, this process's number and how many there are."""
+    store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+    return store, rank, size
 
 
 def _device() -> torch.device:
