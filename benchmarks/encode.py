@@ -17,6 +17,7 @@ import torch
 from measure import in_turns, ratios, span, written
 
 from hllm.embedding.encode import encode_texts
+from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.build import ModelConfig, build_model
 from hllm.sources.language_models import resolve_backbone
 
@@ -50,11 +51,12 @@ def main() -> dict[str, Any]:
     model = build_model(
         ModelConfig.from_dict(values, where="encode.py"), num_items=1, num_actions=0, base=Path()
     ).eval()
+    tokenize, _ = load_tokenizer(path, MAX_TOKENS)
     drawn, vectors = texts(), dict[str, torch.Tensor]()
 
     def ours(precision: str) -> None:
         vectors[precision] = encode_texts(
-            model, drawn, path, MAX_TOKENS, device=torch.device("cpu"), precision=precision
+            model, drawn, tokenize, device=torch.device("cpu"), precision=precision
         )  # type: ignore[arg-type]
 
     def peer() -> None:

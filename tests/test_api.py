@@ -2,6 +2,7 @@ import hashlib
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -169,8 +170,8 @@ def test_other_weights_or_a_damaged_table_make_the_users_vectors_anew(own, histo
     file.write_bytes(content)
     with pytest.warns(HllmWarning, match=r"is damaged: .* Its vectors are made again"):
         assert own.audience(text, k=12).equals(first)
-    own._checkpoint = "another"
-    assert own.audience(text, k=12).equals(first)
+    other = replace(own.bundle, origin=replace(own.bundle.origin, checkpoint="another"))
+    assert Recommender(other).audience(text, k=12).equals(first)
     assert histories_read == [12, 12, 12]
 
 
@@ -296,7 +297,7 @@ def test_models_and_baselines_stand_in_one_table(trained, tmp_path, interactions
     assert {r.protocol.dataset for r in results} == {trained.dataset.fingerprint}
     assert all(math.isfinite(e.mean) for r in results for e in r.all_items.values())
     with pytest.raises(ConfigError, match=r"unknown baseline 'popularty' \(did you mean 'popularity'\?\)"):
-        trained.evaluate_baseline("popularty")
+        evaluate_all({"hllm": trained}, ["popularty"])
 
 
 def test_other_protocols_do_not_stand_in_one_table(trained, tmp_path, interactions, items, id_recipe):

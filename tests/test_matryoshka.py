@@ -17,6 +17,7 @@ from hllm.objectives.next_item import NextItemConfig
 from hllm.retrieval.histories import Histories
 from hllm.retrieval.index.config import IndexConfig
 from hllm.retrieval.index.retriever import IndexRetriever, build_index, source_of
+from hllm.runs.measure import evaluate_run
 from hllm.runs.run import Run
 from hllm.runs.tables import embed_run_items
 from hllm.training.fit import fit
@@ -129,7 +130,7 @@ def test_scores_are_cosines_of_the_first_numbers_and_histories_are_read_whole(tr
 
 
 def test_the_curves_full_size_is_the_ordinary_evaluation(trained):
-    ordinary, full = (r.evaluate_with_ranks(part="validation") for r in (trained, trained.at(16)))
+    ordinary, full = (evaluate_run(r.bundle, part="validation") for r in (trained, trained.at(16)))
     assert full.ranks.better.tolist() == ordinary.ranks.better.tolist()
     assert full.result.all_items == ordinary.result.all_items
     assert torch.equal(trained.at(16).scorer.keys, trained.scorer.keys)
@@ -172,15 +173,17 @@ def test_an_index_of_short_vectors_serves_the_run(trained_folder, tmp_path):
     index = build_index(trained.scorer, trained.dataset, IndexConfig(dim=5), source=source_of(trained.run.table_path))
     index.save(folder / "index")
     opened = Recommender.load(folder)
-    assert isinstance(opened.finder, IndexRetriever)
+    assert isinstance(opened.retriever, IndexRetriever)
     short = Recommender.load(trained_folder).at(5)
     assert opened.recommend(["u2"], k=8).drop("score").equals(short.recommend(["u2"], k=8).drop("score"))
-    assert opened.at(4).index is None
+    assert opened.at(4).bundle.index is None
     assert opened.at(5).index is not None
     opened.add_items(pl.DataFrame({"item_id": ["new"], "title": ["red hat"], "kind": ["hat"]}))
     assert "new" in opened.recommend(["u2"], k=31)["item_id"].to_list()
     more, others = opened.at(None), [opened.at(4), opened.at(4).at(5)]
-    assert isinstance(more.finder, IndexRetriever), "at after add_items opened the index on disk, which lacks the item"
+    assert isinstance(more.retriever, IndexRetriever), (
+        "at after add_items opened the index on disk, which lacks the item"
+    )
     more.add_items(pl.DataFrame({"item_id": ["newer"], "title": ["blue hat"], "kind": ["hat"]}))
     assert "newer" in more.recommend(["u2"], k=32)["item_id"].to_list()
     for other in (opened, opened.at(5), *others):

@@ -15,6 +15,7 @@ from hllm.evaluation.ablations import SWITCHES, Rearranged, TextReader, ablate, 
 from hllm.evaluation.baselines import CoOccurrence, Markov, Popularity
 from hllm.evaluation.evaluate import evaluate, queries
 from hllm.evaluation.protocol import EvaluationConfig
+from hllm.jobs.ablate import ablate_bundle, with_texts
 from hllm.metrics import TargetRanks
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.histories import Histories
@@ -145,7 +146,7 @@ def test_a_shuffle_is_a_function_of_the_seed(world):
 
 
 def test_other_texts_change_a_model_that_reads_text_and_no_text_leaves_chance(trained):
-    found = trained.ablate(TEXT)
+    found = ablate_bundle(trained.bundle, TEXT)
     shuffled, titles, nothing = found.results
     assert shuffled.values["ndcg@10"].mean < found.intact["ndcg@10"].mean
     assert titles.values != found.intact
@@ -156,12 +157,16 @@ def test_other_texts_change_a_model_that_reads_text_and_no_text_leaves_chance(tr
 
 
 def test_the_model_is_evaluated_as_ever_and_again_with_titles_alone(trained):
-    found = trained.ablate(["title-only"])
+    found = ablate_bundle(trained.bundle, ["title-only"])
     assert found.intact == trained.evaluate().all_items
     assert found.protocol == trained.evaluate().protocol
     vectors = trained.encode([{"title": title} for title in trained.dataset.items["title"]])
     scorer = ModelScorer(
-        trained.model, trained.scorer.table.new_tensor(vectors), max_history=8, device=trained.device, precision="fp32"
+        trained.model,
+        trained.scorer.table.new_tensor(vectors),
+        max_history=8,
+        device=trained.scorer.device,
+        precision="fp32",
     )
     config = trained.recipe.evaluation
     expected = evaluate("t", ExactRetriever(scorer), trained.dataset, trained.split, "test", config).all_items
@@ -171,7 +176,7 @@ def test_the_model_is_evaluated_as_ever_and_again_with_titles_alone(trained):
 
 def test_a_text_that_an_item_had_keeps_its_vector(trained):
     texts = [f"title: {title} kind: {kind}" for title, kind in trained.dataset.items.select("title", "kind").rows()]
-    rolled = trained._with_texts([*texts[1:], texts[0]])
+    rolled = with_texts(trained.bundle, [*texts[1:], texts[0]])
     assert rolled.scorer.table.tolist() == trained.scorer.table.roll(-1, 0).tolist()
 
 
@@ -180,14 +185,14 @@ def test_a_model_of_ids_says_what_does_not_apply(interactions, items, id_recipe,
     run = Recommender.fit(
         interactions, items, recipe=id_recipe.model_copy(update={"stages": stages}), out=tmp_path / "id"
     )
-    results = {result.switch: result for result in run.ablate().results}
+    results = {result.switch: result for result in ablate_bundle(run.bundle).results}
     assert list(results) == list(SWITCHES)
     for switch in TEXT:
         assert "knows items by id only" in results[switch].not_applied
         assert results[switch].values == results[switch].drop == {}
     assert results["shuffled-order"].not_applied == ""
     with pytest.raises(ConfigError, match="'no-text' does not apply: the model knows items by id only"):
-        run.ablate(["shuffled-order", "no-text"])
+        ablate_bundle(run.bundle, ["shuffled-order", "no-text"])
 
 
 def test_names_are_checked_before_the_work(world):

@@ -68,7 +68,7 @@ def test_an_index_is_used_once_it_is_made(run_example, copied, capsys):
     pytest.importorskip("faiss").omp_set_num_threads(1)
     found = run_example("search_an_index.py", copied)
     assert "shape: (6, 5)" in capsys.readouterr().out
-    assert type(found["Recommender"].load(copied).finder).__name__ == "IndexRetriever"
+    assert type(found["Recommender"].load(copied).retriever).__name__ == "IndexRetriever"
 
 
 def test_a_table_is_answered_row_by_row(run_example, copied, tmp_path, capsys):

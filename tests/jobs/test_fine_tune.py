@@ -13,7 +13,7 @@ from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.jobs.fine_tune import fine_tune, fine_tuning_recipe
 from hllm.models.checkpoint import load_checkpoint, load_grown
 from hllm.recipe.recipe import Recipe
-from hllm.runs.opened import open_run
+from hllm.runs.bundle import open_run
 from hllm.runs.run import Run
 from hllm.training.fit import fit
 from tests.conftest import recipe_values
@@ -68,7 +68,7 @@ def test_a_fine_tuned_run_is_an_ordinary_run_that_knows_its_parent(parent, strai
     run, report = straight
     recommender, before = Recommender.load(run.folder), Recommender.load(parent.folder)
     manifests = [json.loads((each.best_path / "manifest.json").read_text())["details"] for each in (run, parent)]
-    assert recommender.recipe.parent.checkpoint == open_run(parent).checkpoint.fingerprint == report.parent
+    assert recommender.recipe.parent.checkpoint == open_run(parent).origin.checkpoint == report.parent
     assert recommender.recipe.parent.dataset == manifests[1]["dataset"] == before.dataset.fingerprint
     assert recommender.recipe.parent.recipe == manifests[1]["recipe"] == before.run.recipe_fingerprint
     assert recommender.dataset.item_ids.to_list() == [f"i{n}" for n in range(30)]
@@ -157,7 +157,7 @@ def test_the_report_against_recommenders(parent, straight):
 def test_a_fine_tuned_run_can_be_fine_tuned(straight, tmp_path):
     more = pl.DataFrame({"user_id": ["new", "u5"], "item_id": ["i1", "i2"], "timestamp": [2000, 2001]})
     run, report = fine_tune(straight[0], more, None, tmp_path / "run")
-    assert report.parent == open_run(straight[0]).checkpoint.fingerprint
+    assert report.parent == open_run(straight[0]).origin.checkpoint
     assert len(Recommender.load(run.folder).dataset.preparation["added"]) == 2
 
 
@@ -174,7 +174,8 @@ def test_the_default_stage_is_the_last_one_once_at_a_quarter_of_its_rates(parent
 def test_a_second_fine_tuning_refuses_other_texts_again(parent):
     """`known_items = "update"` of the first one was inherited: texts of a faulty table were taken without a word."""
     opened = open_run(parent)
-    tuned = replace(opened, recipe=fine_tuning_recipe(opened, None, ("parent.known_items=update",)))
+    recipe = fine_tuning_recipe(opened, None, ("parent.known_items=update",))
+    tuned = replace(opened, origin=replace(opened.origin, recipe=recipe))
     assert tuned.recipe.parent.known_items == "update"
     assert fine_tuning_recipe(tuned, None, ()).parent.known_items == "error"
     assert fine_tuning_recipe(tuned, None, ("parent.known_items=keep",)).parent.known_items == "keep"

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from hllm.batches.batch import ItemBatch, item_batch
 from hllm.batches.item_plan import ItemPlan, plan_items
-from hllm.data.tokens import TokenCache, token_cache
+from hllm.data.tokens import TokenCache, Tokenize, token_cache
 from hllm.distributed import Group
-from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import Precision, autocast, resolve_precision
 from hllm.progress import Progress, progress
@@ -98,16 +97,14 @@ def encode_items(
 def encode_texts(
     model: SequentialRecommender,
     texts: Sequence[str],
-    tokenizer: Path,
-    max_tokens: int,
+    tokenize: Tokenize,
     *,
     device: torch.device,
     precision: Precision,
 ) -> Float[Tensor, "text dim"]:
     """Return the embeddings of many texts, as they are rendered, in fp32; their tokens pass through a file."""
-    tokenize, fingerprint = load_tokenizer(tokenizer, max_tokens)
     with tempfile.TemporaryDirectory(prefix="hllm-") as folder:
-        tokens = token_cache(Path(folder) / "tokens", texts, tokenize, tokenizer=fingerprint)
+        tokens = token_cache(Path(folder) / "tokens", texts, tokenize, tokenizer="")
         return encode_catalogue(
             model.item_encoder, len(texts), tokens, device=device, precision=precision, label="encode texts"
         )

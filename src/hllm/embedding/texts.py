@@ -1,4 +1,4 @@
-"""New items, known only by what is written about them: their text through the Item LLM of a checkpoint."""
+"""New items, known only by their text: they are read by the Item LLM of a checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hllm.batches.batch import text_batch
 from hllm.data.prompt import PromptConfig, render_fields, render_text
+from hllm.data.tokens import Tokenize
 from hllm.embedding.encode import encode_items, encode_texts
 from hllm.errors import ConfigError
 from hllm.models.backbone.tokenizer import load_tokenizer
@@ -27,12 +28,26 @@ class ItemReader:
     """Reads the texts of items as the model read the catalogue's."""
 
     model: SequentialRecommender
-    tokenizer: Path
+    tokenize: Tokenize
     prompt: PromptConfig
     fields: tuple[str, ...]
     """The columns that the model was trained to read."""
     device: torch.device
     precision: Precision
+
+    @classmethod
+    def open(
+        cls,
+        model: SequentialRecommender,
+        tokenizer: Path,
+        prompt: PromptConfig,
+        fields: tuple[str, ...],
+        *,
+        device: torch.device,
+        precision: Precision,
+    ) -> "ItemReader":
+        """Load the tokenizer in the folder `tokenizer`, once."""
+        return cls(model, load_tokenizer(tokenizer, prompt.max_tokens)[0], prompt, fields, device, precision)
 
     def read(self, texts: Sequence[ItemText]) -> Float[Tensor, "text dim"]:
         """Return the embeddings of a few texts, in fp32, not normalised; ConfigError if there are none."""
@@ -49,11 +64,8 @@ class ItemReader:
 
     def read_rendered(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
         """Return the embeddings of a few texts as `data.prompt` renders them."""
-        tokenize, _ = load_tokenizer(self.tokenizer, self.prompt.max_tokens)
-        return encode_items(self.model, text_batch(tokenize(texts)), device=self.device, precision=self.precision)
+        return encode_items(self.model, text_batch(self.tokenize(texts)), device=self.device, precision=self.precision)
 
     def read_many(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
         """Return the same for many texts, a batch at a time, with progress."""
-        return encode_texts(
-            self.model, texts, self.tokenizer, self.prompt.max_tokens, device=self.device, precision=self.precision
-        )
+        return encode_texts(self.model, texts, self.tokenize, device=self.device, precision=self.precision)

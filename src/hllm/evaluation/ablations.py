@@ -34,7 +34,7 @@ SWITCHES = {
     "no-text": "the same empty text for all items",
     "popularity": "no training: the most popular items for everybody",
 }
-"""What each switch leaves of the recommender's inputs."""
+"""The part of the recommender's inputs that each switch leaves."""
 
 _OF_TEXT = ("shuffled-text", "title-only", "no-text")
 _TARGETS_PER_STEP = 1024
@@ -48,7 +48,7 @@ class AblationResult(Config):
 
     switch: str
     what: str
-    """What is left."""
+    """The part of the inputs that is left."""
     not_applied: str
     """Why this switch says nothing about this recommender; empty if it was thrown."""
     values: dict[str, Estimate]
@@ -58,7 +58,7 @@ class AblationResult(Config):
 
 
 class Ablations(Config):
-    """One recommender as it is, and with each switch thrown."""
+    """Metrics of one recommender as it is, and with each switch thrown."""
 
     name: str
     protocol: Protocol
@@ -67,7 +67,7 @@ class Ablations(Config):
     results: tuple[AblationResult, ...]
 
     def are_of(self, protocol: Protocol, values: Mapping[str, Estimate]) -> bool:
-        """Tell whether the recommender that has `values` under `protocol` is the one that these results are of."""
+        """Return whether these results belong to the recommender with `values` under `protocol`."""
         return self.protocol == protocol and all(
             metric in values and isclose(values[metric].mean, estimate.mean, abs_tol=1e-6)
             for metric, estimate in self.intact.items()
@@ -77,13 +77,15 @@ class Ablations(Config):
         """Return these results and the earlier ones of other switches, if both are of one model and protocol."""
         if not earlier.are_of(self.protocol, self.intact):
             return self
-        found = {result.switch: result for result in (*earlier.results, *self.results)}
-        return self.model_copy(update={"results": tuple(found[switch] for switch in SWITCHES if switch in found)})
+        by_switch = {result.switch: result for result in (*earlier.results, *self.results)}
+        return self.model_copy(
+            update={"results": tuple(by_switch[switch] for switch in SWITCHES if switch in by_switch)}
+        )
 
 
 @dataclass(frozen=True)
 class TextReader:
-    """How a recommender that reads items' texts is given other texts."""
+    """The prompt of a recommender that reads items' texts, and a way to give it other texts."""
 
     prompt: PromptConfig
     with_texts: Callable[[Sequence[str]], Retriever]
@@ -149,9 +151,9 @@ def ablate(
     for one that reads no text. Random orders come from the evaluation's seed. Raises ConfigError as check_switches.
     """
     reasons = check_switches(switches, dataset, texts)
-    config, asked = as_it_is.protocol.evaluation, queries(dataset, split, as_it_is.protocol.part)
-    interval = partial(bootstrap_means, users=asked.users, samples=config.bootstrap_samples, seed=config.seed)
-    intact = _metrics(retriever, asked, config, label="as it is")
+    config, questions = as_it_is.protocol.evaluation, queries(dataset, split, as_it_is.protocol.part)
+    interval = partial(bootstrap_means, users=questions.users, samples=config.bootstrap_samples, seed=config.seed)
+    intact = _metrics(retriever, questions, config, label="as it is")
     results = []
     for switch, why_not in reasons.items():
         what = SWITCHES[switch]
@@ -159,7 +161,7 @@ def ablate(
             results.append(AblationResult(switch=switch, what=what, not_applied=why_not, values={}, drop={}))
             continue
         other = _thrown(switch, retriever, dataset, split, config.seed, max_history, texts)
-        values = _metrics(other, asked, config, label=switch)
+        values = _metrics(other, questions, config, label=switch)
         drop = {metric: intact[metric] - values[metric] for metric in intact}
         results.append(
             AblationResult(switch=switch, what=what, not_applied="", values=interval(values), drop=interval(drop))
@@ -240,15 +242,15 @@ def _thrown(
 
 
 def _metrics(
-    retriever: Retriever, asked: Queries, config: EvaluationConfig, *, label: str
+    retriever: Retriever, questions: Queries, config: EvaluationConfig, *, label: str
 ) -> dict[str, Float[np.ndarray, " target"]]:
     """Return each target's metrics, with progress."""
     parts = []
-    with progress(label, len(asked.targets)) as advance:
-        for start in range(0, len(asked.targets), _TARGETS_PER_STEP):
+    with progress(label, len(questions.targets)) as advance:
+        for start in range(0, len(questions.targets), _TARGETS_PER_STEP):
             some = slice(start, start + _TARGETS_PER_STEP)
-            histories = asked.histories[some]
-            ranks = retriever.rank(histories, asked.targets[some], exclude=histories)
+            histories = questions.histories[some]
+            ranks = retriever.rank(histories, questions.targets[some], exclude=histories)
             parts.append(ranking_metrics(ranks, config.cutoffs))
             advance(len(histories))
     return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}

@@ -1,4 +1,4 @@
-"""How recommenders do where little is known: items that nobody has in training, and users with few interactions."""
+"""Quality where little is known: items that nobody has in training, and users with few interactions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ Metrics = dict[str, Estimate]
 
 
 class ColdItems(Config):
-    """The targets that are cold, found among everything and among cold items alone."""
+    """Metrics of the cold targets, ranked among everything and among cold items alone."""
 
     protocol: Protocol
-    """Of the ranking among cold items alone; the other one differs in what is ranked only."""
+    """The protocol of the ranking among cold items alone; the other one differs only in the items that are ranked."""
     num_items: int
     """Items of the catalogue that are cold."""
     full_catalogue: dict[str, Metrics]
@@ -39,11 +39,11 @@ class ColdItems(Config):
     among_cold: dict[str, Metrics]
     """By recommender: each target ranked among the cold items."""
     by_id: tuple[str, ...]
-    """Recommenders that know items by id only: what they say of an item without training interactions is chance."""
+    """Recommenders that know items by id only; they rank an item without training interactions by chance."""
 
 
 class ShortHistories(Config):
-    """The same targets, asked for with only the latest items of each history."""
+    """Metrics of the same targets, where only the latest items of each history are read."""
 
     protocol: Protocol
     lengths: tuple[int | None, ...]
@@ -55,7 +55,7 @@ class ShortHistories(Config):
 
 
 class ColdStart(Config):
-    """What `hllm cold-start` says."""
+    """The report of `hllm cold-start`."""
 
     cold_items: ColdItems | None
     """None: no target is cold."""
@@ -65,21 +65,21 @@ class ColdStart(Config):
 @final
 @dataclass(frozen=True)
 class Entrant:
-    """A recommender that was evaluated, with what scored the items."""
+    """An evaluated recommender, with its scorer."""
 
     scorer: Scorer
     evaluated: Evaluated
     by_id: bool
-    """Whether it knows items by id only."""
+    """True if it knows items by id only."""
 
     @property
     def name(self) -> str:
-        """Return what it is called in tables."""
+        """Return its name in tables."""
         return self.evaluated.result.name
 
 
-def cold_items(contenders: Sequence[Entrant], dataset: Dataset, split: Split, asked: Queries) -> ColdItems | None:
-    """Return how the cold targets are found; `asked` is what the contenders were evaluated with.
+def cold_items(contenders: Sequence[Entrant], dataset: Dataset, split: Split, questions: Queries) -> ColdItems | None:
+    """Return the metrics of the cold targets; `questions` are what the contenders were evaluated with.
 
     An item is cold with at most `evaluation.cold_at_most` training interactions. What a user has seen is removed from
     both rankings. None if no target is cold.
@@ -87,17 +87,19 @@ def cold_items(contenders: Sequence[Entrant], dataset: Dataset, split: Split, as
     first = contenders[0].evaluated
     config = first.result.protocol.evaluation
     cold = split.train_counts(dataset) <= config.cold_at_most
-    rows = np.flatnonzero(cold[asked.targets])
+    rows = np.flatnonzero(cold[questions.targets])
     if not len(rows):
         return None
-    histories = asked.histories[rows]
+    histories = questions.histories[rows]
     items = np.flatnonzero(cold)
     full, among = {}, {}
     for each in contenders:
         ranks = each.evaluated.ranks
         chosen = TargetRanks(ranks.better[rows], ranks.tied[rows])
         full[each.name] = _means(each.evaluated, rows, chosen)
-        among[each.name] = _means(each.evaluated, rows, rank_among(each.scorer, items, histories, asked.targets[rows]))
+        among[each.name] = _means(
+            each.evaluated, rows, rank_among(each.scorer, items, histories, questions.targets[rows])
+        )
     protocol = _with(
         first.result.protocol,
         first.targets,
@@ -120,9 +122,9 @@ def rank_among(
 
 
 def short_histories(
-    contenders: Sequence[Entrant], dataset: Dataset, split: Split, asked: Queries, lengths: Sequence[int] = LENGTHS
+    contenders: Sequence[Entrant], dataset: Dataset, split: Split, questions: Queries, lengths: Sequence[int] = LENGTHS
 ) -> ShortHistories:
-    """Return how the targets are found when only the latest items of each history are read.
+    """Return the metrics of the targets when only the latest items of each history are read.
 
     The targets are those with a history of at least the longest of the lengths, so that each length is what it says.
     The whole history stays removed from what is ranked: at every length the same items compete. With no item to read
@@ -134,11 +136,11 @@ def short_histories(
             f"the lengths of histories are {list(lengths)}; expected ascending numbers from 0, as 0,1,2,5"
         )
     first = contenders[0].evaluated
-    longest = max(len(own) for own in asked.histories)
+    longest = max(len(own) for own in questions.histories)
     rows = np.flatnonzero(first.targets.history_length >= lengths[-1])
     if not len(rows):
         raise DataError(f"no target has a history of {lengths[-1]} items, the longest has {longest}; ask for less")
-    histories, targets = asked.histories[rows], asked.targets[rows]
+    histories, targets = questions.histories[rows], questions.targets[rows]
     popular = ExactRetriever(Popularity(dataset, split))
     curves: dict[str, tuple[Metrics, ...]] = {}
     for each in contenders:
@@ -162,7 +164,7 @@ def short_histories(
         protocol=protocol,
         lengths=(*lengths, None),
         curves=curves,
-        num_left_out=len(asked.targets) - len(rows),
+        num_left_out=len(questions.targets) - len(rows),
     )
 
 
@@ -209,6 +211,6 @@ def _means(evaluated: Evaluated, rows: Int[np.ndarray, " chosen"], ranks: Target
 
 
 def _with(protocol: Protocol, targets: Targets, rows: Int[np.ndarray, " chosen"], **said: str) -> Protocol:
-    """Return the protocol of some targets, with what else is said of them."""
+    """Return the protocol of some targets; `said` are its other fields."""
     counts = {"num_targets": len(rows), "num_users_with_target": len(np.unique(targets.users[rows]))}
     return protocol.model_copy(update=said | counts)

@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from hllm.api import Recommender
-from hllm.data.split import options_of
 from hllm.evaluation.baselines import build_baseline
 from hllm.evaluation.cold_start import LENGTHS, ColdStart, Entrant, cold_items, short_histories
-from hllm.evaluation.evaluate import Part, evaluate_with_ranks, queries
-from hllm.evaluation.facts import RunFacts
+from hllm.evaluation.evaluate import Part, queries
 from hllm.jobs.evaluate import require_one_protocol, require_own_names
 from hllm.retrieval.exact import ExactRetriever
-from hllm.runs.results import data_policy, device_name
+from hllm.runs.measure import evaluate_beside, evaluate_run
 
 
 def cold_start(
@@ -26,23 +24,19 @@ def cold_start(
     trained = [_run(name, run, part) for name, run in runs.items()]
     require_one_protocol([each.evaluated for each in trained])
     entrants = [*(_baseline(name, first, part) for name in baselines), *trained]
-    targets = queries(dataset, split, part)
+    questions = queries(dataset, split, part)
     return ColdStart(
-        cold_items=cold_items(entrants, dataset, split, targets),
-        short_histories=short_histories(entrants, dataset, split, targets, lengths),
+        cold_items=cold_items(entrants, dataset, split, questions),
+        short_histories=short_histories(entrants, dataset, split, questions, lengths),
     )
 
 
 def _run(name: str, run: Recommender, part: Part) -> Entrant:
     by_id = not run.recipe.model.item.facts.reads_text
-    return Entrant(run.scorer, run.evaluate_with_ranks(part=part, name=name), by_id)
+    return Entrant(run.scorer, evaluate_run(run.bundle, part=part, name=name), by_id)
 
 
 def _baseline(name: str, first: Recommender, part: Part) -> Entrant:
-    recipe, split = first.recipe, first.split
-    scorer = build_baseline(name, first.dataset, split)
-    evaluated = evaluate_with_ranks(
-        name, ExactRetriever(scorer), first.dataset, split, part, recipe.evaluation,
-        data_policy=data_policy(recipe), facts=RunFacts(machine=device_name()), split_options=options_of(recipe.split),
-    )  # fmt: skip
+    scorer = build_baseline(name, first.dataset, first.split)
+    evaluated = evaluate_beside(first.bundle, name, ExactRetriever(scorer), part=part)
     return Entrant(scorer, evaluated, by_id=False)

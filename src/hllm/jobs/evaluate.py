@@ -6,8 +6,12 @@ from typing import Any
 
 from hllm.api import Recommender
 from hllm.errors import ConfigError
+from hllm.evaluation.baselines import build_baseline
 from hllm.evaluation.evaluate import Evaluated, Part
 from hllm.evaluation.protocol import describe_differences
+from hllm.retrieval.exact import ExactRetriever
+from hllm.runs.bundle import Bundle
+from hllm.runs.measure import evaluate_beside, evaluate_run
 from hllm.runs.run import Run
 
 
@@ -24,10 +28,16 @@ def open_runs(paths: Iterable[Path]) -> dict[str, Recommender]:
 def evaluate_all(runs: Mapping[str, Recommender], baselines: Sequence[str], *, part: Part = "test") -> list[Evaluated]:
     """Evaluate baselines and runs under one protocol; ConfigError if the runs' protocols differ."""
     require_own_names(runs, baselines)
-    trained = [run.evaluate_with_ranks(part=part, name=name) for name, run in runs.items()]
+    trained = [evaluate_run(run.bundle, part=part, name=name) for name, run in runs.items()]
     require_one_protocol(trained)
-    first = next(iter(runs.values()))
-    return [*(first.evaluate_baseline_with_ranks(name, part=part) for name in baselines), *trained]
+    first = next(iter(runs.values())).bundle
+    return [*(evaluate_baseline(first, name, part=part) for name in baselines), *trained]
+
+
+def evaluate_baseline(bundle: Bundle, name: str, *, part: Part = "test") -> Evaluated:
+    """Evaluate one of `hllm.evaluation.baselines`, such as "popularity", on a run's data under the same protocol."""
+    retriever = ExactRetriever(build_baseline(name, bundle.dataset, bundle.split))
+    return evaluate_beside(bundle, name, retriever, part=part)
 
 
 def require_own_names(runs: Iterable[str], baselines: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ from hllm.models.checkpoint import compact_checkpoint
 from hllm.models.compact import Weights
 from hllm.reports.ranking import ranking_table
 from hllm.reports.results import FORMATS
+from hllm.runs.measure import evaluate_run
 from hllm.runs.run import Run
 from hllm.runs.tables import embed_run_items
 
@@ -120,7 +121,7 @@ class _Measured:
 def _measured(name: str, recommender: Recommender, part: Part) -> _Measured:
     """Evaluate what the model can do. Raises DataError if the part has no value of the metric it was selected by."""
     model, select_by = recommender.recipe.model, recommender.recipe.select_by
-    retrieval = recommender.evaluate_with_ranks(part=part, name=name) if model.user.facts.retrieves else None
+    retrieval = evaluate_run(recommender.bundle, part=part, name=name) if model.user.facts.retrieves else None
     ranking = evaluate_rankers({name: recommender}, part=part)[0] if model.ranking is not None else None
     if ranking is not None and select_by in RANKING_METRICS:
         for target, result in ranking.targets.items():

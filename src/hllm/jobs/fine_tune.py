@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool
-from torch import Tensor
 
 from hllm import artifacts
 from hllm.config import Config
@@ -22,13 +22,11 @@ from hllm.evaluation.evaluate import Metrics, queries
 from hllm.evaluation.impressions import mean_ranker_metrics
 from hllm.metrics import ranking_metrics
 from hllm.models.checkpoint import load_checkpoint
-from hllm.models.recommender import SequentialRecommender
-from hllm.precision import choose_device
 from hllm.ranking.ranker import ModelRanker
 from hllm.recipe.recipe import Recipe
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.scorer import ModelScorer
-from hllm.runs.opened import OpenedRun, open_run
+from hllm.runs.bundle import Bundle, open_run, scorer_of
 from hllm.runs.run import Listener, Run
 from hllm.training.fit import fit_dataset
 
@@ -103,7 +101,7 @@ def fine_tune(
     The recipe is `fine_tuning_recipe`. Raises ConfigError if `folder` holds another run or the recipe is of another
     model, DataError as `data.additions.grow` does, CheckpointError if the parent is damaged or not finished.
     """
-    opened = open_run(parent)
+    opened = open_run(parent, device=torch.device("cpu"))  # the accelerator is for the training
     chosen = fine_tuning_recipe(opened, recipe, overrides)
     assert chosen.parent is not None
     run = Run(folder, listeners)
@@ -118,7 +116,7 @@ def fine_tune(
     return run, report
 
 
-def fine_tuning_recipe(parent: OpenedRun, path: Path | None, overrides: Sequence[str]) -> Recipe:
+def fine_tuning_recipe(parent: Bundle, path: Path | None, overrides: Sequence[str]) -> Recipe:
     """Return the recipe at `path`, or the parent's own with one short stage; `overrides` are laid over it.
 
     The short stage is the parent's last one, of a model with heads the last that trains them, for one epoch at a
@@ -132,7 +130,7 @@ def fine_tuning_recipe(parent: OpenedRun, path: Path | None, overrides: Sequence
     else:
         values, where = Recipe.from_toml(path).model_dump(mode="json"), str(path)
     values["parent"] = (values["parent"] or {}) | {
-        "checkpoint": parent.checkpoint.fingerprint,
+        "checkpoint": parent.origin.checkpoint,
         "dataset": parent.dataset.fingerprint,
         "recipe": parent.run.recipe_fingerprint,
     }
@@ -172,7 +170,7 @@ def _short_stage(recipe: Recipe) -> dict[str, Any]:
     return last | slower | {"name": "fine-tune", "epochs": 1, "start": "last"}
 
 
-def _report(parent: OpenedRun, run: Run, grown: Grown, recipe: Recipe) -> FineTuned:
+def _report(parent: Bundle, run: Run, grown: Grown, recipe: Recipe) -> FineTuned:
     """Return the report of a finished run: the stored one if it is of this checkpoint, else made and stored."""
     file = run.folder / "drift.json"
     model, _, manifest = load_checkpoint(run.best_path)
@@ -184,14 +182,15 @@ def _report(parent: OpenedRun, run: Run, grown: Grown, recipe: Recipe) -> FineTu
     after = ItemEmbeddingTable.load(run.table_path, checkpoint=manifest.fingerprint).vectors[: old.num_items]
     now = split_dataset(grown.dataset, recipe.split)
     held_out = ~now.training[grown.positions[split.validation]]
-    scorers = [_scorer(*each, parent) for each in ((parent.model, parent.table.vectors), (model, after))]
+    before = parent.scorer.table
+    scorers = [scorer_of(*each, parent.recipe) for each in ((parent.model, before), (model, after))]
     retrieves = parent.recipe.model.user.facts.retrieves
     ranks = [_found(each, parent, split) for each in scorers] if retrieves else []
     report = FineTuned(
-        parent=parent.checkpoint.fingerprint,
+        parent=parent.origin.checkpoint,
         checkpoint=manifest.fingerprint,
         counts=grown.counts,
-        drift=measure_drift(parent.table.vectors, after, old.item_ids, old.titles, new_text=grown.updated),
+        drift=measure_drift(before, after, old.item_ids, old.titles, new_text=grown.updated),
         all_targets=_old_targets(ranks, np.ones_like(held_out)) if retrieves else None,
         held_out_targets=_old_targets(ranks, held_out) if retrieves else None,
         candidates=_candidates(scorers, parent, split) if parent.recipe.model.ranking is not None else None,
@@ -200,16 +199,7 @@ def _report(parent: OpenedRun, run: Run, grown: Grown, recipe: Recipe) -> FineTu
     return report
 
 
-def _scorer(model: SequentialRecommender, vectors: Tensor, parent: OpenedRun) -> ModelScorer:
-    """Return one model over its vectors of the parent's items."""
-    device = choose_device()
-    return ModelScorer(
-        model.to(device), vectors,
-        max_history=parent.recipe.model.max_history, device=device, precision=parent.recipe.precision,
-    )  # fmt: skip
-
-
-def _found(scorer: ModelScorer, parent: OpenedRun, split: Split) -> Metrics:
+def _found(scorer: ModelScorer, parent: Bundle, split: Split) -> Metrics:
     """Return the metrics of each validation target of the parent, among its items, by one model."""
     asked = queries(parent.dataset, split, "validation")
     ranks = ExactRetriever(scorer).rank(asked.histories, asked.targets, exclude=asked.histories)
@@ -217,7 +207,7 @@ def _found(scorer: ModelScorer, parent: OpenedRun, split: Split) -> Metrics:
     return {name: metrics[name] for name in ("recall@10", "recall@50", "ndcg@10")}
 
 
-def _candidates(scorers: Sequence[ModelScorer], parent: OpenedRun, split: Split) -> OldTargets:
+def _candidates(scorers: Sequence[ModelScorer], parent: Bundle, split: Split) -> OldTargets:
     """Return the means of a ranker's metrics, before and after, on the candidates that the parent was validated by."""
     config = parent.recipe.evaluation
     before, after = (

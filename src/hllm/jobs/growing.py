@@ -22,6 +22,6 @@ class GrowingParquet:
         self.writer.write_table(rows)
 
     def close(self) -> None:
-        """End the file, which is there if there was a frame."""
+        """Close the file; without any frame there is none."""
         if self.writer is not None:
             self.writer.close()

@@ -26,6 +26,7 @@ from hllm.retrieval.frame import recommended
 from hllm.retrieval.histories import Histories, histories_of
 from hllm.retrieval.index.index import KIND as INDEX
 from hllm.retrieval.query import Query, Unknown, require_sentences, with_texts
+from hllm.runs.bundle import Bundle
 
 USERS_PER_BATCH = 1024
 BATCHES_PER_PART = 16
@@ -35,7 +36,7 @@ _REQUESTS, _JOB = "requests.parquet", "job.json"
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What is asked for."""
+    """The options of a job."""
 
     k: int = 100
     exclude_seen: bool = True
@@ -50,7 +51,7 @@ class TableOptions:
 
 
 class Job(Config):
-    """What the parts in a directory belong to."""
+    """The inputs that the parts in a directory belong to."""
 
     inputs: dict[str, Any]
     counts: RequestCounts
@@ -59,7 +60,7 @@ class Job(Config):
 
 @dataclass(frozen=True)
 class TableReport:
-    """What was written."""
+    """Counts of what was read and written."""
 
     counts: RequestCounts
     unknown_candidates: int
@@ -73,12 +74,12 @@ def recommend_table(
     """Write the best items of each row of `source` to the Parquet file `output`.
 
     Columns: user_id, item_id (the caller's own), score, rank (from 1) and source: "model", or "popularity" for a
-    fallback, whose score is the number of training interactions. For `source` see `data.requests.prepare_requests`.
+    fallback, whose score is the number of training interactions. For `source` see `jobs.requests.prepare_requests`.
     Parts are kept in the directory `output`.parts until all are there; a call with the same inputs goes on, and one
     with others raises ConfigError, as one does if `output` exists. Raises DataError for unknown users and items
     unless `options.unknown` says what to do. Memory: a batch of users times k, row groups of `source`, the dataset.
     """
-    options = options or TableOptions()
+    options, bundle = options or TableOptions(), recommender.bundle
     if options.k < 1:
         raise ConfigError(f"k is {options.k}; it must be at least 1")
     folder = output.with_name(f"{output.name}.parts")
@@ -86,8 +87,8 @@ def recommend_table(
         raise ConfigError(f"the output is {output}; expected a name that ends in .parquet")
     if output.exists() and not folder.exists():
         raise ConfigError(f"{output} exists already; give another name, or remove it")
-    job, candidates = _begin(recommender, source, folder, options)
-    worker = _Worker(recommender, options, candidates)
+    job, candidates = _begin(bundle, source, folder, options)
+    worker = _Worker(bundle, options, candidates)
     parts = []
     with progress("recommend", job.counts.rows) as advance:
         for start in range(0, job.counts.rows, worker.rows_per_part):
@@ -119,18 +120,16 @@ def read_allowed_items(dataset: Dataset, path: Path, unknown: Unknown) -> tuple[
     ids = table[dataset.item_col]
     if unknown == "error":
         return dataset.item_rows(ids), 0
-    found = rows_of(dataset.item_ids, ids.cast(dataset.item_ids.dtype, strict=False))
-    return found.drop_nulls().to_numpy(), found.null_count()
+    rows = rows_of(dataset.item_ids, ids.cast(dataset.item_ids.dtype, strict=False))
+    return rows.drop_nulls().to_numpy(), rows.null_count()
 
 
 class _Worker:
-    """A recommender with the options of one job."""
+    """A bundle with the options of one job."""
 
-    def __init__(
-        self, recommender: Recommender, options: TableOptions, candidates: Bool[np.ndarray, " item"] | None
-    ) -> None:
-        self.recommender = recommender
-        self.dataset = recommender.dataset
+    def __init__(self, bundle: Bundle, options: TableOptions, candidates: Bool[np.ndarray, " item"] | None) -> None:
+        self.bundle = bundle
+        self.dataset = bundle.dataset
         self.options = options
         self.candidates = candidates
         self.k = min(options.k, self.dataset.num_items)
@@ -141,12 +140,12 @@ class _Worker:
         """Return the rows of the output for some requests, in their order."""
         query = Query(requests["user_id"], self._histories(requests))
         if requests["text"].null_count() < len(requests):
-            query = with_texts(query, requests["text"].to_list(), self.recommender.reader())
+            query = with_texts(query, requests["text"].to_list(), self.bundle.reader)
         if self.options.unknown == "skip":
             query = query.only(query.histories.known)
         best, sources = recommend_or_fall_back(
-            self.recommender.finder,
-            self.recommender.popular,
+            self.bundle.retriever,
+            lambda: self.bundle.popular,
             query.histories,
             self.k,
             exclude=query.histories if self.options.exclude_seen else None,
@@ -169,11 +168,11 @@ class _Worker:
 
 
 def _begin(
-    recommender: Recommender, source: Path, folder: Path, options: TableOptions
+    bundle: Bundle, source: Path, folder: Path, options: TableOptions
 ) -> tuple[Job, Bool[np.ndarray, " item"] | None]:
     """Return the job that `folder` holds, or begin it; ConfigError if another one was begun there."""
-    candidates, unknown_candidates = _candidates(recommender, options)
-    inputs = _inputs(recommender, source, options)
+    candidates, unknown_candidates = _candidates(bundle, options)
+    inputs = _inputs(bundle, source, options)
     if (folder / _JOB).is_file():
         job = _read_job(folder / _JOB)
         if differing := [name for name in inputs if job.inputs.get(name) != inputs[name]]:
@@ -187,14 +186,14 @@ def _begin(
     try:
         counts = prepare_requests(
             source,
-            recommender.dataset,
+            bundle.dataset,
             folder / _REQUESTS,
-            user_col=recommender.recipe.data.user_col,
+            user_col=bundle.recipe.data.user_col,
             history_col=options.history_col,
             text_col=options.text_col,
             separator=options.separator,
         )
-        _check(recommender, counts, options)
+        _check(bundle, counts, options)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -203,20 +202,20 @@ def _begin(
     return job, candidates
 
 
-def _inputs(recommender: Recommender, source: Path, options: TableOptions) -> dict[str, Any]:
+def _inputs(bundle: Bundle, source: Path, options: TableOptions) -> dict[str, Any]:
     """Return all that decides the bytes of a part."""
 
     def hashes(path: Path, name: str) -> list[str]:
         return [artifacts.sha256_of(file) for file in find_files(path, name=name)]
 
-    index = recommender.index
+    index = bundle.index
     return {
         "input": hashes(source, "users to recommend to"),
-        "checkpoint": artifacts.read_manifest(recommender.run.best_path, "checkpoint").fingerprint,
-        "items": recommender.dataset.num_items,
-        "added_items": _added_items(recommender),
-        "dim": recommender.dim,
-        "index": None if index is None else artifacts.read_manifest(recommender.run.index_path, INDEX).fingerprint,
+        "checkpoint": bundle.origin.checkpoint,
+        "items": bundle.dataset.num_items,
+        "added_items": _added_items(bundle),
+        "dim": bundle.scorer.dim,
+        "index": None if index is None else artifacts.read_manifest(bundle.run.index_path, INDEX).fingerprint,
         "k": options.k,
         "exclude_seen": options.exclude_seen,
         "unknown": options.unknown,
@@ -227,11 +226,10 @@ def _inputs(recommender: Recommender, source: Path, options: TableOptions) -> di
     }
 
 
-def _added_items(recommender: Recommender) -> str | None:
+def _added_items(bundle: Bundle) -> str | None:
     """Return a hash of the items that the run does not hold, with their texts; None without any."""
-    dataset = recommender.dataset
-    known = Dataset.load(recommender.run.dataset_path).num_items
-    if dataset.num_items == known:
+    dataset, known = bundle.dataset, bundle.origin.num_items
+    if not bundle.grown:
         return None
     added = dataset.items[known:].select(dataset.item_col, *dataset.text_cols)
     return artifacts.fingerprint(added.rows())
@@ -244,23 +242,23 @@ def _read_job(file: Path) -> Job:
         raise CheckpointError(f"{file} is damaged: {error}; remove {file.parent} to begin again") from None
 
 
-def _check(recommender: Recommender, counts: RequestCounts, options: TableOptions) -> None:
-    if counts.histories and recommender.model.reads_log:
+def _check(bundle: Bundle, counts: RequestCounts, options: TableOptions) -> None:
+    if counts.histories and bundle.model.reads_log:
         raise DataError(
             f"{counts.histories:,} of {counts.rows:,} rows bring a history, but this model reads when things "
             "happened or what was done, which a list of items does not say; give user ids alone"
         )
     if counts.texts:
-        require_sentences(recommender.reader().model)
+        require_sentences(bundle.reader.model)
     if options.unknown == "error":
         counts.require_known()
 
 
-def _candidates(recommender: Recommender, options: TableOptions) -> tuple[Bool[np.ndarray, " item"] | None, int]:
+def _candidates(bundle: Bundle, options: TableOptions) -> tuple[Bool[np.ndarray, " item"] | None, int]:
     """Return what may be recommended, and how many of the candidates the catalogue lacks."""
     if options.candidates is None:
         return None, 0
-    rows, missing = read_allowed_items(recommender.dataset, options.candidates, options.unknown)
-    mask = np.zeros(recommender.dataset.num_items, dtype=bool)
+    rows, missing = read_allowed_items(bundle.dataset, options.candidates, options.unknown)
+    mask = np.zeros(bundle.dataset.num_items, dtype=bool)
     mask[rows] = True
     return mask, missing

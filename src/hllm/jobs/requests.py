@@ -1,4 +1,4 @@
-"""Who is to be recommended to: a table of user ids or histories as indices, read in bounded memory."""
+"""Requests: a table of users or histories to recommend to, turned into indices in bounded memory."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,7 +21,7 @@ _SHOWN = 3
 
 
 class RequestCounts(Config):
-    """What was found in the table."""
+    """Counts of what a table of requests holds."""
 
     rows: int = 0
     histories: int = 0
@@ -135,18 +135,18 @@ def _resolve(frame: pl.DataFrame, dataset: Dataset, separator: str) -> tuple[pl.
     if lists.dtype == pl.String:
         parts = lists.str.split(separator).list.eval(pl.element().str.strip_chars())
         lists = parts.list.eval(pl.element().filter(pl.element() != ""))
-    given = lists.is_not_null()
+    has_list = lists.is_not_null()
     flat = pl.DataFrame({"row": pl.int_range(len(lists), eager=True), "id": lists})
     flat = flat.filter((flat["id"].list.len() > 0).fill_null(False)).explode("id")
     flat = flat.with_columns(item=rows_of(dataset.item_ids, flat["id"].cast(dataset.item_ids.dtype, strict=False)))
     missing = flat.filter(pl.col("item").is_null())["id"]
     known = flat.drop_nulls("item").group_by("row", maintain_order=True).agg(items=pl.col("item").cast(pl.Int64))
-    rows = pl.DataFrame({"row": pl.int_range(len(lists), eager=True), "given": given})
+    rows = pl.DataFrame({"row": pl.int_range(len(lists), eager=True), "has_list": has_list})
     items = rows.join(known, on="row", how="left", maintain_order="left").select(
-        pl.when("given").then(pl.col("items").fill_null([]))
+        pl.when("has_list").then(pl.col("items").fill_null([]))
     )
     users = rows_of(dataset.users, frame["user_id"].cast(dataset.users.dtype, strict=False)).cast(pl.Int64)
-    users = users.set(given, None)
+    users = users.set(has_list, None)
     stripped = frame["text"].str.strip_chars()
     text = stripped.set(stripped == "", None)
     columns = {"user_id": frame["user_id"], "user_index": users, "items": items.to_series(), "text": text}

@@ -1,4 +1,4 @@
-"""Candidates scored for users, as a frame with the caller's own ids."""
+"""Scores of candidates for users, as a frame with the caller's own ids."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,9 +38,9 @@ def rank_frame(
     with progress("rank", len(chosen)) as advance:
         logits = ranker.logits(histories, chosen, advance=advance)
     frames = []
-    for user, (items, found) in enumerate(zip(chosen, logits, strict=True)):
-        order = np.argsort(-found[:, column], kind="stable")
-        probabilities = np.exp(-np.logaddexp(0.0, -found[order].astype(np.float64)))
+    for user, (items, values) in enumerate(zip(chosen, logits, strict=True)):
+        order = np.argsort(-values[:, column], kind="stable")
+        probabilities = np.exp(-np.logaddexp(0.0, -values[order].astype(np.float64)))
         named = {f"score_{name}": probabilities[:, n] for n, name in enumerate(ranker.targets)}
         frames.append(
             pl.DataFrame(
@@ -69,10 +69,10 @@ def _candidates(dataset: Dataset, user_ids: pl.Series, candidates: CandidateIds)
     return [_rows(dataset, candidates[user], f"the candidates of user {user!r}") for user in user_ids]
 
 
-def _rows(dataset: Dataset, given: Sequence[Any] | pl.Series, where: str) -> Int[np.ndarray, " candidate"]:
-    if not len(given):
+def _rows(dataset: Dataset, item_ids: Sequence[Any] | pl.Series, where: str) -> Int[np.ndarray, " candidate"]:
+    if not len(item_ids):
         raise DataError(f"{where} is empty: give at least one item")
-    rows = dataset.item_rows(given if isinstance(given, pl.Series) else list(given))
+    rows = dataset.item_rows(item_ids if isinstance(item_ids, pl.Series) else list(item_ids))
     if len(np.unique(rows)) < len(rows):
         values, counts = np.unique(rows, return_counts=True)
         raise DataError(

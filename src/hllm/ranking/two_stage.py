@@ -39,10 +39,10 @@ class TwoStageRetriever:
         candidates: Bool[np.ndarray, " item"] | None = None,
     ) -> Recommendations:
         """Return the k best of the retrieved items, at most `num_retrieved`, with their logits; see Retriever."""
-        found = self.retriever.recommend(histories, self.num_retrieved, exclude=exclude, candidates=candidates)
+        best = self.retriever.recommend(histories, self.num_retrieved, exclude=exclude, candidates=candidates)
         items = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        retrieved = self._in_catalogue_order(found)
+        retrieved = self._in_catalogue_order(best)
         for row, (own, logits) in enumerate(zip(retrieved, self._logits(histories, retrieved), strict=True)):
             order = np.argsort(-logits, kind="stable")[:k]
             items[row, : len(order)], scores[row, : len(order)] = own[order], logits[order]
@@ -51,12 +51,12 @@ class TwoStageRetriever:
     def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: ItemLists) -> TargetRanks:
         """Return where each target stands: by the ranker if it is retrieved, else behind all that are.
 
-        Those that are not retrieved keep the retriever's order among themselves.
+        Items that are not retrieved keep the retriever's order among themselves.
         """
-        found = self.retriever.recommend(histories, self.num_retrieved, exclude=exclude)
+        best = self.retriever.recommend(histories, self.num_retrieved, exclude=exclude)
         ranks = self.retriever.rank(histories, targets, exclude)
         better, tied = ranks.better.copy(), ranks.tied.copy()
-        retrieved = self._in_catalogue_order(found)
+        retrieved = self._in_catalogue_order(best)
         for row, (own, logits) in enumerate(zip(retrieved, self._logits(histories, retrieved), strict=True)):
             place = np.flatnonzero(own == targets[row])
             if len(place):
@@ -71,9 +71,9 @@ class TwoStageRetriever:
     def _logits(self, histories: Histories, candidates: list[Int[np.ndarray, " _"]]) -> list[Float[np.ndarray, " _"]]:
         return [logits[:, self.column] for logits in self.ranker.logits(histories, candidates)]
 
-    def _in_catalogue_order(self, found: Recommendations) -> list[Int[np.ndarray, " _"]]:
+    def _in_catalogue_order(self, best: Recommendations) -> list[Int[np.ndarray, " _"]]:
         """Return each user's items; equal logits then stay in catalogue order."""
-        return [np.sort(row[row >= 0]) for row in found.items]
+        return [np.sort(row[row >= 0]) for row in best.items]
 
 
 def target_column(ranker: Ranker, target: str | None) -> int:

@@ -100,7 +100,7 @@ def with_texts(query: Query, texts: Sequence[ItemText | None], reader: ItemReade
 
 
 def require_sentences(model: SequentialRecommender) -> None:
-    """Raise DataError for a model that reads of each item what a sentence does not say."""
+    """Raise DataError for a model that reads times or actions, which a sentence does not have."""
     if model.reads_log:
         raise DataError(
             "this model reads when things happened or what was done, which a sentence does not say; recommend from a "

@@ -52,7 +52,12 @@ class ModelScorer:
     @cached_property
     def keys(self) -> Float[Tensor, "item cut"]:
         """Return the items' vectors as they are compared."""
-        return self.comparable(self.table.float())
+        return self.unit if self.model.similarity == "cosine" else self.comparable(self.table.float())
+
+    @cached_property
+    def unit(self) -> Float[Tensor, "item cut"]:
+        """Return the items' vectors at length 1, whose products are cosines."""
+        return F.normalize(self.table.float()[:, : self.dim], dim=-1, eps=1e-6)
 
     @property
     def num_items(self) -> int:
@@ -118,14 +123,15 @@ class ModelScorer:
             vectors, torch.from_numpy(mask).to(self.device), items=items, times=times, actions=actions
         )
 
+    def over(self, table: Float[Tensor, "item dim"], *, dim: int | None) -> "ModelScorer":
+        """Return a scorer like this over another table, with the first `dim` numbers; None: with all."""
+        return ModelScorer(
+            self.model, table, max_history=self.max_history, device=self.device, precision=self.precision, dim=dim
+        )
+
     def first(self, dim: int | None) -> "ModelScorer":
         """Return a scorer over the same table that scores with the first `dim` numbers; None: with as many as this."""
-        if dim in (None, self.dim):
-            return self
-        return ModelScorer(
-            self.model, self.table,
-            max_history=self.max_history, device=self.device, precision=self.precision, dim=dim,
-        )  # fmt: skip
+        return self if dim in (None, self.dim) else self.over(self.table, dim=dim)
 
     def comparable(self, vectors: Float[Tensor, "row dim"]) -> Float[Tensor, "row cut"]:
         """Return vectors whose dot product is the similarity."""

@@ -126,6 +126,6 @@ def masked(
 
 
 def pairs(lists: ItemLists) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
-    """Return the row and the item of everything in the lists."""
+    """Return the row and the item of every entry of the lists."""
     rows = np.repeat(np.arange(len(lists)), [len(own) for own in lists])
     return rows, np.concatenate([*lists, np.zeros(0, dtype=np.int64)]).astype(np.int64)

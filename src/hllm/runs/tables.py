@@ -30,8 +30,7 @@ from hllm.models.recommender import SequentialRecommender
 from hllm.precision import Precision, choose_device, resolve_precision
 from hllm.progress import Progress
 from hllm.recipe.recipe import Recipe
-from hllm.retrieval.scorer import ModelScorer
-from hllm.runs.opened import require_trained
+from hllm.runs.bundle import require_trained, scorer_of
 from hllm.runs.run import Run
 from hllm.runs.users import embed_users
 
@@ -91,14 +90,15 @@ def embed_run_users(
     rows = np.arange(dataset.num_users) if users is None else _users_of(users, dataset, recipe.data.user_col)
     if active_since is not None:
         rows = _active(dataset, rows, active_since)
-    device = choose_device()
     table = ItemEmbeddingTable.load(run.table_path, checkpoint=manifest.fingerprint)
-    max_history = recipe.model.max_history
-    scorer = ModelScorer(
-        model.to(device), table.vectors, max_history=max_history, device=device, precision=recipe.precision
-    )
     return embed_users(
-        scorer, dataset, rows, path, checkpoint=manifest.fingerprint, dtype=dtype, share=share or Share()
+        scorer_of(model, table.vectors, recipe),
+        dataset,
+        rows,
+        path,
+        checkpoint=manifest.fingerprint,
+        dtype=dtype,
+        share=share or Share(),
     )
 
 

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from hllm import artifacts
 from hllm.data.dataset import Dataset
 from hllm.embedding.rows import Dtype, encode_rows
 from hllm.embedding.shards import Embedded, Shards, Share, clear_shards
 from hllm.embedding.table import USERS, UserEmbeddingTable, require_room, writing_table
-from hllm.errors import CheckpointError, HllmWarning
+from hllm.errors import CheckpointError, HllmWarning, StorageError
 from hllm.progress import Progress
-from hllm.retrieval.histories import histories_of
+from hllm.retrieval.histories import Histories, histories_of
 from hllm.retrieval.scorer import ModelScorer
+from hllm.runs.bundle import Bundle
 
 _USERS_AT_ONCE = 512
 
@@ -71,6 +72,26 @@ def embed_users(
             writer.put(rows, encode_rows(vectors, "fp32"))
     clear_shards(path)
     return report
+
+
+def vectors_of_all_users(bundle: Bundle, histories: Histories) -> Float[torch.Tensor, "user dim"]:
+    """Return the vectors of all known users, whose histories these are.
+
+    They are kept in the run, and taken from there if they are of today. A bundle with added items keeps nothing: the
+    run lacks the items.
+    """
+    run, scorer, checkpoint = bundle.run, bundle.scorer, bundle.origin.checkpoint
+    if bundle.grown:
+        return scorer.users(histories)
+    everyone = np.arange(bundle.dataset.num_users)
+    try:
+        embed_users(
+            scorer, bundle.dataset, everyone, run.user_table_path, checkpoint=checkpoint, dtype="fp32", share=Share()
+        )
+    except StorageError as error:
+        warnings.warn(f"{error}. The users' vectors are not kept for the next call", HllmWarning, stacklevel=3)
+        return scorer.users(histories)
+    return UserEmbeddingTable.load(run.user_table_path, checkpoint=checkpoint).vectors.to(scorer.device)
 
 
 def _is_current(path: Path, job: str, dtype: Dtype) -> bool:

@@ -54,16 +54,16 @@ def test_an_item_added_to_both_is_recommended(trained, histories):
 
 def test_a_recommender_recommends_from_the_index_of_its_run_and_evaluates_exactly(trained, tmp_path):
     before = trained.recommend(k=5)
-    assert trained.index is None
+    assert trained.bundle.index is None
     trained.save(tmp_path / "run")
     source = source_of(trained.run.table_path)
     build_index(trained.scorer, trained.dataset, source=source).save(tmp_path / "run" / "index")
     opened = Recommender.load(tmp_path / "run")
-    assert isinstance(opened.finder, IndexRetriever)
-    assert isinstance(opened.retriever, ExactRetriever)
+    assert isinstance(opened.retriever, IndexRetriever)
+    assert isinstance(opened.bundle.exact, ExactRetriever)
     assert opened.recommend(k=5).drop("score").equals(before.drop("score"))
     opened.add_items(pl.DataFrame({"item_id": ["new"], "title": ["red hat"], "kind": ["hat"]}))
-    assert opened.index.num_items == 31
+    assert opened.bundle.index.num_items == 31
     assert "new" in opened.recommend(k=31)["item_id"].to_list()
 
 

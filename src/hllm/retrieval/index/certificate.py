@@ -1,4 +1,4 @@
-"""What an index is worth: its recall against exact search and the time of a search, as stored in its manifest."""
+"""The certificate of an index: its recall against exact search and the time of a search, kept in its manifest."""
 
 import os
 import platform
@@ -31,34 +31,34 @@ class Latency(Config):
     p99_ms: float
     """99 of 100 searches took no longer."""
     num_searches: int
-    """How many were timed."""
+    """Number of timed searches."""
 
 
 class Certificate(Config):
     """A measurement of an index, on the machine that made it."""
 
     k: int
-    """Items asked for."""
+    """Items that each search returns."""
     recall: float
     """Share of the k best items by exact search that the index finds, mean over the queries."""
     lowest_recall: float
-    """The same, of the query that fares worst."""
+    """The same share for the worst query."""
     num_queries: int
     """Queries that recall was measured with."""
     queries: str
-    """What they are."""
+    """A description of the queries."""
     num_items: int
     """Items in the index."""
     num_changes: int
     """Items added, updated or deleted since the index was built, when it was measured."""
     index: Latency
-    """Of a search by the index."""
+    """The time of a search by the index."""
     exact: Latency
-    """Of the same search, exactly."""
+    """The time of the same search, exactly."""
     threads: int
     """Threads of the timed searches."""
     machine: str
-    """Where the times were taken."""
+    """The processor that the times were taken on."""
 
     def __str__(self) -> str:
         """Return two lines for people."""
@@ -70,7 +70,7 @@ class Certificate(Config):
         )
 
 
-def recall_of(found: Recommendations, exact: Recommendations) -> Float[np.ndarray, " query"]:
+def recall_of(best: Recommendations, exact: Recommendations) -> Float[np.ndarray, " query"]:
     """Return the share of the exact best that was found, for each query.
 
     An item as good as the last of the exact ones counts as one of them, up to a relative rounding of 1e-5. Where
@@ -81,7 +81,7 @@ def recall_of(found: Recommendations, exact: Recommendations) -> Float[np.ndarra
     last = np.where(real, exact.scores, np.inf).min(1, initial=np.inf)
     last[number == 0] = 0
     limit = last - _SAME * np.maximum(1e-3, np.abs(last))
-    hits = (np.isfinite(found.scores) & (found.scores >= limit[:, None])).sum(1)
+    hits = (np.isfinite(best.scores) & (best.scores >= limit[:, None])).sum(1)
     return np.where(number == 0, 1.0, np.minimum(hits, number) / np.maximum(1, number))
 
 

@@ -11,7 +11,7 @@ Kind = Literal["exact", "flat", "hnsw", "ivf-pq", "qdrant"]
 
 
 class IndexConfig(Config):
-    """How an index searches. The scores are exact in every kind: FAISS or Qdrant only nominates items to be scored."""
+    """Settings of an index. The scores are exact in every kind: FAISS or Qdrant only nominates items to be scored."""
 
     kind: Kind = "exact"
     """"exact" scores every item. "hnsw" walks a graph over a copy of the vectors; "ivf-pq" reads codes of a few bytes
@@ -20,9 +20,9 @@ class IndexConfig(Config):
     dim: int | None = Field(default=None, ge=1)
     """Keep and score only the first numbers of each vector, for models trained with loss.matryoshka; None: all."""
     dtype: Literal["fp32", "bf16"] = "fp32"
-    """In which the vectors are kept and scored; bf16 halves the memory, and rounds scores at the third digit."""
+    """Number format of the vectors, kept and scored. bf16 halves the memory, and rounds scores at the third digit."""
     exact_below: int = Field(default=10_000, ge=0)
-    """Items; a search with no more items left by its filter scores them all, whatever the kind."""
+    """A search whose filter leaves no more items than this scores them all, whatever the kind."""
     neighbours: int = Field(default=32, ge=2)
     """hnsw, qdrant: links of each item; more find more, and take 8 bytes each."""
     ef_construction: int = Field(default=64, ge=1)
@@ -36,11 +36,11 @@ class IndexConfig(Config):
     code_bytes: int | None = Field(default=None, ge=1)
     """ivf-pq: bytes of an item's code, a divisor of the dimension; by default about a quarter of it."""
     refine: int = Field(default=8, ge=1)
-    """ivf-pq: items scored exactly for each one wanted, since the order of the codes is coarse."""
+    """ivf-pq: items scored exactly for each one returned, since the order of the codes is coarse."""
     seed: int = Field(default=0, ge=0)
-    """Of the clustering of ivf-pq."""
+    """Seed of the clustering of ivf-pq."""
     url: str | None = None
-    """qdrant: where it is, such as http://localhost:6333, with the API key, if any, in the environment variable
+    """qdrant: its address, such as http://localhost:6333, with the API key, if any, in the environment variable
     QDRANT_API_KEY; or a directory, in which the client keeps a small collection by itself, to try it out. A
     relative one is found from where the index is made, and kept as an absolute one."""
     collection: str | None = None

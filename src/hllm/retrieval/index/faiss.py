@@ -33,8 +33,8 @@ class FaissNominator:
         """
         index = _empty(faiss_module(), len(vectors), vectors.shape[1], config)
         if not index.is_trained:
-            wanted = max(_CENTROIDS, index.nlist) * _TRAINING_ROWS_PER_LIST
-            rows = np.random.default_rng(config.seed).permutation(len(vectors))[:wanted]
+            number = max(_CENTROIDS, index.nlist) * _TRAINING_ROWS_PER_LIST
+            rows = np.random.default_rng(config.seed).permutation(len(vectors))[:number]
             index.train(vectors[np.sort(rows)].float().numpy())
         for start in range(0, len(vectors), _ROWS_AT_ONCE):
             index.add(vectors[start : start + _ROWS_AT_ONCE].float().numpy())

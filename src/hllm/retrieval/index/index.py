@@ -1,4 +1,4 @@
-"""The Index: items found by their vectors, exactly or by way of FAISS or Qdrant, while items come, change and go."""
+"""The Index finds items by their vectors, exactly or by way of FAISS or Qdrant, while items come, change and go."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ _SELECTIVE = 0.05  # share of the items; below it a walk through the graph finds
 
 @dataclass(frozen=True)
 class _State:
-    """What one search sees; a change puts another in its place."""
+    """The state that one search sees; a change puts another in its place."""
 
     snapshot: Snapshot
     nominator: Nominator | None
@@ -169,13 +169,13 @@ class Index:
         few = max(self.config.exact_below, int(_SELECTIVE * len(allowed)))
         if state.nominator is None or np.count_nonzero(allowed) <= few:
             return exact_search(state.snapshot, queries, k, exclude, allowed)
-        found, unsure = nominated_search(state.snapshot, state.nominator, queries, k, exclude, allowed)
+        best, unsure = nominated_search(state.snapshot, state.nominator, queries, k, exclude, allowed)
         again = np.flatnonzero(unsure)
         if len(again):
-            left_out = None if exclude is None else [exclude[int(row)] for row in again]
-            exact = exact_search(state.snapshot, queries[torch.from_numpy(again)], k, left_out, allowed)
-            found.items[again], found.scores[again] = exact.items, exact.scores
-        return found
+            excluded = None if exclude is None else [exclude[int(row)] for row in again]
+            exact = exact_search(state.snapshot, queries[torch.from_numpy(again)], k, excluded, allowed)
+            best.items[again], best.scores[again] = exact.items, exact.scores
+        return best
 
     def search_exactly(
         self,

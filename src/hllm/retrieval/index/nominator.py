@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 @runtime_checkable
 class Nominator(Protocol):
-    """Finds rows of an index's base that are likely the best for a query; what it misses is missed."""
+    """Finds rows of an index's base that are likely the best for a query. A row that it misses is not found."""
 
     def nominate(
         self,

@@ -68,7 +68,7 @@ class QdrantNominator:
 
     @classmethod
     def open(cls, path: Path, config: IndexConfig, *, source: str) -> "QdrantNominator":
-        """Connect to the collection that a file of `save` names; CheckpointError unless it is still what it was."""
+        """Connect to the collection that a file of `save` names; CheckpointError if its content has changed."""
         url = _url(config)
         if not _on_server(url) and not Path(url).is_dir():
             raise CheckpointError(
@@ -80,9 +80,9 @@ class QdrantNominator:
         with _explained(config):
             metadata = nominator._metadata()
             if metadata is None or metadata != {_SOURCE: source, _BUILD: nominator.build_id}:
-                found = "is gone" if metadata is None else "holds something else than the index was made with"
+                fault = "is gone" if metadata is None else "holds something else than the index was made with"
                 raise CheckpointError(
-                    f"the collection {nominator.collection!r} at {config.url} {found}; make the index again with "
+                    f"the collection {nominator.collection!r} at {config.url} {fault}; make the index again with "
                     "hllm index"
                 )
         return nominator
@@ -123,9 +123,9 @@ class QdrantNominator:
             answers = self.client.query_batch_points(self.collection, requests)
         rows = np.full((len(queries), number), -1, dtype=np.int64)
         for row, answer in zip(rows, answers, strict=True):
-            found = np.array([point.id for point in answer.points], dtype=np.int64)
-            found = found[allowed[found]][:number]
-            row[: len(found)] = found
+            named = np.array([point.id for point in answer.points], dtype=np.int64)
+            named = named[allowed[named]][:number]
+            row[: len(named)] = named
         return rows
 
     def _metadata(self) -> dict[str, str] | None:
@@ -136,18 +136,18 @@ class QdrantNominator:
         return {name: str(metadata[name]) for name in (_SOURCE, _BUILD) if name in metadata}
 
     def _prepare(self, source: str, dim: int) -> None:
-        """See that the collection exists and is this build's, if need be in place of another build of the source."""
-        found = self._metadata()
-        if found is not None and found.get(_SOURCE) != source:
-            what = f"vectors of {found[_SOURCE][:12]}…" if found else "something that hllm did not make"
+        """Make sure that the collection exists and is this build's; it may replace another build of the same source."""
+        metadata = self._metadata()
+        if metadata is not None and metadata.get(_SOURCE) != source:
+            what = f"vectors of {metadata[_SOURCE][:12]}…" if metadata else "something that hllm did not make"
             raise CheckpointError(
                 f"the collection {self.collection!r} at {self.config.url} holds {what}, not of {source[:12]}…; vectors "
                 "of two models do not mix: name another with --set collection=NAME, or delete that one"
             )
-        if found is not None and found[_BUILD] != self.build_id:
+        if metadata is not None and metadata[_BUILD] != self.build_id:
             self.client.delete_collection(self.collection)
-            found = None
-        if found is None:
+            metadata = None
+        if metadata is None:
             models, config = self.models, self.config
             self.client.create_collection(
                 self.collection,
@@ -175,7 +175,7 @@ class QdrantNominator:
                 advance(len(rows))
 
     def _wait(self) -> None:
-        """Wait until the server has built its graph: before, a search reads every vector, and no time holds."""
+        """Wait until the server has built its graph. Before, a search reads every vector, and its time says nothing."""
         while self.client.get_collection(self.collection).status == self.models.CollectionStatus.YELLOW:
             time.sleep(_WAIT_S)
 

@@ -1,4 +1,4 @@
-"""A Retriever that finds items by way of an Index."""
+"""The Retriever that finds items by way of an Index."""
 
 from pathlib import Path
 from typing import final
@@ -49,10 +49,10 @@ class IndexRetriever:
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         for start in range(0, len(histories), USERS_PER_TILE):
             tile = slice(start, start + USERS_PER_TILE)
-            left_out = None if exclude is None else exclude[tile]
+            excluded = None if exclude is None else exclude[tile]
             queries = self.scorer.queries(histories[tile])
-            found = self.index.search(queries, k, exclude=left_out, candidates=candidates)
-            items[tile], scores[tile] = found.items, found.scores
+            best = self.index.search(queries, k, exclude=excluded, candidates=candidates)
+            items[tile], scores[tile] = best.items, best.scores
         return Recommendations(items, scores)
 
     def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: ItemLists) -> TargetRanks:

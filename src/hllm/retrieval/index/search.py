@@ -34,12 +34,12 @@ def exact_search(
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
     for start in range(0, len(queries), USERS_PER_TILE):
         tile = slice(start, start + USERS_PER_TILE)
-        left_out = [] if exclude is None else exclude[tile]
+        excluded = [] if exclude is None else exclude[tile]
         if rows is not None:
-            left_out = [_places(rows, own) for own in left_out]
+            excluded = [_places(rows, own) for own in excluded]
         products = Products(queries[tile], SnapshotRows(snapshot, rows))
-        found = best(masked(products, left_out, candidates), len(queries[tile]), k)
-        items[tile], scores[tile] = found.items, found.scores
+        nearest = best(masked(products, excluded, candidates), len(queries[tile]), k)
+        items[tile], scores[tile] = nearest.items, nearest.scores
     if rows is not None and len(rows):
         items[items >= 0] = rows[items[items >= 0]]
     return Recommendations(items, scores)
@@ -53,7 +53,7 @@ def nominated_search(
     exclude: ItemLists | None,
     allowed: Bool[np.ndarray, " row"],
 ) -> tuple[Recommendations, Bool[np.ndarray, " query"]]:
-    """Return the k best for each query among what the nominator names and all that changed since it was built.
+    """Return the k best rows for each query, of those that the nominator names or that changed since it was built.
 
     Also return for which queries exact search is needed: fewer than k were found, or the k-th is level with the worst
     that was named, so that some as good may not have been named and catalogue order cannot be told.
@@ -67,31 +67,31 @@ def nominated_search(
     worst = np.full(len(queries), np.inf, dtype=np.float32)
     for start in range(0, len(queries), _QUERIES_PER_TILE):
         tile = slice(start, start + _QUERIES_PER_TILE)
-        left_out = [_NOTHING] * len(queries[tile]) if exclude is None else exclude[tile]
-        of_query, named = _nominate(nominator, queries[tile].numpy(), k, left_out, in_base)
+        seen = [_NOTHING] * len(queries[tile]) if exclude is None else exclude[tile]
+        of_query, named = _nominate(nominator, queries[tile].numpy(), k, seen, in_base)
         rows = np.union1d(named, changed)
         own = np.zeros((len(queries[tile]), len(rows)), dtype=bool)
         own[of_query, np.searchsorted(rows, named)] = True
         is_changed = np.isin(rows, changed)
-        excluded = [_places(rows, each) for each in left_out]
+        excluded = [_places(rows, each) for each in seen]
         products = masked(Products(queries[tile], SnapshotRows(snapshot, rows)), excluded, None)
-        found = best(_only(products, own, is_changed, worst[tile]), len(own), k)
-        items[tile], scores[tile] = found.items, found.scores
-        real = found.items >= 0
-        items[tile][real] = rows[found.items[real]]
+        nearest = best(_only(products, own, is_changed, worst[tile]), len(own), k)
+        items[tile], scores[tile] = nearest.items, nearest.scores
+        real = nearest.items >= 0
+        items[tile][real] = rows[nearest.items[real]]
     return Recommendations(items, scores), (items[:, -1] < 0) | (scores[:, -1] <= worst)
 
 
 def checked(
     snapshot: Snapshot, queries: Float[Tensor, "query dim"], k: int, candidates: Bool[np.ndarray, " row"] | None
 ) -> tuple[Float[Tensor, "query dim"], Bool[np.ndarray, " row"]]:
-    """Return the queries in fp32 and which rows may be found; ConfigError or DataError for what cannot be asked."""
+    """Return the queries in fp32 and a mask of the rows that may be found; ConfigError or DataError for wrong ones."""
     if k < 1:
         raise ConfigError(f"k is {k}; it must be at least 1")
     if queries.shape[1] != snapshot.base.shape[1]:
         raise DataError(f"the queries have {queries.shape[1]} dimensions, the index {snapshot.base.shape[1]}")
     queries = queries.detach().cpu().float().contiguous()
-    # Not one product can overflow if these two can not: |q·k| <= |q||k|.
+    # No product can overflow if this one does not: |q·k| <= |q||k|.
     lengths = torch.linalg.vector_norm(queries, dim=-1) * snapshot.longest
     if not bool(torch.isfinite(lengths).all()):
         number = int((~torch.isfinite(lengths)).sum())
@@ -110,15 +110,15 @@ def _nominate(
     exclude: ItemLists,
     allowed: Bool[np.ndarray, " item"],
 ) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
-    """Return pairs of query and row. Each query has its own depth: it gets the same in whatever company."""
+    """Return pairs of query and row. Each query has its own depth, so its rows do not depend on the other queries."""
     depths = np.array([1 << (k + len(own)).bit_length() for own in exclude], dtype=np.int64)  # more than needed
     of_query, rows = [_NOTHING], [_NOTHING]
     for depth in np.unique(depths):
         some = np.flatnonzero(depths == depth)
-        found = nominator.nominate(queries[some], int(depth), allowed)
-        real = found >= 0
+        nominated = nominator.nominate(queries[some], int(depth), allowed)
+        real = nominated >= 0
         of_query.append(some[np.nonzero(real)[0]])
-        rows.append(found[real].astype(np.int64))
+        rows.append(nominated[real].astype(np.int64))
     return np.concatenate(of_query), np.concatenate(rows)
 
 
@@ -137,11 +137,11 @@ def _only(
         yield first, scores
 
 
-def _places(rows: Int[np.ndarray, " row"], wanted: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
-    """Return where among `rows`, which are ascending, those of the wanted ones stand that are there."""
-    place = np.searchsorted(rows, wanted)
+def _places(rows: Int[np.ndarray, " row"], items: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
+    """Return the places of `items` among `rows`, which are ascending; items that are not among them are left out."""
+    place = np.searchsorted(rows, items)
     place = place[place < len(rows)] if len(rows) else place[:0]
-    return place[np.isin(rows[place], wanted)]
+    return place[np.isin(rows[place], items)]
 
 
 _NOTHING = np.zeros(0, dtype=np.int64)

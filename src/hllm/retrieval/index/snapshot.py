@@ -1,4 +1,4 @@
-"""What an index holds at one moment: vectors and ids by row, some rows deleted. Replaced, never changed."""
+"""The contents of an index at one moment: vectors and ids by row, some rows deleted. Replaced, never changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class Snapshot:
     item_ids: pl.Series
     """The caller's id of every row; distinct among those that are not deleted."""
     live: Bool[np.ndarray, " row"]
-    """False: deleted."""
+    """False for a deleted row."""
     changed: Int[np.ndarray, " changed"]
     """Rows whose vector is in `delta` and not in the base, updated or added ones, ascending."""
     delta: Float[Tensor, "changed dim"]
@@ -50,66 +50,66 @@ class Snapshot:
 
     @cached_property
     def in_base(self) -> Bool[np.ndarray, " item"]:
-        """Rows of the base that still are what the base says."""
+        """Mask of the rows whose vector in the base still holds."""
         valid: Bool[np.ndarray, " item"] = self.live[: len(self.base)].copy()
         valid[self.changed[self.changed < len(self.base)]] = False
         return valid
 
     def rows(self, item_ids: Sequence[Any] | pl.Series) -> Int[np.ndarray, " item"]:
         """Return the row of each id; DataError for ids that the index does not hold, or no longer."""
-        given, rows = self._found(item_ids)
-        if len(bad := given.filter(rows.is_null())):
+        ids, rows = self._found(item_ids)
+        if len(bad := ids.filter(rows.is_null())):
             raise DataError(
-                f"{len(bad):,} of {len(given):,} item ids are not in the index; first: {first_few(bad)}. "
+                f"{len(bad):,} of {len(ids):,} item ids are not in the index; first: {first_few(bad)}. "
                 f"Ids in it look like {first_few(self.item_ids)}"
             )
-        found: Int[np.ndarray, " item"] = np.flatnonzero(self.live)[rows.to_numpy()]
-        return found
+        live: Int[np.ndarray, " item"] = np.flatnonzero(self.live)[rows.to_numpy()]
+        return live
 
     def vectors(self, rows: Int[np.ndarray, " item"]) -> Float[Tensor, "item dim"]:
         """Return the vectors of some rows in the base's dtype; zeros for a deleted row that was added."""
         if not len(self.changed) and (not len(rows) or rows.max() < len(self.base)):
             return self.base[torch.from_numpy(rows)]
-        found = self.base.new_zeros(len(rows), self.base.shape[1])
+        vectors = self.base.new_zeros(len(rows), self.base.shape[1])
         old = torch.from_numpy(np.flatnonzero(rows < len(self.base)))
-        found[old] = self.base[torch.from_numpy(rows)[old]]
+        vectors[old] = self.base[torch.from_numpy(rows)[old]]
         if len(self.changed):
             place = np.minimum(np.searchsorted(self.changed, rows), len(self.changed) - 1)
             new = np.flatnonzero(self.changed[place] == rows)
-            found[torch.from_numpy(new)] = self.delta[torch.from_numpy(place[new])]
-        return found
+            vectors[torch.from_numpy(new)] = self.delta[torch.from_numpy(place[new])]
+        return vectors
 
     def added(self, item_ids: Sequence[Any] | pl.Series, vectors: Float[Tensor, "item dim"]) -> "Snapshot":
         """Return a snapshot with new rows at the end; DataError for ids that the index holds already."""
-        given, rows = self._found(item_ids)
-        if len(known := given.filter(rows.is_not_null())):
+        ids, rows = self._found(item_ids)
+        if len(known := ids.filter(rows.is_not_null())):
             raise DataError(
-                f"{len(known):,} of {len(given):,} item ids to add are in the index already; first: "
+                f"{len(known):,} of {len(ids):,} item ids to add are in the index already; first: "
                 f"{first_few(known)}. To change their vectors, use update"
             )
-        _require_distinct(given)
-        new = self._accepted(given, vectors)
-        rows_added = np.arange(len(self.live), len(self.live) + len(given))
+        _require_distinct(ids)
+        new = self._accepted(ids, vectors)
+        rows_added = np.arange(len(self.live), len(self.live) + len(ids))
         return replace(
             self,
-            item_ids=pl.concat([self.item_ids, given.alias("item_id")]),
-            live=np.concatenate([self.live, np.ones(len(given), dtype=bool)]),
+            item_ids=pl.concat([self.item_ids, ids.alias("item_id")]),
+            live=np.concatenate([self.live, np.ones(len(ids), dtype=bool)]),
             changed=np.concatenate([self.changed, rows_added]),
             delta=torch.cat([self.delta, new]),
-            longest=max(self.longest, _longest(new, given)),
+            longest=max(self.longest, _longest(new, ids)),
         )
 
     def updated(self, item_ids: Sequence[Any] | pl.Series, vectors: Float[Tensor, "item dim"]) -> "Snapshot":
         """Return a snapshot with other vectors for ids that the index holds; they keep their rows."""
         rows = self.rows(item_ids)
-        given = self.item_ids[rows]
-        _require_distinct(given)
-        new = self._accepted(given, vectors)
+        ids = self.item_ids[rows]
+        _require_distinct(ids)
+        new = self._accepted(ids, vectors)
         kept = ~np.isin(self.changed, rows)
         changed = np.concatenate([self.changed[kept], rows])
         order = np.argsort(changed, kind="stable")
         delta = torch.cat([self.delta[torch.from_numpy(kept)], new])[torch.from_numpy(order)]
-        return replace(self, changed=changed[order], delta=delta, longest=max(self.longest, _longest(new, given)))
+        return replace(self, changed=changed[order], delta=delta, longest=max(self.longest, _longest(new, ids)))
 
     def deleted(self, item_ids: Sequence[Any] | pl.Series) -> "Snapshot":
         """Return a snapshot in which these rows are deleted; their ids may be added again, as new rows."""
@@ -126,11 +126,11 @@ class Snapshot:
 
     def _found(self, item_ids: Sequence[Any] | pl.Series) -> tuple[pl.Series, pl.Series]:
         """Return the ids, and where each stands among those that are live, or null."""
-        given = item_ids if isinstance(item_ids, pl.Series) else pl.Series(list(item_ids), dtype=None, strict=False)
-        cast = given.cast(self.item_ids.dtype, strict=False)
-        if len(bad := given.filter(cast.is_null())):
+        ids = item_ids if isinstance(item_ids, pl.Series) else pl.Series(list(item_ids), dtype=None, strict=False)
+        cast = ids.cast(self.item_ids.dtype, strict=False)
+        if len(bad := ids.filter(cast.is_null())):
             raise DataError(
-                f"{len(bad):,} of {len(given):,} item ids are not of the type {self.item_ids.dtype} that the index's "
+                f"{len(bad):,} of {len(ids):,} item ids are not of the type {self.item_ids.dtype} that the index's "
                 f"ids have; first: {first_few(bad)}"
             )
         known = self.item_ids if self.live.all() else self.item_ids.filter(pl.Series(self.live))
