@@ -177,7 +177,7 @@ def test_an_index_of_short_vectors_serves_the_run(trained_folder, tmp_path):
     short = Recommender.load(trained_folder).at(5)
     assert opened.recommend(["u2"], k=8).drop("score").equals(short.recommend(["u2"], k=8).drop("score"))
     assert opened.at(4).bundle.index is None
-    assert opened.at(5).index is not None
+    assert opened.at(5).bundle.index is not None
     opened.add_items(pl.DataFrame({"item_id": ["new"], "title": ["red hat"], "kind": ["hat"]}))
     assert "new" in opened.recommend(["u2"], k=31)["item_id"].to_list()
     more, others = opened.at(None), [opened.at(4), opened.at(4).at(5)]
@@ -188,6 +188,6 @@ def test_an_index_of_short_vectors_serves_the_run(trained_folder, tmp_path):
     assert "newer" in more.recommend(["u2"], k=32)["item_id"].to_list()
     for other in (opened, opened.at(5), *others):
         assert other.recommend(["u2"], k=32, exclude_seen=False)["item_id"].n_unique() == 31
-    assert others[0].index is others[1].index is None, "exact search"
+    assert others[0].bundle.index is others[1].bundle.index is None, "exact search"
     again = build_index(short.scorer, short.dataset, source="s")
     assert again.config.dim == 5
