@@ -55,9 +55,8 @@ def main() -> dict[str, Any]:
     drawn, vectors = texts(), dict[str, torch.Tensor]()
 
     def ours(precision: str) -> None:
-        vectors[precision] = encode_texts(
-            model, drawn, tokenize, device=torch.device("cpu"), precision=precision
-        )  # type: ignore[arg-type]
+        cpu = torch.device("cpu")
+        vectors[precision] = encode_texts(model, drawn, tokenize, device=cpu, precision=precision)  # type: ignore[arg-type]
 
     def peer() -> None:
         with torch.no_grad():
