@@ -141,7 +141,7 @@ def test_compat_fills_in_what_a_recipe_leaves_out_and_nothing_else(recipe):
 def test_compat_leaves_the_options_of_another_split_alone(recipe):
     values = json.loads(recipe.model_dump_json())
     assert recipe.split.min_length == 2
-    values["split"] = {"kind": "temporal"}
+    values["split"] = {"kind": "ratio", "validation_share": 0.1, "test_share": 0.1}
     assert Recipe.from_dict(values, where="test").split.min_length == 3
 
 

@@ -68,8 +68,8 @@ class Alarm:
         if self.masked >= PATIENCE:
             raise TrainingError(
                 f"{share:.0%} of the negatives are masked as the target itself, for {PATIENCE} steps to step {step}: "
-                "there is too little to tell apart. Raise negatives.num_sampled or batch_size; with loss.mask = "
-                '"cosine" this is the collapse that the rule invites: set loss.mask = "id"'
+                "there is too little to tell apart. Raise objective.negatives.num_sampled or batch_size; with "
+                'objective.loss.mask = "cosine" this is the collapse that the rule invites: set it to "id"'
             )
 
     def is_spike(self, loss: float) -> bool:

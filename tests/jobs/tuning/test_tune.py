@@ -203,7 +203,7 @@ def test_a_budget_without_room_for_a_validation_is_said(world, limit):
             r"search\.toml does not fit the recipe, .*unknown key 'stages\.0\.learning_rat' \(did you mean 'learning_rate'",
         ),
         ("stages.0", "stages.4", r"does not fit the recipe, .*there is no '4' to go into"),
-        ("[1, 2]", '["many", 2]', r"'model\.user\.sasrec\.num_layers': .*found 'many'"),
+        ("[1, 2]", '["many", 2]', r"'model\.user\.num_layers': .*found 'many'"),
         ("low = 1e-4", "low = 1", r"low 1 is not below high 0\.1"),
         ("trials = 3", 'metric = "loss"', r"'metric': .*is not measured in validation; known: recall@10, recall@50, ndcg"),
     ],
