@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 
 from hllm.data.build import build_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.schema import DataConfig
-from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.split import split_dataset
 from hllm.evaluation.baselines import build_baseline
 from hllm.evaluation.evaluate import evaluate
 from hllm.evaluation.protocol import EvaluationConfig
@@ -30,7 +31,7 @@ def world():
         for step, n in enumerate(draw.sample(range(ITEMS), k=BOUGHT))
     ]
     dataset = build_dataset(pl.DataFrame(rows), pl.DataFrame({"item_id": ids, "title": ids}), DataConfig())
-    return dataset, split_dataset(dataset, SplitConfig())
+    return dataset, split_dataset(dataset, LeaveOneOutSplit())
 
 
 def share_found(world, baseline: str) -> float:
