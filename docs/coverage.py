@@ -75,3 +75,7 @@ def _row(system: dict[str, Any], folder: Path | None) -> str:
         facts.get("result", "–"),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(coverage(), encoding="utf-8")
