@@ -112,7 +112,7 @@ def test_no_item_is_encoded_twice_in_training_validation_and_for_the_table(world
 def test_a_step_sends_the_embeddings_their_gradient_and_the_weights_gradient(world):
     _, _, processes = world
     counted = processes[0]["of_job"]
-    dim, numbers = 16, 4  # loss, queries, top1, masked negatives
+    dim, numbers = 16, 5  # loss, queries, their weight, top1, masked negatives
     for sent, lengths in zip(counted["bytes"], counted["tokens"], strict=True):
         largest_shard = max(plan_items(np.array(lengths), num_shards=2).shard_sizes)
         assert sent == 4 * (dim * (largest_shard + len(lengths)) + counted["weights"]) + 8 * numbers
