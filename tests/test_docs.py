@@ -1,9 +1,13 @@
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+
+from hllm.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 IN_DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -62,3 +66,17 @@ def _exists(dotted: str) -> bool:
         module, _, name = dotted.rpartition(".")
         return hasattr(importlib.import_module(module), name)
     return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_that_a_page_shows_have_these_verbs_and_options(page):
+    """Commands stand in blocks, one a line, or between backticks."""
+    text = page.read_text().replace("\\\n", " ")
+    shown = re.findall(r"^[$ ]*hllm ([a-z].*)$", text, re.M) + re.findall(r"`hllm ([a-z][^`]*)`", text)
+    for command in shown:
+        verb, words = typer.main.get_command(app), shlex.split(command, comments=True)
+        while words and words[0] in getattr(verb, "commands", {}):
+            verb = verb.commands[words.pop(0)]
+        assert not hasattr(verb, "commands") or words == ["…"], command
+        known = {name for parameter in verb.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in words if word.startswith("--")} - {"--help"} <= known, command

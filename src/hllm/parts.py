@@ -1,4 +1,4 @@
-"""The table of parts: where each kind of item tier, user tier, objective and term lives.
+"""Parts are named in one table: where each kind of item tier, user tier, objective and term lives.
 
 The table holds names only. A part's file is imported when a recipe names its kind. A new part is a file with a `SPEC`
 and one line here.
