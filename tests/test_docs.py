@@ -1,6 +1,7 @@
 import importlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ import typer
 import yaml
 
 from hllm.cli.main import app
+from hllm.jobs.tuning.search import SearchConfig
+from hllm.recipe.recipe import Recipe
+from tests.conftest import recipe_values
 
 ROOT = Path(__file__).parent.parent
 IN_DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -80,3 +84,26 @@ def test_commands_that_a_page_shows_have_these_verbs_and_options(page):
         assert not hasattr(verb, "commands") or words == ["…"], command
         known = {name for parameter in verb.params for name in (*parameter.opts, *parameter.secondary_opts)}
         assert {word for word in words if word.startswith("--")} - {"--help"} <= known, command
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```toml" in page.read_text()], ids=lambda p: p.name)
+def test_what_pages_show_of_a_recipe_is_valid(page):
+    """All that a page shows is put into one recipe; a table [stages.x] belongs to every stage."""
+    values = recipe_values(Path("item-model"), Path("user-model"))
+    for text in re.findall(r"^```toml\n(.*?)^```$", page.read_text(), re.M | re.S):
+        shown = tomllib.loads(text)
+        if "space" in shown:
+            SearchConfig.from_dict(shown, where=page.name)
+        else:
+            values = _merged(values, shown)
+    Recipe.from_dict(values, where=page.name)
+
+
+def _merged(values, shown):
+    """Return `values` with what is shown: tables by their keys, the stages that are shown in the place of the first ones."""
+    if isinstance(values, list) and isinstance(shown, dict):
+        return [_merged(each, shown) for each in values]
+    if isinstance(values, dict) and isinstance(shown, dict):
+        kept = {} if {"kind"} & shown.keys() and shown["kind"] != values.get("kind") else values
+        return kept | {key: _merged(kept.get(key), value) for key, value in shown.items()}
+    return shown
