@@ -13,7 +13,7 @@ from hllm.config import Config
 from hllm.errors import ConfigError, nearest
 from hllm.evaluation.evaluate import metrics_of
 from hllm.evaluation.facts import RunFacts
-from hllm.evaluation.protocol import EvaluationConfig, Protocol, describe_differences
+from hllm.evaluation.protocol import EvaluationConfig, Protocol, describe_differences, different_protocols
 from hllm.evaluation.ranks import Contender
 from hllm.evaluation.sampled import warn_of_sampling
 from hllm.evaluation.statistics import (
@@ -107,10 +107,8 @@ def compare_ranks(
     mixed = _mixed(contenders)
     if mixed and not force:
         name, difference = next(iter(mixed.items()))
-        raise ConfigError(
-            f"{contenders[0].name} and {name} were made under different protocols: {difference}; their numbers cannot "
-            "stand in one table. Evaluate both alike, or mix them knowingly with --force"
-        )
+        advice = ". Evaluate both alike, or mix them knowingly with --force"
+        raise different_protocols(contenders[0].name, name, difference, advice=advice)
     base = contenders[0].protocol.evaluation
     for candidates in {_config_for(metric, base).sampled_candidates for metric in metrics} - {None}:
         warn_of_sampling(candidates or 0)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from hllm.config import Config
+from hllm.errors import ConfigError
 from hllm.metrics import CUTOFFS, DEFINITIONS
 
 COLD_AT_MOST = 5
@@ -120,6 +121,14 @@ _MADE_BY = {"data_policy": "dataset", "split_options": "split_fingerprint"}
 def describe_differences(differences: list[tuple[str, Any, Any]]) -> str:
     """Return "field (ours and theirs), …" for a message; fingerprints are shortened."""
     return ", ".join(f"{field} ({_short(ours)} and {_short(theirs)})" for field, ours, theirs in differences)
+
+
+def different_protocols(first: str, other: str, differences: str, *, advice: str = "") -> ConfigError:
+    """Return the error that results of two names cannot be compared; `differences` are as described above."""
+    return ConfigError(
+        f"{first} and {other} were made under different protocols: {differences}; their numbers cannot stand in one "
+        f"table{advice}"
+    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

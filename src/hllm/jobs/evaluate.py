@@ -8,7 +8,7 @@ from hllm.api import Recommender
 from hllm.errors import ConfigError
 from hllm.evaluation.baselines import build_baseline
 from hllm.evaluation.evaluate import Evaluated, Part
-from hllm.evaluation.protocol import describe_differences
+from hllm.evaluation.protocol import describe_differences, different_protocols
 from hllm.retrieval.exact import ExactRetriever
 from hllm.runs.bundle import Bundle
 from hllm.runs.measure import evaluate_beside, evaluate_run
@@ -56,7 +56,4 @@ def require_one_protocol(evaluated: Sequence[Evaluated]) -> None:
 def refuse_differences(first: str, other: str, differences: list[tuple[str, Any, Any]]) -> None:
     """Raise ConfigError if there are differences between the protocols of two results."""
     if differences:
-        raise ConfigError(
-            f"{first} and {other} were made under different protocols: {describe_differences(differences)}; "
-            "their numbers cannot stand in one table"
-        )
+        raise different_protocols(first, other, describe_differences(differences))
