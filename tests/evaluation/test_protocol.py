@@ -9,7 +9,7 @@ from hllm.data.schema import DataConfig
 from hllm.data.split import split_dataset
 from hllm.evaluation.baselines import Popularity
 from hllm.evaluation.evaluate import evaluate, evaluate_with_ranks
-from hllm.evaluation.facts import RunFacts
+from hllm.evaluation.facts import Provenance, RunFacts
 from hllm.evaluation.protocol import EvaluationConfig, describe_differences
 from hllm.retrieval.exact import ExactRetriever
 
@@ -51,8 +51,8 @@ def test_times_that_are_no_clock_have_no_leak():
 
 
 def test_the_protocol_says_what_the_checklist_asks_for():
-    known = {"data_policy": {"unknown_items": "drop"}, "split_options": {"min_length": 3, "targets": None}}
-    text = "\n".join(evaluated(*world(), **known).result.protocol.lines())
+    known = Provenance({"unknown_items": "drop"}, {"min_length": 3, "targets": None})
+    text = "\n".join(evaluated(*world(), provenance=known).result.protocol.lines())
     for phrase in (
         "2 users, 5 items, 8 interactions; unknown_items drop",
         "split leave-one-out (min_length 3)",
@@ -83,8 +83,8 @@ def test_differences_name_the_field_and_both_values():
 
 def test_options_that_made_the_same_data_and_split_are_no_difference():
     dataset, split = world()
-    ours = evaluated(dataset, split, split_options={"min_length": 2}, data_policy={"missing": []}).result.protocol
-    theirs = evaluated(dataset, split, split_options={"min_length": 3}).result.protocol
+    ours = evaluated(dataset, split, provenance=Provenance({"missing": []}, {"min_length": 2})).result.protocol
+    theirs = evaluated(dataset, split, provenance=Provenance(split_options={"min_length": 3})).result.protocol
     assert ours.differences(theirs) == []
     other = theirs.model_copy(update={"split_fingerprint": "0" * 64})
     assert [field for field, _, _ in ours.differences(other)] == ["split_options.min_length", "split_fingerprint"]

@@ -1,7 +1,7 @@
 """Evaluate any Retriever on one part of a split: the full catalogue ranked, for all targets and for groups of them."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from hllm.data.dataset import Dataset
 from hllm.data.leak import leak_share
 from hllm.data.split import Split
 from hllm.distributed import Group
-from hllm.evaluation.facts import RunFacts
+from hllm.evaluation.facts import Provenance, RunFacts
 from hllm.evaluation.lists import list_metrics
 from hllm.evaluation.protocol import EvaluationConfig, Protocol
 from hllm.evaluation.sampled import sampled_ranks, warn_of_sampling
@@ -113,10 +113,10 @@ def evaluate(
 
 def evaluate_with_ranks(
     name: str, retriever: Retriever, dataset: Dataset, split: Split, part: Part, config: EvaluationConfig,
-    *, data_policy: Mapping[str, Any] | None = None, split_options: Mapping[str, Any] | None = None,
-    facts: RunFacts | None = None,
+    *, provenance: Provenance | None = None,
 ) -> Evaluated:  # fmt: skip
-    """Evaluate, and return where each target stands too; what is known besides is kept with the result."""
+    """Evaluate, and return the rank of each target too; the provenance is kept with the result."""
+    provenance = provenance or Provenance()
     if config.sampled_candidates is not None:
         warn_of_sampling(config.sampled_candidates)
     asked, start = queries(dataset, split, part), time.monotonic()
@@ -133,12 +133,12 @@ def evaluate_with_ranks(
     )
     protocol = Protocol(
         dataset=dataset.log_fingerprint,
-        data_policy=dict(data_policy or {}),
+        data_policy=dict(provenance.data_policy),
         num_users=dataset.num_users,
         num_items=dataset.num_items,
         num_interactions=dataset.num_interactions,
         split=split.kind,
-        split_options=dict(split_options or {}),
+        split_options=dict(provenance.split_options),
         split_fingerprint=split.fingerprint,
         part=part,
         num_targets=len(targets),
@@ -148,7 +148,7 @@ def evaluate_with_ranks(
         leak_share=leak_share(dataset, split),
         evaluation=config,
     )
-    facts = (facts or RunFacts()).model_copy(update={"evaluation_s": seconds})
+    facts = provenance.facts.model_copy(update={"evaluation_s": seconds})
     lists: dict[str, float] = {}
     if config.beyond_accuracy:
         lists = list_metrics(retriever, asked.histories, asked.targets, dataset, split, config)

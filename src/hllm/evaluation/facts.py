@@ -1,4 +1,8 @@
-"""Facts of one run, which may differ within a table and explain its numbers."""
+"""Facts of one run may differ within a table and explain its numbers; a provenance holds all that is known besides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from hllm.config import Config
 
@@ -46,3 +50,14 @@ class RunFacts(Config):
             "evaluations of this split's test part: {}": self.test_evaluations,
         }
         return "; ".join(text.format(value) for text, value in said.items() if value is not None)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The rules behind a result's data and split, and the facts of what was evaluated; kept with the result."""
+
+    data_policy: Mapping[str, Any] = field(default_factory=dict)
+    """The treatment of the tables' rows."""
+    split_options: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of the split besides its kind."""
+    facts: RunFacts = field(default_factory=RunFacts)

@@ -1,7 +1,6 @@
 """Evaluate a Ranker on impressions, candidates with labels: AUC, GAUC, log loss and calibration, with intervals."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from hllm.data.split import Split
 from hllm.distributed import Group
 from hllm.errors import DataError
 from hllm.evaluation.evaluate import Part, queries
-from hllm.evaluation.facts import RunFacts
+from hllm.evaluation.facts import Provenance, RunFacts
 from hllm.evaluation.protocol import EvaluationConfig
 from hllm.evaluation.statistics import Estimate, bootstrap_statistics
 from hllm.metrics.definitions import RANKER, RANKER_MEANINGS
@@ -116,13 +115,13 @@ def impressions(
 
 def evaluate_ranker(
     name: str, ranker: Ranker, dataset: Dataset, split: Split, part: Part, config: EvaluationConfig,
-    *, data_policy: Mapping[str, Any] | None = None, split_options: Mapping[str, Any] | None = None,
-    facts: RunFacts | None = None,
+    *, provenance: Provenance | None = None,
 ) -> RankingResult:  # fmt: skip
     """Score the impressions of one part; return every target's metrics with intervals, and the protocol.
 
     Raises DataError if the impressions of a target are all positive or all negative.
     """
+    provenance = provenance or Provenance()
     asked, start = impressions(dataset, split, part, ranker.targets, config), time.monotonic()
     require_both_kinds(dataset, split, part, ranker.targets)
     scored = _scored(ranker, asked, part, Group())
@@ -141,16 +140,16 @@ def evaluate_ranker(
         )
     protocol = RankingProtocol(
         dataset=dataset.fingerprint,
-        data_policy=dict(data_policy or {}),
+        data_policy=dict(provenance.data_policy),
         split=split.kind,
-        split_options=dict(split_options or {}),
+        split_options=dict(provenance.split_options),
         split_fingerprint=split.fingerprint,
         part=part,
         candidates=asked.how,
         bootstrap_samples=config.bootstrap_samples,
         seed=config.seed,
     )
-    facts = (facts or RunFacts()).model_copy(update={"evaluation_s": seconds})
+    facts = provenance.facts.model_copy(update={"evaluation_s": seconds})
     return RankingResult(name=name, protocol=protocol, facts=facts, targets=results)
 
 

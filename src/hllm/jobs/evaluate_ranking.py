@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hllm.api import Recommender
-from hllm.data.split import options_of
 from hllm.evaluation.evaluate import Part
-from hllm.evaluation.impressions import RankingResult, evaluate_ranker
+from hllm.evaluation.impressions import RankingResult
 from hllm.jobs.evaluate import refuse_differences
-from hllm.ranking.ranker import ModelRanker
-from hllm.runs.results import data_policy, log_evaluation, run_facts
+from hllm.runs.measure import evaluate_run_as_ranker
 
 _SAID_BY_FINGERPRINTS = ("data_policy", "split_options")
 
@@ -21,13 +19,7 @@ def evaluate_rankers(runs: Mapping[str, Recommender], *, part: Part = "test") ->
     """
     results: list[RankingResult] = []
     for name, run in runs.items():
-        split = run.split
-        log_evaluation(run.run, part, split)
-        result = evaluate_ranker(
-            name, ModelRanker(run.scorer), run.dataset, split, part, run.recipe.evaluation,
-            data_policy=data_policy(run.recipe), split_options=options_of(run.recipe.split),
-            facts=run_facts(run.run, run.recipe, run.model, split),
-        )  # fmt: skip
+        result = evaluate_run_as_ranker(run.bundle, part=part, name=name)
         for first in results[:1]:
             refuse_differences(first.name, name, _differences(first, result))
         results.append(result)

@@ -1,11 +1,12 @@
-"""A bundle evaluated under its run's protocol, and other recommenders beside it."""
+"""A bundle is evaluated under its run's protocol, and other recommenders beside it."""
 
-from hllm.data.split import options_of
 from hllm.evaluation.evaluate import Evaluated, Part, evaluate_with_ranks
-from hllm.evaluation.facts import RunFacts
+from hllm.evaluation.facts import Provenance
+from hllm.evaluation.impressions import RankingResult, evaluate_ranker
+from hllm.ranking.ranker import ModelRanker
 from hllm.retrieval.retriever import Retriever
 from hllm.runs.bundle import Bundle
-from hllm.runs.results import data_policy, device_name, log_evaluation, run_facts
+from hllm.runs.results import log_evaluation, provenance_of, run_facts
 
 
 def evaluate_run(bundle: Bundle, *, part: Part = "test", name: str = "model") -> Evaluated:
@@ -13,18 +14,30 @@ def evaluate_run(bundle: Bundle, *, part: Part = "test", name: str = "model") ->
 
     Each evaluation is counted in the run's directory, and the count for the test part is among the result's facts.
     """
+    return _evaluated(bundle, name, bundle.exact, part, _counted(bundle, part))
+
+
+def evaluate_beside(bundle: Bundle, name: str, retriever: Retriever, *, part: Part = "test") -> Evaluated:
+    """Evaluate another recommender, such as a baseline, on the bundle's data under the same protocol."""
+    return _evaluated(bundle, name, retriever, part, provenance_of(bundle.recipe))
+
+
+def evaluate_run_as_ranker(bundle: Bundle, *, part: Part = "test", name: str = "model") -> RankingResult:
+    """Score the labelled candidates of `part`; count the evaluation. Raises ConfigError for a run without heads."""
+    return evaluate_ranker(
+        name, ModelRanker(bundle.scorer), bundle.dataset, bundle.split, part, bundle.recipe.evaluation,
+        provenance=_counted(bundle, part),
+    )  # fmt: skip
+
+
+def _evaluated(bundle: Bundle, name: str, retriever: Retriever, part: Part, provenance: Provenance) -> Evaluated:
+    return evaluate_with_ranks(
+        name, retriever, bundle.dataset, bundle.split, part, bundle.recipe.evaluation, provenance=provenance
+    )
+
+
+def _counted(bundle: Bundle, part: Part) -> Provenance:
+    """Count an evaluation of the run in its directory; return where its result comes from."""
     log_evaluation(bundle.run, part, bundle.split)
     facts = run_facts(bundle.run, bundle.recipe, bundle.model, bundle.split)
-    return evaluate_beside(bundle, name, bundle.exact, part=part, facts=facts)
-
-
-def evaluate_beside(
-    bundle: Bundle, name: str, retriever: Retriever, *, part: Part = "test", facts: RunFacts | None = None
-) -> Evaluated:
-    """Evaluate another recommender, such as a baseline, on the bundle's data under the same protocol."""
-    recipe = bundle.recipe
-    return evaluate_with_ranks(
-        name, retriever, bundle.dataset, bundle.split, part, recipe.evaluation,
-        data_policy=data_policy(recipe), split_options=options_of(recipe.split),
-        facts=facts or RunFacts(machine=device_name()),
-    )  # fmt: skip
+    return provenance_of(bundle.recipe, facts)

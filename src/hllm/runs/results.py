@@ -12,11 +12,11 @@ import torch
 
 from hllm import artifacts
 from hllm.config import Config
-from hllm.data.split import Split
+from hllm.data.split import Split, options_of
 from hllm.errors import CheckpointError, ConfigError, HllmWarning
 from hllm.evaluation.ablations import Ablations
 from hllm.evaluation.evaluate import Evaluated, Part, Result
-from hllm.evaluation.facts import RunFacts
+from hllm.evaluation.facts import Provenance, RunFacts
 from hllm.evaluation.ranks import Contender, read_ranks, write_ranks
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device
@@ -151,7 +151,15 @@ def _training(stage: StageConfig) -> str:
     return " + ".join(goal.described for goal in stage.goals)
 
 
-def data_policy(recipe: Recipe) -> dict[str, Any]:
+def provenance_of(recipe: Recipe, facts: RunFacts | None = None) -> Provenance:
+    """Return the recipe's rules for data and split, with the facts of what is evaluated by them.
+
+    Without facts, as for a baseline, only the machine is known.
+    """
+    return Provenance(_data_policy(recipe), options_of(recipe.split), facts or RunFacts(machine=device_name()))
+
+
+def _data_policy(recipe: Recipe) -> dict[str, Any]:
     """Return what the recipe does with the tables' rows: its data section without the names of files and columns."""
     values = recipe.data.model_dump(mode="json")
     return {
