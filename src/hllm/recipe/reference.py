@@ -22,9 +22,11 @@ _RECIPE: dict[str, Any] = {
     "select_by": "ndcg@200",
 }
 _LEAVE_ONE_OUT = {"min_length": 2}
-_ITEM = {
-    "train_word_embeddings": True,
-    "prompt": {"prefix": "Compress the following sentence into embedding: ", "separator": "", "strip": False},
+_ITEM: dict[str, dict[str, Any]] = {
+    "llm": {
+        "train_word_embeddings": True,
+        "prompt": {"prefix": "Compress the following sentence into embedding: ", "separator": "", "strip": False},
+    },
 }
 _USER: dict[str, dict[str, Any]] = {
     "sasrec": {"norm": "post", "norm_eps": 1e-12, "positions": "end", "input_norm": True, "final_norm": False},
@@ -55,10 +57,9 @@ def with_reference_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     model = filled.get("model")
     model = model if isinstance(model, dict) else {}
     item, user = model.get("item"), model.get("user")
-    if isinstance(item, dict) and item.get("kind") == "llm":
-        _fill(item, _ITEM)
-    if isinstance(user, dict):
-        _fill(user, _USER.get(str(user.get("kind")), {}))
+    for tier, by_kind in ((item, _ITEM), (user, _USER)):
+        if isinstance(tier, dict):
+            _fill(tier, by_kind.get(str(tier.get("kind")), {}))
     stages = filled.get("stages")
     for stage in stages if isinstance(stages, list) else ():
         if isinstance(stage, dict):

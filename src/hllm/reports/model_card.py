@@ -135,7 +135,7 @@ def _what_it_is(facts: CardFacts) -> str:
         )
     else:
         tier = "one learnt vector for each item; no text is read"
-    reader = f"`{_plain(_last_part(user['backbone']))}`" if user["kind"] == "llm" else f"`{user['kind']}`"
+    reader = f"`{_plain(_last_part(user['backbone']))}`" if "backbone" in user else f"`{user['kind']}`"
     counts = "; ".join(f"{name} {number:,}" for name, number in facts.parameters.items())
     return (
         f"{_plain(facts.recipe['about'])}\n\nA sequential recommender of two tiers: it turns each item into a vector, "
