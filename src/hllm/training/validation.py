@@ -13,7 +13,7 @@ from hllm.models.recommender import SequentialRecommender
 from hllm.ranking.ranker import ModelRanker
 from hllm.recipe.recipe import Recipe
 from hllm.retrieval.exact import ExactRetriever
-from hllm.retrieval.scorer import ModelScorer
+from hllm.runs.bundle import scorer_of
 from hllm.runs.position import Position
 from hllm.training.catalogue import Catalogue
 from hllm.training.stages import is_last_epoch
@@ -57,13 +57,7 @@ class Validation:
         """Return the metrics of the validation part, computed from a table of the model's item embeddings."""
         recipe, parallel = self.recipe, self.catalogue.parallel
         dataset, split = self.catalogue.data.dataset, self.catalogue.data.split
-        scorer = ModelScorer(
-            model,
-            table,
-            max_history=recipe.model.max_history,
-            device=parallel.device,
-            precision=recipe.precision,
-        )
+        scorer = scorer_of(model, table, recipe, device=parallel.device)
         metrics = {}
         if model.ranker is not None:
             metrics = mean_ranker_metrics(
