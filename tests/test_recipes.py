@@ -83,7 +83,7 @@ def test_a_recipe_before_its_data_is_fetched_says_how_to_fetch_it(tmp_path, monk
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "runs").glob("*.sh")), ids=lambda p: p.name)
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.sh")), ids=lambda p: p.name)
 def test_a_script_names_recipes_that_exist(script):
     text = script.read_text()
     words = text.split()

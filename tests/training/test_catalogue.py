@@ -1,4 +1,4 @@
-"""How often training reads the whole catalogue, and whose vectors it then keeps."""
+"""Training reads the whole catalogue only when it must, and keeps the vectors of the right model."""
 
 import copy
 import shutil

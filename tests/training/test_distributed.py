@@ -29,7 +29,7 @@ def launch(*arguments: str) -> str:
 
 
 def recipes(model: Path) -> dict[str, dict]:
-    """What is trained, by name. 12 users in batches of 5: the last step has two windows, one for each process."""
+    """Return the recipes that are trained, by name. 12 users in batches of 5: the last step has two windows, one for each process."""
     plain = recipe_values(model, model)
     for stage in plain["stages"]:
         stage["batch_size"] = 5

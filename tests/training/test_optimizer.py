@@ -128,7 +128,7 @@ def test_a_muon_step_has_no_favourite_direction():
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 24), (12, 64), (64, 12)])
 def test_muons_polynomial_acts_on_singular_values_alone(shape):
-    """Whichever way the products are made: the polynomial three times over, on each singular value by itself."""
+    """Every way of making the products applies the polynomial three times, to each singular value by itself."""
     torch.manual_seed(0)
     matrix = torch.randn(shape, dtype=torch.float64)
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)

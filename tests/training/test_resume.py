@@ -27,7 +27,7 @@ class Killed(Exception):
 
 @pytest.fixture(scope="session")
 def hard_recipe(tiny_llama: Path, tiny_bert: Path) -> Recipe:
-    """What could break resuming: frozen and remembered items, micro-batches, averages, dropout, Muon."""
+    """A recipe has all that could break resuming: frozen and remembered items, micro-batches, averages, dropout, Muon."""
     values = recipe_values(tiny_bert, tiny_llama)
     values["model"] |= {"user": {"kind": "sasrec", "dim": 16, "num_heads": 2, "dropout": 0.3}}
     values["checkpoints"] = {"every_steps": 2, "keep": 3}

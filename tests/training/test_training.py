@@ -226,7 +226,7 @@ def test_a_stage_ends_early_and_the_next_may_begin_with_the_best(tmp_path, inter
 
 
 def test_a_stage_that_only_prepares_is_not_validated(tmp_path, interactions, items, id_recipe):
-    """And what it learnt is not lost."""
+    """The next stage begins with what it learnt."""
     tiny = {"learning_rate": 1e-12, "epochs": 1}
     runs = [
         fit(interactions, items, stages_of(id_recipe, first, tiny), tmp_path / name, base=tmp_path)

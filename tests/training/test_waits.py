@@ -45,7 +45,7 @@ def meta(monkeypatch) -> torch.device:
 
 @pytest.fixture
 def looks(monkeypatch) -> list[torch.Tensor]:
-    """What transformers looks at, to see whether several sequences share a row."""
+    """Record the positions in which transformers looks for several sequences in a row."""
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", seen.append)
     return seen
@@ -53,7 +53,7 @@ def looks(monkeypatch) -> list[torch.Tensor]:
 
 @pytest.fixture
 def kernel(monkeypatch) -> list[int]:
-    """How long each row is that the kernel's call is given."""
+    """Record the lengths of the queries that the kernel is given."""
     lengths, call = [], rows.attend_by_kernel
 
     def noted(query, *given, **options):
@@ -66,7 +66,7 @@ def kernel(monkeypatch) -> list[int]:
 
 @pytest.fixture(params=["padded", "rows", "rows without a common beginning"])
 def texts(request, monkeypatch) -> str:
-    """How chunks of texts are read: as on a GPU, in rows, or where rows are not to be had."""
+    """Let chunks of texts be read padded, in rows as on a GPU, or in rows without a common beginning."""
     if request.param != "padded":
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(Backbone, "reads_rows", lambda backbone, _: bool(backbone._heads_in_rows))
