@@ -21,7 +21,7 @@ _RECIPE: dict[str, Any] = {
     "data": {"missing": _MISSING, "unknown_items": "keep", "items_without_text": "keep"},
     "select_by": "ndcg@200",
 }
-_LEAVE_ONE_OUT = {"min_length": 2}
+_SPLIT: dict[str, dict[str, Any]] = {"leave-one-out": {"min_length": 2}}
 _ITEM: dict[str, dict[str, Any]] = {
     "llm": {
         "train_word_embeddings": True,
@@ -52,8 +52,8 @@ def with_reference_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     filled: dict[str, Any] = _plain(values)
     _fill(filled, _RECIPE)
     split = filled.setdefault("split", {})
-    if isinstance(split, dict) and split.get("kind", "leave-one-out") == "leave-one-out":
-        _fill(split, _LEAVE_ONE_OUT)
+    if isinstance(split, dict):
+        _fill(split, _SPLIT.get(str(split.get("kind", "leave-one-out")), {}))
     model = filled.get("model")
     model = model if isinstance(model, dict) else {}
     item, user = model.get("item"), model.get("user")
@@ -90,7 +90,11 @@ def _fill_pool(negatives: Any, stage: dict[str, Any], model: dict[str, Any]) -> 
     windows = stage.get("batch_size", 64)
     if not stage.get("gradient_cache"):
         windows = stage.get("micro_batch_size") or windows
-    if isinstance(negatives, dict) and negatives.get("kind") == "pooled" and type(history) is type(windows) is int:
+    if (
+        isinstance(negatives, dict)
+        and negatives.get("kind") == _CONTRASTIVE["negatives"]["kind"]
+        and type(history) is type(windows) is int
+    ):
         negatives.setdefault("num_sampled", windows * (history + 1))
 
 

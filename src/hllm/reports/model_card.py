@@ -212,8 +212,7 @@ def _training(facts: CardFacts) -> str:
             str(stage["epochs"]),
             str(stage["batch_size"]),
             f"{stage['learning_rate']:g}",
-            f"{stage['objective']}, {stage['loss']['kind']}",
-            stage["negatives"]["kind"],
+            *_objective(stage),
             f"item {stage['item_tier']}, user {stage['user_tier']}",
         ]
         for stage in facts.recipe["stages"]
@@ -225,6 +224,14 @@ def _training(facts: CardFacts) -> str:
         "Every setting is in `recipe.json`; those that are not the defaults:\n\n"
         f"```json\n{json.dumps(_without_folders(facts.recipe_changes), indent=1)}\n```"
     )
+
+
+def _objective(stage: dict[str, Any]) -> tuple[str, str]:
+    """Return a stage's objective with its loss, and its negatives; a term may have these in the objective's place."""
+    goals = [stage["objective"], *stage["terms"]]
+    losses = [goal["loss"]["kind"] for goal in goals if "loss" in goal]
+    negatives = [goal["negatives"]["kind"] for goal in goals if "negatives" in goal]
+    return ", ".join([stage["objective"]["kind"], *losses]), ", ".join(negatives) or "none"
 
 
 def _evaluation(facts: CardFacts) -> str:
