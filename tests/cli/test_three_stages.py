@@ -14,11 +14,11 @@ import torch
 from hllm.batches.batch import item_batch, sequence_batch
 from hllm.batches.negatives import Negatives
 from hllm.embedding.table import ItemEmbeddingTable, UserEmbeddingTable
+from hllm.jobs.embed_users import embed_run_users
 from hllm.models.checkpoint import ITEM_BACKBONE
 from hllm.models.item.text import TextItemEncoder
 from hllm.models.recommender import SequentialRecommender
 from hllm.recipe.recipe import Recipe
-from hllm.runs.tables import embed_run_users
 from hllm.training.fit import catalogue_tokens, fit
 from tests.conftest import recipe_values
 

@@ -12,10 +12,11 @@ from hllm.embedding import shards
 from hllm.embedding.shards import Share
 from hllm.embedding.table import ItemEmbeddingTable, UserEmbeddingTable
 from hllm.errors import CheckpointError, ConfigError, DataError, HllmWarning, TrainingError
+from hllm.jobs.embed_users import embed_run_users
 from hllm.retrieval.scorer import ModelScorer
 from hllm.runs import tables
 from hllm.runs.run import Run
-from hllm.runs.tables import embed_run_items, embed_run_users
+from hllm.runs.tables import embed_run_items
 
 
 @pytest.fixture(autouse=True)

@@ -26,8 +26,8 @@ def embed_users(
     A call that was stopped goes on when it is repeated, and loses at most one shard of 4,096 users.
     """
     from hllm.embedding.shards import Share
+    from hllm.jobs.embed_users import embed_run_users
     from hllm.runs.run import Run
-    from hllm.runs.tables import embed_run_users
 
     share, kind = Share.parse(shard), dtype_of(dtype)
     since = None if active_since is None else _moment(active_since)

@@ -1,4 +1,4 @@
-"""Ablations of a finished run, kept in its directory."""
+"""Ablations of a finished run are made and kept in its directory."""
 
 from collections.abc import Sequence
 

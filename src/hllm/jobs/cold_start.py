@@ -1,4 +1,4 @@
-"""Runs and baselines where little is known, for one table."""
+"""Runs and baselines are evaluated where little is known, for one table."""
 
 from collections.abc import Mapping, Sequence
 

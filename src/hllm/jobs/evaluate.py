@@ -1,4 +1,4 @@
-"""Runs and baselines evaluated under one protocol, for one table."""
+"""Runs and baselines are evaluated under one protocol, for one table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -28,7 +28,7 @@ _TRAINED = "fp32"
 
 
 class SizeChange(Config):
-    """Bytes before and after."""
+    """A size in bytes, before and after."""
 
     before: int
     after: int
@@ -39,10 +39,10 @@ class SizeChange(Config):
 
 
 class ExportReport(Config):
-    """What an export kept and lost, as its manifest has it under "export"."""
+    """The report of an export: its manifest keeps it under "export"."""
 
     weights: Weights
-    """What the weights of both tiers are kept in; norms, biases and [ITEM] vectors are in fp32."""
+    """The number format of both tiers' weights; norms, biases and [ITEM] vectors are in fp32."""
     checkpoint: str
     """Fingerprint of the checkpoint that was exported."""
     weights_on_disk: SizeChange

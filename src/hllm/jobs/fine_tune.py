@@ -35,7 +35,7 @@ _SAME_DATA = ("item_col", "text_cols", "title_col", "action_col", "split_col", "
 
 
 class OldTargets(Config):
-    """How well the parent's model and the new one do on some validation targets of the parent, among its items."""
+    """The metrics of the parent's model and of the new one on validation targets of the parent, among its items."""
 
     num_targets: int
     before: dict[str, float]
@@ -43,23 +43,23 @@ class OldTargets(Config):
 
 
 class FineTuned(Config):
-    """What fine-tuning added and changed; `drift.json` in the run's directory."""
+    """The report of fine-tuning, kept in the run's directory as `drift.json`."""
 
     parent: str
     """Fingerprint of the parent's checkpoint."""
     checkpoint: str
-    """Of the new one."""
+    """Fingerprint of the new checkpoint."""
     counts: dict[str, int]
-    """What was added, as `data.additions.Grown.counts` has it."""
+    """The numbers of what was added, as in `data.growth.Grown.counts`."""
     drift: Drift
-    """Of the items that the parent knew."""
+    """The drift of the items that the parent knew."""
     all_targets: OldTargets | None
-    """How all of the parent's validation targets are found; some may be for training now. None for DIN, which does not
+    """The metrics on all of the parent's validation targets; some may be for training now. None for DIN, which does not
     retrieve."""
     held_out_targets: OldTargets | None
-    """Those that are still not for training."""
+    """The metrics on those of them that are still not for training."""
     candidates: OldTargets | None = None
-    """How the candidates of all of the parent's validation targets are scored. None for a model without heads."""
+    """The metrics on the candidates of all of the parent's validation targets. None for a model without heads."""
 
     def lines(self) -> list[str]:
         """Return the report for people."""
@@ -99,7 +99,7 @@ def fine_tune(
 
     The new run is as any other. Called again after a stop it goes on, with the same result as if it had not stopped.
     The recipe is `fine_tuning_recipe`. Raises ConfigError if `folder` holds another run or the recipe is of another
-    model, DataError as `data.additions.grow` does, CheckpointError if the parent is damaged or not finished.
+    model, DataError as `data.growth.grow` does, CheckpointError if the parent is damaged or not finished.
     """
     opened = open_run(parent, device=torch.device("cpu"))  # the accelerator is for the training
     chosen = fine_tuning_recipe(opened, recipe, overrides)
@@ -172,7 +172,7 @@ def _short_stage(recipe: Recipe) -> dict[str, Any]:
 
 def _report(parent: Bundle, run: Run, grown: Grown, recipe: Recipe) -> FineTuned:
     """Return the report of a finished run: the stored one if it is of this checkpoint, else made and stored."""
-    file = run.folder / "drift.json"
+    file = run.drift_path
     model, _, manifest = load_checkpoint(run.best_path)
     if file.is_file():
         stored = FineTuned.from_dict(json.loads(file.read_text(encoding="utf-8")), where=str(file))

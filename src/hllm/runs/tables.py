@@ -1,7 +1,6 @@
-"""The tables of a finished run: vectors of its items, or of other items, and of its users."""
+"""The tables of items of a finished run: vectors of its own items, or of others."""
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from hllm.embedding.encode import encode_in_batches
 from hllm.embedding.items import ItemWork, content_keys, embed_items, open_if_good
 from hllm.embedding.rows import Dtype
 from hllm.embedding.shards import Compute, Embedded, Share
-from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import ConfigError, DataError
 from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
@@ -30,9 +28,8 @@ from hllm.models.recommender import SequentialRecommender
 from hllm.precision import Precision, choose_device, resolve_precision
 from hllm.progress import Progress
 from hllm.recipe.recipe import Recipe
-from hllm.runs.bundle import require_trained, scorer_of
+from hllm.runs.bundle import require_trained
 from hllm.runs.run import Run
-from hllm.runs.users import embed_users
 
 _ROWS_AT_ONCE = 65_536
 
@@ -46,8 +43,8 @@ def embed_run_items(
     `dim` keeps only the first numbers of each, for scoring elsewhere: the user tier reads whole vectors.
     `items` needs the item id column, and for an Item LLM the text columns, of the training data. What stands at `path`
     or in the run is not encoded again where text and model are the same; see `embedding.items.embed_items`. Raises
-    DataError for items that have no id or no text or stand twice, and for ones that a model of ids does not know, and
-    ConfigError for a `dim` beyond the vectors, or in the run's own table.
+    DataError for items without id or text, for items that stand twice, and for items that a model of ids does not know.
+    Raises ConfigError for a `dim` beyond the vectors, or in the run's own table.
     """
     recipe = run.read_recipe()
     require_trained(run)
@@ -66,40 +63,6 @@ def embed_run_items(
         rows = dataset.item_rows(known)
         work = origin.indices(known, rows, encoder.indices(rows))
     return embed_items(replace(work, dim=dim), path, dtype=dtype, share=share or Share(), reuse=(run.table_path,))
-
-
-def embed_run_users(
-    run: Run,
-    path: Path,
-    *,
-    users: Table | None = None,
-    active_since: Fraction | None = None,
-    dtype: Dtype = "fp32",
-    share: Share | None = None,
-) -> Embedded:
-    """Write the vectors of the run's users after all that they did to `path`.
-
-    `users` is a table whose user id column says which; `active_since` (seconds since 1970) leaves out users whose
-    latest interaction is older. Raises DataError for unknown users, if nobody is left, and where `active_since` is
-    asked of times that only order.
-    """
-    recipe = run.read_recipe()
-    require_trained(run)
-    model, _, manifest = load_checkpoint(run.best_path)
-    dataset = Dataset.load(run.dataset_path)
-    rows = np.arange(dataset.num_users) if users is None else _users_of(users, dataset, recipe.data.user_col)
-    if active_since is not None:
-        rows = _active(dataset, rows, active_since)
-    table = ItemEmbeddingTable.load(run.table_path, checkpoint=manifest.fingerprint)
-    return embed_users(
-        scorer_of(model, table.vectors, recipe),
-        dataset,
-        rows,
-        path,
-        checkpoint=manifest.fingerprint,
-        dtype=dtype,
-        share=share or Share(),
-    )
 
 
 def embed_catalogue(run: Run, group: Group, vectors: Float[torch.Tensor, "item dim"] | None = None) -> None:
@@ -147,7 +110,7 @@ def _check_dim(dim: int | None, whole: int, *, own: bool) -> None:
 
 @dataclass(frozen=True)
 class _Origin:
-    """What vectors come out of."""
+    """The checkpoint and the precision that vectors come from."""
 
     checkpoint: str
     precision: str
@@ -174,7 +137,7 @@ class _Origin:
 
 
 class _Encoder:
-    """The Item tier of a checkpoint, as the work of embedding sees it."""
+    """The item tier of a checkpoint, which encodes the items of a table."""
 
     def __init__(self, model: SequentialRecommender, precision: Precision, device: torch.device) -> None:
         self.encode = model.item_encoder
@@ -222,21 +185,3 @@ def _items_of(source: Table, dataset: Dataset, text_cols: tuple[str, ...]) -> pl
     read = text_cols or (dataset.item_col,)
     checks.refuse(checks.errors(checks.item_faults(items, dataset.item_col, read, policies)))
     return items
-
-
-def _users_of(source: Table, dataset: Dataset, user_col: str) -> Int[np.ndarray, " user"]:
-    table = read_table(source, name="users")
-    require_columns(table, {"user_col": user_col}, name="users")
-    rows: Int[np.ndarray, " user"] = np.unique(dataset.user_rows(table[user_col]))
-    return rows
-
-
-def _active(dataset: Dataset, rows: Int[np.ndarray, " user"], since: Fraction) -> Int[np.ndarray, " active"]:
-    latest: Int[np.ndarray, " user"] = dataset.seconds[dataset.offsets[rows + 1] - 1]
-    active: Int[np.ndarray, " active"] = rows[latest >= float(since)]
-    if not len(active):
-        raise DataError(
-            f"none of the {len(rows):,} users is active since {float(since):.0f} (seconds since 1970); the latest "
-            f"interaction is of {latest.max()}: give an earlier --active-since"
-        )
-    return active

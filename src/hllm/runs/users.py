@@ -1,4 +1,4 @@
-"""The table of users: each one's vector after the latest items, made in shards that survive a kill."""
+"""The table of users holds each one's vector after the latest items, made in shards that survive a kill."""
 
 import warnings
 from pathlib import Path
