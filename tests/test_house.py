@@ -1,6 +1,7 @@
-"""The budgets of the house: how long files and packages may be, and that a class has a name of its own."""
+"""The budgets of the house: how long files, packages and constructors may be, and where a module is proved."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 import hllm
 
 SRC = Path(hllm.__file__).parent
+TESTS = Path(__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 MODULES = [file for file in FILES if not file.name.startswith("__")]
 PACKAGES = sorted(file.parent for file in FILES if file.name == "__init__.py")
 
-MAX_LINES, MAX_FILES, MAX_PACKAGE_LINES = 400, 18, 3_000
+MAX_LINES, MAX_FILES, MAX_PACKAGE_LINES, MAX_ARGUMENTS = 400, 18, 3_000, 6
+PROVED = re.compile(r"^# Proved by (tests/\S+\.py(?:, tests/\S+\.py)*)\.$", re.MULTILINE)
 
 
 def name_of(path: Path) -> str:
@@ -66,6 +69,18 @@ def test_a_package_without_folders_is_short():
     refuse(large, f"A package has at most {MAX_PACKAGE_LINES:,} lines, or sub-folders: divide it.")
 
 
+def test_a_constructor_takes_few_arguments():
+    many = []
+    for file, node in classes():
+        for method in node.body:
+            if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                arguments = method.args
+                count = len(arguments.posonlyargs) + len(arguments.args) - 1 + len(arguments.kwonlyargs)
+                if count > MAX_ARGUMENTS:
+                    many.append(f"{name_of(file)}: {node.name} takes {count}")
+    refuse(many, f"A constructor takes at most {MAX_ARGUMENTS} arguments: pass the config, or a value that holds them.")
+
+
 def test_a_public_class_name_occurs_once():
     places = defaultdict(list)
     for file, node in classes():
@@ -73,3 +88,19 @@ def test_a_public_class_name_occurs_once():
             places[node.name].append(name_of(file))
     twice = [f"{name}: {', '.join(files)}" for name, files in places.items() if len(files) > 1]
     refuse(twice, "A public class name occurs once: rename all but one for what they are.")
+
+
+def test_a_module_has_a_test_of_its_name_or_says_where_it_is_proved():
+    unproved, missing = [], []
+    for file in MODULES:
+        place = file.relative_to(SRC)
+        if (TESTS / place.parent / f"test_{place.name}").is_file():
+            continue
+        line = PROVED.search(file.read_text(encoding="utf-8"))
+        if line is None:
+            unproved.append(f"{name_of(file)}: tests/{place.parent.as_posix()}/test_{place.name} does not exist")
+        else:
+            tests = line[1].split(", ")
+            missing += [f"{name_of(file)}: {test}" for test in tests if not (TESTS.parent / test).is_file()]
+    refuse(unproved, 'Write that test, or a line "# Proved by tests/….py." below the docstring of the module.')
+    refuse(missing, "These tests do not exist: name those that prove the module.")

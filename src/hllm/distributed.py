@@ -3,6 +3,8 @@
 Processes are started by torchrun, which tells each its number by environment variables.
 """
 
+# Proved by tests/training/test_distributed.py.
+
 import functools
 import itertools
 import os

@@ -1,5 +1,7 @@
 """Errors are all that hllm raises on purpose: each message says what was found, where, and what to do."""
 
+# Proved by tests/test_api.py, tests/test_config.py.
+
 import difflib
 from collections.abc import Iterable
 

@@ -1,5 +1,7 @@
 """A batch: each distinct item once, and sequences of rows that point to the items."""
 
+# Proved by tests/batches/test_loader.py, tests/models/test_text.py.
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

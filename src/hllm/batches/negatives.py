@@ -1,5 +1,7 @@
 """Negatives: the items of a training batch that each position's target is told apart from."""
 
+# Proved by tests/batches/test_loader.py.
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,5 +1,7 @@
 """`hllm embed-users` writes the vectors of users."""
 
+# Proved by tests/cli/test_embed.py.
+
 from fractions import Fraction
 from pathlib import Path
 

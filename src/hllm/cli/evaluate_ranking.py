@@ -1,5 +1,7 @@
 """`hllm evaluate-ranking` measures runs that rank given candidates."""
 
+# Proved by tests/cli/test_rank.py.
+
 from pathlib import Path
 
 import typer

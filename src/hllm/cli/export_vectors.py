@@ -1,5 +1,7 @@
 """`hllm export-vectors` writes a table of vectors as plain files."""
 
+# Proved by tests/cli/test_embed.py.
+
 from pathlib import Path
 
 import typer

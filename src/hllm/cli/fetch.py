@@ -1,5 +1,7 @@
 """`hllm data fetch` and `hllm model fetch` download a data set or a language model."""
 
+# Proved by tests/sources/test_data_sets.py, tests/models/published/test_fetch.py.
+
 import typer
 
 from hllm.cli.options import JSON

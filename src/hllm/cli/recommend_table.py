@@ -1,5 +1,7 @@
 """`hllm recommend --input` has options of its own, and prints what it wrote."""
 
+# Proved by tests/cli/test_embed.py, tests/jobs/test_recommend_table.py.
+
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

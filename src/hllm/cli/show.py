@@ -1,5 +1,7 @@
 """Verbs print here: JSON for programs, tables and sentences for people."""
 
+# Proved by tests/cli/test_rank.py.
+
 import json
 import shlex
 from collections.abc import Collection, Iterable, Sequence

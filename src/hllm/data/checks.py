@@ -1,5 +1,7 @@
 """Faults in the caller's tables: which rows have them, what is done about them, and one error that names them all."""
 
+# Proved by tests/data/test_build.py.
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

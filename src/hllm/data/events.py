@@ -1,5 +1,7 @@
 """Interactions in order: by user, then time, then the file's order."""
 
+# Proved by tests/data/test_build.py.
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Tables on disk: which files a path names, how each kind is scanned, and where exactly a broken one is broken."""
 
+# Proved by tests/data/test_tables.py.
+
 import csv
 import glob
 import gzip

@@ -1,5 +1,7 @@
 """Leaks and clocks: how much of the training data lies in the targets' future, and what the times mean."""
 
+# Proved by tests/data/describing/test_measure.py, tests/evaluation/test_protocol.py.
+
 from typing import Literal
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The rows at fault, written where a person can look at them and mend them."""
 
+# Proved by tests/data/test_build.py.
+
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Which columns of the caller's tables mean what."""
 
+# Proved by tests/data/test_build.py.
+
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator

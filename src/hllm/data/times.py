@@ -1,5 +1,7 @@
 """Whatever orders interactions, as integers that sort the same way."""
 
+# Proved by tests/data/test_dataset.py, tests/data/test_split.py.
+
 from datetime import UTC, datetime
 from fractions import Fraction
 

@@ -1,5 +1,7 @@
 """Run items through a trained item tier, in batches, with progress."""
 
+# Proved by tests/runs/test_tables.py.
+
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path

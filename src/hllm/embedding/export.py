@@ -1,5 +1,7 @@
 """Write a table of embeddings as plain files, for a program that knows nothing of hllm: vectors in fp32, and ids."""
 
+# Proved by tests/cli/test_embed.py.
+
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Do long work in shards: each is a file with its own hash, so a process that is killed loses one shard at most."""
 
+# Proved by tests/runs/test_tables.py.
+
 import hashlib
 import shutil
 import warnings

@@ -1,5 +1,7 @@
 """Tables of embeddings: one vector for each item of a catalogue or for each user, memory-mapped, with provenance."""
 
+# Proved by tests/runs/test_tables.py.
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

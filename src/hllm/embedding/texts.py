@@ -1,5 +1,7 @@
 """New items, known only by their text: they are read by the Item LLM of a checkpoint."""
 
+# Proved by tests/test_api.py.
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Facts of one run may differ within a table and explain its numbers; a provenance holds all that is known besides."""
 
+# Proved by tests/evaluation/test_protocol.py.
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,5 +1,7 @@
 """What the lists themselves are like, besides whether the target is in them."""
 
+# Proved by tests/evaluation/test_protocol.py.
+
 import re
 import zlib
 

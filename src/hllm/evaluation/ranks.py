@@ -1,5 +1,7 @@
 """Where each target stands, stored beside a run: what `hllm compare` reads, without any model."""
 
+# Proved by tests/evaluation/test_compare.py.
+
 import io
 import json
 from collections.abc import Sequence

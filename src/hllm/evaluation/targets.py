@@ -1,5 +1,7 @@
 """What every recommender is asked, and the groups of targets that have numbers of their own."""
 
+# Proved by tests/evaluation/test_evaluate.py.
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

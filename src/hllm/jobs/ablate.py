@@ -1,5 +1,7 @@
 """Ablations of a finished run are made and kept in its directory."""
 
+# Proved by tests/evaluation/test_ablations.py.
+
 from collections.abc import Sequence
 
 import torch

@@ -1,5 +1,7 @@
 """The model card of a run is made from its stored results and settings."""
 
+# Proved by tests/cli/test_card.py.
+
 import platform
 from importlib.metadata import version
 from pathlib import Path

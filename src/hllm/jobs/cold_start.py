@@ -1,5 +1,7 @@
 """Runs and baselines are evaluated where little is known, for one table."""
 
+# Proved by tests/cli/test_cold_start.py.
+
 from collections.abc import Mapping, Sequence
 
 from hllm.api import Recommender

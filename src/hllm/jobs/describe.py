@@ -1,5 +1,7 @@
 """A data set is described: one with a name, two files, that of a recipe or of a finished run."""
 
+# Proved by tests/cli/test_describe.py.
+
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field

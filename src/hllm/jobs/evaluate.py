@@ -1,5 +1,7 @@
 """Runs and baselines are evaluated under one protocol, for one table."""
 
+# Proved by tests/test_api.py.
+
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """Runs that rank are evaluated under one protocol, for one table."""
 
+# Proved by tests/training/test_ranking.py.
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,5 +1,7 @@
 """A Parquet file that grows by frames, so that no more than one of them is in memory."""
 
+# Proved by tests/jobs/test_recommend_table.py.
+
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,7 @@
 """An index over a run's items is built and kept in its directory."""
 
+# Proved by tests/cli/test_index.py.
+
 from dataclasses import dataclass
 
 from hllm.api import Recommender

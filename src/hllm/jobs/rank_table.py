@@ -1,5 +1,7 @@
 """A table of candidates is scored."""
 
+# Proved by tests/cli/test_rank.py.
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

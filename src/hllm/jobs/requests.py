@@ -1,5 +1,7 @@
 """Requests: a table of users or histories to recommend to, turned into indices in bounded memory."""
 
+# Proved by tests/jobs/test_recommend_table.py.
+
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path

@@ -1,5 +1,7 @@
 """What every metric means, which values it can have and which of them are good."""
 
+# Proved by tests/metrics/test_beyond_accuracy.py.
+
 import math
 from dataclasses import dataclass
 from typing import Literal

@@ -4,6 +4,8 @@ Every function takes a table of recommendations, one row a user and -1 where a r
 columns: cut it to the first k before. Item indices run from 0 to the size of the catalogue.
 """
 
+# Proved by tests/metrics/test_beyond_accuracy.py.
+
 import numpy as np
 from jaxtyping import Float, Int
 

@@ -4,6 +4,8 @@ Every function takes a table of recommendations, one row a user and -1 where a r
 columns: cut it to the first k before. Memory is that of a tile of users.
 """
 
+# Proved by tests/metrics/test_beyond_accuracy.py.
+
 from collections.abc import Iterator, Sequence
 
 import numpy as np

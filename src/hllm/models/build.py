@@ -1,5 +1,7 @@
 """Build a model from its settings: each tier is built by the Spec of its kind."""
 
+# Proved by tests/models/backbone/test_backbone.py, tests/models/test_sharing.py.
+
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType

@@ -1,5 +1,7 @@
 """Discriminative heads: from a user, a history and a candidate item to one logit for each target, such as a click."""
 
+# Proved by tests/models/test_ranking.py.
+
 from collections.abc import Sequence
 from typing import Literal
 

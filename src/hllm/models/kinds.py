@@ -1,5 +1,7 @@
 """The two families of tiers: the facts and settings that a kind declares, and the context that it is built in."""
 
+# Proved by tests/test_parts.py.
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar

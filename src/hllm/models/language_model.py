@@ -1,5 +1,7 @@
 """The language model of a tier: its name in the settings, its opening, and the size of its attention."""
 
+# Proved by tests/models/backbone/test_backbone.py.
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

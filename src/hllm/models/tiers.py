@@ -1,5 +1,7 @@
 """The two tiers of a sequential recommender, as interfaces: items to vectors, histories to user vectors."""
 
+# Proved by tests/models/test_user_tiers.py.
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Scores of candidates for users, as a frame with the caller's own ids."""
 
+# Proved by tests/cli/test_rank.py.
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,5 +1,7 @@
 """A trained model as a Ranker: one pass over each history, a logit of every target for each of its candidates."""
 
+# Proved by tests/training/test_ranking.py.
+
 from collections.abc import Sequence
 from typing import Protocol, final, runtime_checkable
 

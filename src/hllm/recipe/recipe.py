@@ -1,5 +1,7 @@
 """A recipe: one TOML file that says what a run is made of."""
 
+# Proved by tests/training/test_training.py, tests/test_recipes.py.
+
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -4,6 +4,8 @@ Only options that a recipe leaves out are filled in, and the resolved recipe sho
 option removes, and why, stand in docs/decisions/0001-differences-from-the-reference.md.
 """
 
+# Proved by tests/parity/test_data.py.
+
 import copy
 import math
 from collections.abc import Mapping

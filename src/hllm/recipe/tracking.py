@@ -1,5 +1,7 @@
 """Tracking: the places that a run's numbers go to besides metrics.jsonl."""
 
+# Proved by tests/training/test_tracking.py.
+
 from hllm.config import Config
 
 

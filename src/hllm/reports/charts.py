@@ -1,5 +1,7 @@
 """Charts show results: bars with intervals, what ablations cost, and where the targets stand."""
 
+# Proved by tests/reports/test_run.py.
+
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

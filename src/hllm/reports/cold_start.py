@@ -1,5 +1,7 @@
 """A cold-start evaluation becomes the text that `hllm cold-start` prints."""
 
+# Proved by tests/evaluation/test_cold_start.py.
+
 from collections.abc import Mapping, Sequence
 
 from hllm.evaluation.cold_start import ColdItems, ColdStart, ShortHistories

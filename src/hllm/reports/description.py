@@ -1,5 +1,7 @@
 """A Description becomes tables and histograms for the terminal, and a section of an HTML page."""
 
+# Proved by tests/cli/test_describe.py.
+
 import html
 import textwrap
 from collections.abc import Iterator, Sequence

@@ -1,5 +1,7 @@
 """Charts show a data set's histograms, each at most as wide as a phone."""
 
+# Proved by tests/cli/test_describe.py.
+
 import io
 from dataclasses import dataclass
 

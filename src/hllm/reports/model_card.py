@@ -1,5 +1,7 @@
 """A model card says, from stored facts, what a run is, what it was trained on, and how good it is."""
 
+# Proved by tests/cli/test_card.py.
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """The HTML page that holds a report is one file without links, for phones, screens and paper."""
 
+# Proved by tests/reports/test_run.py.
+
 import base64
 import html
 from collections.abc import Sequence

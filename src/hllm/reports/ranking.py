@@ -1,5 +1,7 @@
 """Results of rankers become text for a terminal."""
 
+# Proved by tests/cli/test_rank.py.
+
 from collections.abc import Sequence
 
 from hllm.evaluation.impressions import RankingResult

@@ -1,5 +1,7 @@
 """A comparison becomes text for a terminal, CSV, Markdown or LaTeX."""
 
+# Proved by tests/evaluation/test_compare.py.
+
 import csv
 import io
 from collections.abc import Callable, Sequence

@@ -1,5 +1,7 @@
 """The audience of a new item: the users to whom it would be offered first."""
 
+# Proved by tests/test_api.py.
+
 import numpy as np
 import polars as pl
 import torch

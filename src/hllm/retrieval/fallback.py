@@ -1,5 +1,7 @@
 """Fallback: users without a history get the popular items; the column `source` says so."""
 
+# Proved by tests/test_recommend_known.py.
+
 from collections.abc import Callable
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Recommendations as a data frame with the caller's ids."""
 
+# Proved by tests/test_recommend_known.py.
+
 from collections.abc import Mapping, Sequence
 from typing import Literal
 

@@ -1,5 +1,7 @@
 """The query: the users to recommend to, as a caller names them, with their histories."""
 
+# Proved by tests/jobs/test_recommend_table.py.
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final

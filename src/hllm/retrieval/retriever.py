@@ -1,5 +1,7 @@
 """The Retriever: the one view of a recommender that evaluation, the command line and services have."""
 
+# Proved by tests/retrieval/index/test_index.py.
+
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 

@@ -1,5 +1,7 @@
 """Similar items: the nearest ones in the item tier's space, to items or to new texts."""
 
+# Proved by tests/test_api.py.
+
 from collections.abc import Sequence
 from typing import Any
 

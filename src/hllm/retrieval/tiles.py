@@ -1,5 +1,7 @@
 """The scores of some users for the whole catalogue, a tile of items at a time."""
 
+# Proved by tests/retrieval/test_exact.py.
+
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol, final, runtime_checkable

@@ -1,5 +1,7 @@
 """A bundle is evaluated under its run's protocol, and other recommenders beside it."""
 
+# Proved by tests/test_matryoshka.py.
+
 from hllm.evaluation.evaluate import Evaluated, Part, evaluate_with_ranks
 from hllm.evaluation.facts import Provenance
 from hllm.evaluation.impressions import RankingResult, evaluate_ranker

@@ -1,5 +1,7 @@
 """A position says where a run stands: stage, epoch, step and the best validation."""
 
+# Proved by tests/training/test_training.py.
+
 from pathlib import Path
 
 from hllm import artifacts

@@ -1,5 +1,7 @@
 """A run's directory keeps its results: metrics, ablations, the rank of each target, and a log of the evaluations."""
 
+# Proved by tests/cli/test_compare.py.
+
 import json
 import platform
 import warnings

@@ -1,5 +1,7 @@
 """The table of users holds each one's vector after the latest items, made in shards that survive a kill."""
 
+# Proved by tests/cli/test_embed.py.
+
 import warnings
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The pre-trained language models that `hllm model fetch` knows; the directory that a recipe's name stands for."""
 
+# Proved by tests/models/backbone/test_backbone.py.
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

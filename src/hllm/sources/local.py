@@ -4,6 +4,8 @@ Each is two files in $HLLM_HOME/data/NAME (by default ~/.cache/hllm/data/NAME), 
 `[data]` table expects by default.
 """
 
+# Proved by tests/sources/test_data_sets.py.
+
 from dataclasses import dataclass
 from pathlib import Path
 

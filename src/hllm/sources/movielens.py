@@ -5,6 +5,8 @@ Research's, for research use with acknowledgement: F. M. Harper and J. A. Konsta
 ACM TiiS 5(4), 2015.
 """
 
+# Proved by tests/sources/test_data_sets.py.
+
 from pathlib import Path
 
 import polars as pl

@@ -1,5 +1,7 @@
 """A running mean of the weights: what is validated and kept instead of the weights of the last step."""
 
+# Proved by tests/training/test_step.py.
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 

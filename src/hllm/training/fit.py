@@ -1,5 +1,7 @@
 """From two tables and a recipe to a finished run on disk; picks up a run that was stopped."""
 
+# Proved by tests/training/test_training.py.
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal

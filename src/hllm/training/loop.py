@@ -5,6 +5,8 @@ negatives and the random numbers of dropout are drawn from streams named by seed
 checkpoint needs no random state, and may be written between any two steps.
 """
 
+# Proved by tests/training/test_training.py, tests/training/test_resume.py.
+
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any

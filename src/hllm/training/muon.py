@@ -1,5 +1,7 @@
 """Muon: an optimizer for the matrices of a network's layers, with steps as large in one direction as in another."""
 
+# Proved by tests/training/test_optimizer.py.
+
 from collections.abc import Iterable, Sequence
 from typing import Any
 

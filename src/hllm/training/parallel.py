@@ -1,5 +1,7 @@
 """Parallel: how the processes of a group hold one model and train it together. The model knows nothing of it."""
 
+# Proved by tests/training/test_distributed.py.
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

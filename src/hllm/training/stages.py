@@ -1,5 +1,7 @@
 """Stages: what each stage trains, and what with."""
 
+# Proved by tests/training/test_training.py.
+
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass

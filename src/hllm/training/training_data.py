@@ -1,5 +1,7 @@
 """TrainingData: the data set of a run as training reads it."""
 
+# Proved by tests/training/test_training.py.
+
 from dataclasses import dataclass
 from pathlib import Path
 

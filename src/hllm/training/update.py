@@ -1,5 +1,7 @@
 """One optimizer step: its random numbers, its gradients, the change of the weights, and its numbers for the log."""
 
+# Proved by tests/training/test_step.py.
+
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager

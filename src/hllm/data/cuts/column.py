@@ -1,5 +1,7 @@
 """Split by a column: the table of interactions says which part each row is in."""
 
+# Proved by tests/data/test_split.py.
+
 from collections.abc import Iterable
 from typing import Literal
 

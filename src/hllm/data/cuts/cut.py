@@ -3,6 +3,8 @@
 No cut depends on the order in which users came: what is drawn is drawn by a hash of the id.
 """
 
+# Proved by tests/data/test_split.py.
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,5 +1,7 @@
 """Split by items: shares of the items are held out, with all that was done with them, and so are cold."""
 
+# Proved by tests/data/test_split.py.
+
 from dataclasses import replace
 from typing import Literal
 

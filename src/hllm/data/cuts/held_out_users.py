@@ -1,5 +1,7 @@
 """Split by users: shares of the users are held out, with all that they did."""
 
+# Proved by tests/data/test_split.py.
+
 from typing import Literal
 
 import numpy as np

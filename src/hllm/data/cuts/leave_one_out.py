@@ -1,5 +1,7 @@
 """Leave one out: each user's last item is the test target, the one before it the validation target."""
 
+# Proved by tests/data/test_split.py.
+
 from typing import Literal
 
 import numpy as np

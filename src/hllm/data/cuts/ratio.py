@@ -1,5 +1,7 @@
 """Split by ratio: the latest shares of each user's interactions are held out."""
 
+# Proved by tests/data/test_split.py.
+
 from typing import Literal
 
 import numpy as np

@@ -5,6 +5,8 @@ An interaction at the very moment of a cut falls after it, so nothing in trainin
 Source: validation by last training item and by user, Gusak et al., RecSys 2025, arXiv:2507.16289.
 """
 
+# Proved by tests/data/test_split.py.
+
 import math
 from datetime import date
 from fractions import Fraction

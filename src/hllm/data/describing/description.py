@@ -1,5 +1,7 @@
 """What `describe` finds out about a data set, as plain numbers that can be stored and shown."""
 
+# Proved by tests/data/describing/test_measure.py.
+
 from hllm.config import Config
 from hllm.data.leak import TimesKind
 

@@ -4,6 +4,8 @@ Format and files: https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html (
 and meta_X.json.gz). Times are whole days, so many of a user's reviews are tied.
 """
 
+# Proved by tests/data/importing/test_layouts.py.
+
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find

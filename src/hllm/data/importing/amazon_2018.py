@@ -5,6 +5,8 @@ meta_X.json.gz). Times are whole days. Some metadata lines hold a page's JavaScr
 title is left empty, as the data set's own notebook advises to filter them.
 """
 
+# Proved by tests/data/importing/test_layouts.py.
+
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find

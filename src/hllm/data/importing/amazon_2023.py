@@ -4,6 +4,8 @@ Format and files: https://amazon-reviews-2023.github.io/ (X.jsonl.gz or the rati
 meta_X.jsonl.gz). An item is a parent_asin: colours and sizes of one product share it. Times are milliseconds.
 """
 
+# Proved by tests/data/importing/test_layouts.py.
+
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find

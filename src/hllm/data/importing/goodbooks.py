@@ -5,6 +5,8 @@ time"; books.csv). to_read.csv is left out: how its rows lie in time between the
 books' average ratings and counts: they are of all time.
 """
 
+# Proved by tests/data/importing/test_layouts.py.
+
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find

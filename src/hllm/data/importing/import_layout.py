@@ -1,5 +1,7 @@
 """Import a layout: two Parquet files with the default column names, in a directory written whole or not at all."""
 
+# Proved by tests/data/importing/test_layouts.py.
+
 import json
 import shutil
 from dataclasses import dataclass

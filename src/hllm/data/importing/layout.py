@@ -1,5 +1,7 @@
 """What a reader of a layout is given, and what it returns."""
 
+# Proved by tests/data/importing/test_layouts.py.
+
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -4,6 +4,8 @@ Format: https://github.com/msnews/msnews.github.io/blob/master/assets/doc/introd
 user, time, history, impressions such as "N1-0 N2-1"; news.tsv). One folder at a time, such as MINDsmall_train.
 """
 
+# Proved by tests/data/importing/test_layouts.py.
+
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find

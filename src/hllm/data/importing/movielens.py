@@ -5,6 +5,8 @@ column of 0 or 1 for each genre). 1M and 10M: ratings.dat and movies.dat with ":
 32M: ratings.csv and movies.csv. Genres are joined by ", ".
 """
 
+# Proved by tests/data/importing/test_layouts.py.
+
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find

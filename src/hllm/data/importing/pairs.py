@@ -5,6 +5,8 @@ item_info.csv); MicroLens, https://github.com/westlake-repl/MicroLens (NAME_pair
 NAME_pairs.tsv user<TAB>items in order, and a title CSV, with or without a header).
 """
 
+# Proved by tests/data/importing/test_layouts.py.
+
 from pathlib import Path
 from typing import Literal
 

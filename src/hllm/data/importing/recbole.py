@@ -4,6 +4,8 @@ Format: https://recbole.io/docs/user_guide/data/atomic_files.html. Types: token 
 words stay separated by blanks), float becomes a number; float_seq stays text.
 """
 
+# Proved by tests/data/importing/test_layouts.py.
+
 from pathlib import Path
 
 import polars as pl

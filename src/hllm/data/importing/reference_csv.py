@@ -6,6 +6,8 @@ columns as item_id, user_id, timestamp whatever the header says, loses a first l
 without a row an empty text, and lets the last of several rows of an item win.
 """
 
+# Proved by tests/data/importing/test_layouts.py.
+
 from pathlib import Path
 
 import polars as pl

@@ -5,6 +5,8 @@ steam_games.json.gz). A user is a username, as in SASRec's preprocessing (arXiv 
 Times are whole days. A few games have no id and cannot be joined.
 """
 
+# Proved by tests/data/importing/test_layouts.py.
+
 from datetime import UTC, datetime
 
 import polars as pl

@@ -1,5 +1,7 @@
 """Any two tables, with the caller saying which column means what; every other column is kept under its name."""
 
+# Proved by tests/data/importing/test_layouts.py.
+
 from pathlib import Path
 
 import polars as pl

@@ -5,6 +5,8 @@ yelp_academic_dataset_business.json). The businesses' average stars and review c
 time, later than many reviews.
 """
 
+# Proved by tests/data/importing/test_layouts.py.
+
 from datetime import UTC, datetime
 
 import polars as pl

@@ -1,5 +1,7 @@
 """Recommendations by chance: what any other recommender has to beat first."""
 
+# Proved by tests/evaluation/test_baselines.py.
+
 from typing import final
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Who did something with what, as sparse matrices of zeros and ones."""
 
+# Proved by tests/evaluation/test_baselines.py.
+
 import numpy as np
 from jaxtyping import Int
 from scipy import sparse

@@ -1,5 +1,7 @@
 """Estimate the cost of one stage of training: items, tokens and operations of a step, and memory."""
 
+# Proved by tests/jobs/planning/test_plan.py.
+
 import math
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
 """The last layer of a pre-norm decoder, whose feed-forward net reads only the positions that are asked for."""
 
+# Proved by tests/models/backbone/test_backbone.py.
+
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,5 +1,7 @@
 """A model's tokenizer: its files, and text to token ids."""
 
+# Proved by tests/data/test_tokens.py, tests/models/test_text.py.
+
 from pathlib import Path
 from typing import Any
 

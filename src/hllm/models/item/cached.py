@@ -1,5 +1,7 @@
 """A frozen Item LLM: its raw vectors are read from memory, and only its projector still learns."""
 
+# Proved by tests/training/test_training.py.
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override

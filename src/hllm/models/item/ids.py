@@ -1,5 +1,7 @@
 """An item tier without text: one learnt vector for each item of the catalogue."""
 
+# Proved by tests/models/test_recommender.py.
+
 from typing import Literal
 
 from jaxtyping import Float

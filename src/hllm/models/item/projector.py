@@ -1,5 +1,7 @@
 """Map vectors of the Item LLM to the user tier's width, optionally through a fixed whitening of its raw outputs."""
 
+# Proved by tests/models/test_checkpoint.py.
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

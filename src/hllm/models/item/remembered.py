@@ -1,5 +1,7 @@
 """An Item LLM with a memory: items that come without their text are read as it last gave them."""
 
+# Proved by tests/training/test_reuse.py.
+
 import torch
 from jaxtyping import Float
 from torch import Tensor

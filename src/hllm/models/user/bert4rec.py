@@ -1,5 +1,7 @@
 """BERT4Rec's user tier: a transformer that reads both ways and fills in masked positions."""
 
+# Proved by tests/models/test_user_tiers.py.
+
 from dataclasses import replace
 from typing import Literal
 

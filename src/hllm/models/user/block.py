@@ -1,5 +1,7 @@
 """The transformer block of the small user tiers: self-attention and feed-forward, with the variants in use."""
 
+# Proved by tests/models/test_user_tiers.py.
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal

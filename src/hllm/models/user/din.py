@@ -1,5 +1,7 @@
 """DIN's user tier: the history as a sum, weighted by what each item has to do with the candidate. A baseline."""
 
+# Proved by tests/models/test_ranking.py.
+
 from typing import Literal
 
 import torch

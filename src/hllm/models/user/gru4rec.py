@@ -1,5 +1,7 @@
 """GRU4Rec's user tier: a recurrent net, trained from scratch."""
 
+# Proved by tests/models/test_user_tiers.py.
+
 from typing import Literal
 
 from jaxtyping import Float

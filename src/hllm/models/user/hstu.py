@@ -1,5 +1,7 @@
 """HSTU's user tier: gated attention without a softmax, with biases by distance and by time."""
 
+# Proved by tests/models/test_user_tiers.py, tests/parity/test_hstu.py.
+
 from typing import Literal
 
 import torch

@@ -1,5 +1,7 @@
 """The User LLM: a causal language model that reads item embeddings instead of words."""
 
+# Proved by tests/models/test_ranking.py, tests/models/backbone/test_backbone.py.
+
 from pathlib import Path
 from typing import Literal
 

@@ -1,5 +1,7 @@
 """Tell a model the place of an item in a history: learnt vectors of positions, rotations of queries and keys."""
 
+# Proved by tests/models/test_user_tiers.py.
+
 from typing import Literal
 
 import torch

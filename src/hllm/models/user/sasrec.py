@@ -1,5 +1,7 @@
 """SASRec's user tier: a small causal transformer, trained from scratch; with other options, eSASRec's."""
 
+# Proved by tests/models/test_user_tiers.py, tests/parity/test_sasrec.py.
+
 import copy
 from typing import Literal
 

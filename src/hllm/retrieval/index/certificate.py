@@ -1,5 +1,7 @@
 """The certificate of an index: its recall against exact search and the time of a search, kept in its manifest."""
 
+# Proved by tests/retrieval/index/test_index.py.
+
 import os
 import platform
 import sys

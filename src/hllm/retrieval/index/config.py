@@ -1,5 +1,7 @@
 """The settings of an index."""
 
+# Proved by tests/retrieval/index/test_faiss.py.
+
 from pathlib import Path
 from typing import Literal
 

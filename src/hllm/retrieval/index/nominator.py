@@ -1,5 +1,7 @@
 """A nominator proposes items that an index then scores exactly."""
 
+# Proved by tests/retrieval/index/test_faiss.py.
+
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 

@@ -1,5 +1,7 @@
 """The two ways to search a snapshot: score every item that is allowed, or those that a nominator names."""
 
+# Proved by tests/retrieval/index/test_index.py.
+
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The contents of an index at one moment: vectors and ids by row, some rows deleted. Replaced, never changed."""
 
+# Proved by tests/retrieval/index/test_index.py.
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
