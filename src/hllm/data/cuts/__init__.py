@@ -1,1 +1,1 @@
-"""Six ways to divide interactions into training, validation and test: one file a kind, its options beside its cut."""
+"""Cuts divide interactions into training, validation and test in six ways: one file a kind, options beside the cut."""
