@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q --durations=20
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: demo smoke three-stage test lint check format slow network docs clean
+.PHONY: demo smoke three-stage test lint check format slow network docs deletion clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -43,6 +43,10 @@ network: $(VENV)/.dev
 # The documentation, into site/. A broken link is an error.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# Delete each system and each add-on package in turn; the rest must stay green.
+deletion: $(VENV)/.dev
+	$(BIN)/python tests/deletion.py
 
 clean:
 	rm -rf $(VENV) demo-output three-stage-output site
