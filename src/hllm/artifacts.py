@@ -29,7 +29,7 @@ _SEAL = ',\n "sha256": "'
 
 
 class Manifest(Config):
-    """What `manifest.json` holds."""
+    """Content of `manifest.json`."""
 
     kind: str
     format_version: int

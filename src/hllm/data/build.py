@@ -1,4 +1,4 @@
-"""From the caller's two tables to a Dataset: read, checked, filtered, numbered and sorted."""
+"""Build a Dataset from the caller's two tables: read, check, filter, number and sort them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ _LEFT_OUT = -2  # the row of an item that is in the table, but left out for want
 
 @dataclass(frozen=True)
 class Preparation:
-    """What was found in the tables, and how much was left after each step."""
+    """Faults of the tables, and how much was left after each step."""
 
     faults: tuple[Fault, ...]
     """Every kind of fault that was looked for, those without rows included."""

@@ -1,4 +1,4 @@
-"""Faults in the caller's tables: which rows have them, what is done about them, and one error that names them all."""
+"""Check the caller's tables: each fault knows its rows and its policy, and one error names them all."""
 
 # Proved by tests/data/test_build.py.
 
@@ -33,7 +33,7 @@ class Fault:
     """Goes on after "3 of 10 interactions …"."""
     advice: str
     values: tuple[Any, ...] = ()
-    """What stands in the first few rows, where that says more than their numbers."""
+    """Values of the first few rows, where they say more than the rows' numbers."""
 
     @property
     def first_rows(self) -> list[int]:

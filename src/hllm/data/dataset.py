@@ -1,4 +1,4 @@
-"""The Dataset: a catalogue of described items and each user's history in time order."""
+"""A Dataset holds a catalogue of described items and each user's history in time order."""
 
 import hashlib
 from collections.abc import Sequence
@@ -35,14 +35,14 @@ class Dataset:
     item_index: Int[np.ndarray, " interaction"]
     """Every interaction's item; each user's interactions stand together, oldest first."""
     timestamps: Int[np.ndarray, " interaction"]
-    """As `data.times.as_integers` makes them; never decreasing within a user."""
+    """Times from `data.times.as_integers`; they never decrease within a user."""
     seconds_per_unit: float | None
-    """What one unit of `timestamps` is in seconds since 1970; None if they only order."""
+    """Seconds in one unit of `timestamps`, which count from 1970; None if the times only order."""
     actions: Int[np.ndarray, " interaction"]
     """Every interaction's action, a position in `action_names`; 0 where there is no action column."""
     action_names: tuple[str, ...]
     offsets: Int[np.ndarray, " users_plus_one"]
-    """Where each user's interactions start, and the end of the last one's."""
+    """Start of each user's interactions, and the end of the last user's."""
     parts: Int[np.ndarray, " interaction"] | None = None
     """Every interaction's part in the caller's own split, a position in `part_names`; None without such a column."""
     part_names: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class Dataset:
     """Every interaction's label of each target: 1, 0, or -1 where it is not known; None without targets."""
     label_names: tuple[str, ...] = ()
     preparation: dict[str, Any] = field(default_factory=dict)
-    """What was wrong with the tables and what was left out, as `data.build.Preparation.facts` tells it."""
+    """Faults of the tables and what was left out, from `data.build.Preparation.facts`."""
 
     @property
     def num_items(self) -> int:

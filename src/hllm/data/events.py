@@ -1,4 +1,4 @@
-"""Interactions in order: by user, then time, then the file's order."""
+"""Sort interactions by user, then by time, then by their order in the file."""
 
 # Proved by tests/data/test_build.py.
 
@@ -13,7 +13,7 @@ from hllm.data.log import MISSING, InteractionLog
 
 @dataclass(frozen=True)
 class Events:
-    """Interactions in order: by user, then time, then the file's order."""
+    """Sort interactions by user, then by time, then by their order in the file."""
 
     row: Int[np.ndarray, " interaction"]
     user: Int[np.ndarray, " interaction"]

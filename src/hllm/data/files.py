@@ -1,4 +1,4 @@
-"""Tables on disk: which files a path names, how each kind is scanned, and where exactly a broken one is broken."""
+"""Find the files that a path names, scan each kind of table, and tell at which line a broken one is broken."""
 
 # Proved by tests/data/test_tables.py.
 

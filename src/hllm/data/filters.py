@@ -1,4 +1,4 @@
-"""Least numbers of interactions: users and items with fewer are left out, once or until nothing changes."""
+"""Filters leave out users and items with too few interactions, once or until nothing changes."""
 
 import numpy as np
 from jaxtyping import Bool, Int

@@ -1,4 +1,4 @@
-"""A dataset with new interactions and new items added: every item and user that was there keeps its row."""
+"""Add new interactions and new items to a dataset: every item and user that was there keeps its row."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -22,13 +22,13 @@ _ITEM_POLICIES = ("missing_item_ids", "duplicate_items", "items_without_text")
 
 @dataclass(frozen=True)
 class Grown:
-    """What came of adding."""
+    """Result of adding rows to a dataset."""
 
     dataset: Dataset
     positions: Int[np.ndarray, " old_interaction"]
-    """Where each interaction that was there stands now."""
+    """Position of each old interaction in the grown dataset."""
     updated: Int[np.ndarray, " item"]
-    """Rows of the items that were there and have another text now."""
+    """Rows of the old items that have another text now."""
     counts: dict[str, int]
     """interactions, known_interactions (given again, and left out), late_interactions (older than the latest that was
     known of their user), users, items (new ones), updated_items, conflicting_items (that keep their old text)."""

@@ -1,4 +1,4 @@
-"""Labels of interactions: columns of the caller's table as 1, 0 or unknown."""
+"""Read labels of interactions from columns of the caller's table: 1, 0 or unknown."""
 
 import numpy as np
 import polars as pl

@@ -1,4 +1,4 @@
-"""Leaks and clocks: how much of the training data lies in the targets' future, and what the times mean."""
+"""Measure how much of the training data lies in the targets' future, and tell what the times mean."""
 
 # Proved by tests/data/describing/test_measure.py, tests/evaluation/test_protocol.py.
 
@@ -10,7 +10,7 @@ from hllm.data.dataset import Dataset
 from hllm.data.split import Split
 
 TimesKind = Literal["clock", "positions", "order", "none"]
-"""What times are: see `Times.kind`."""
+"""Kind of a data set's times: see `Times.kind`."""
 
 
 POSITIONS_SHARE = 0.9  # of the users: what was filtered afterwards leaves gaps in a few

@@ -1,4 +1,4 @@
-"""The table of interactions as integers: read in one streaming pass, ids of any length four bytes a row."""
+"""Read the table of interactions as integers, in one streaming pass; an id of any length takes four bytes a row."""
 
 # Proved by tests/data/test_tables.py.
 
@@ -32,9 +32,9 @@ class InteractionLog:
     items: pl.Series
     """The caller's ids, each once, in no order."""
     timestamps: Int[np.ndarray, " interaction"]
-    """As `times.as_integers` makes them; 0 where `no_time`."""
+    """Times from `times.as_integers`; 0 where `no_time`."""
     no_time: Bool[np.ndarray, " interaction"]
-    """Where the time is missing or cannot be read."""
+    """True where the time is missing or cannot be read."""
     seconds_per_unit: float | None
     actions: Int[np.ndarray, " interaction"]
     """A position in `action_names`."""
@@ -43,7 +43,7 @@ class InteractionLog:
     """A position in `part_names`: of the caller's own split."""
     part_names: tuple[str, ...]
     labels: Int[np.ndarray, "interaction target"]
-    """Of each of the config's targets; see `data.labels`."""
+    """Labels of each of the config's targets; see `data.labels`."""
 
     def __len__(self) -> int:
         return len(self.user)

@@ -1,4 +1,4 @@
-"""From an item's fields to the one text that the Item LLM reads."""
+"""Join an item's fields into the one text that the Item LLM reads."""
 
 from collections.abc import Mapping
 from typing import Any

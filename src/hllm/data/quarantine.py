@@ -1,4 +1,4 @@
-"""The rows at fault, written where a person can look at them and mend them."""
+"""Write the rows at fault into a folder where a person can look at them and mend them."""
 
 # Proved by tests/data/test_build.py.
 

@@ -1,4 +1,4 @@
-"""Which columns of the caller's tables mean what."""
+"""The schema says what the columns of the caller's tables mean."""
 
 # Proved by tests/data/test_build.py.
 

@@ -33,12 +33,12 @@ SplitConfig = Annotated[
     ],
     BeforeValidator(_with_kind),
 ]
-"""How interactions are divided between training, validation and test; without `kind`, leave one out."""
+"""A split's kind and options. Without `kind`, it is leave-one-out."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which interactions of a dataset are for training, and which are targets; some may be neither."""
+    """A Split says which interactions are for training and which are targets; some may be neither."""
 
     kind: str
     training: Bool[np.ndarray, " interaction"]

@@ -1,4 +1,4 @@
-"""Whatever orders interactions, as integers that sort the same way."""
+"""Turn times, or whatever orders interactions, into integers that sort the same way."""
 
 # Proved by tests/data/test_dataset.py, tests/data/test_split.py.
 

@@ -1,4 +1,4 @@
-"""The TokenCache: every item's token ids, made once, memory-mapped, never tokenised again."""
+"""A TokenCache holds every item's token ids: they are made once, memory-mapped and never tokenised again."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ class TokenCache:
 
     tokens: Int[np.ndarray, " token"]
     offsets: Int[np.ndarray, " items_plus_one"]
-    """Where each item's tokens start, and the end of the last one's."""
+    """Start of each item's tokens, and the end of the last item's."""
 
     @classmethod
     def of(cls, token_ids: Sequence[Sequence[int]]) -> "TokenCache":

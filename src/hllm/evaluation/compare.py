@@ -38,9 +38,9 @@ class PairedTest(Config):
     difference: Estimate
     num_users: int
     p_randomisation: float
-    """Of the paired randomisation test, corrected for the number of tests."""
+    """p of the paired randomisation test, corrected for the number of tests."""
     p_t: float
-    """Of the paired t-test, corrected for the number of tests."""
+    """p of the paired t-test, corrected for the number of tests."""
     raw_p_randomisation: float
     raw_p_t: float
 
@@ -65,12 +65,12 @@ class MetricTable(Config):
 
 
 class Comparison(Config):
-    """What `hllm compare` says."""
+    """Result of `hllm compare`."""
 
     protocol: Protocol
-    """Of the first recommender."""
+    """Protocol of the first recommender."""
     mixed: dict[str, str]
-    """What is different in another's protocol, by its name; empty unless mixing was forced."""
+    """Differences of another's protocol, by its name; empty unless mixing was forced."""
     group: str | None
     """The group of targets, such as "cold items"; None: all."""
     facts: dict[str, RunFacts]

@@ -40,7 +40,7 @@ class Result(Config):
     slice_targets: dict[str, int]
     """Targets of each group."""
     beyond_accuracy: dict[str, float]
-    """What the lists are like; empty unless asked for."""
+    """Metrics of the lists; empty unless asked for."""
 
     @property
     def cold_items(self) -> dict[str, Estimate]:
@@ -63,7 +63,7 @@ class Queries:
 
     users: Int[np.ndarray, " target"]
     histories: Histories
-    """What the user did before the target, all of it."""
+    """Items of each user before the target, all of them."""
     targets: Int[np.ndarray, " target"]
     """Item indices."""
     interactions: Int[np.ndarray, " target"]

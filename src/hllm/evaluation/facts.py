@@ -10,20 +10,20 @@ from hllm.config import Config
 
 
 class RunFacts(Config):
-    """What a recommender is and what it cost; None: not known, or there is no such thing, as for a baseline."""
+    """Facts of a recommender and its cost; None: not known, or there is no such thing, as for a baseline."""
 
     checkpoint: str | None = None
     """Fingerprint of the checkpoint that was evaluated."""
     recipe: str | None = None
     """Fingerprint of the recipe."""
     num_parameters: int | None = None
-    """Of both tiers, frozen ones too."""
+    """Parameters of both tiers, frozen ones too."""
     max_history: int | None = None
     """Items of a history that the model reads: the latest ones."""
     training: str | None = None
     """Negatives and loss of each stage."""
     seed: int | None = None
-    """Of every random choice in training."""
+    """Seed of every random choice in training."""
     epochs: int | None = None
     """Epochs trained, in all stages."""
     epochs_to_best: int | None = None
@@ -33,9 +33,9 @@ class RunFacts(Config):
     evaluation_s: float | None = None
     """Seconds of this evaluation's ranking."""
     machine: str | None = None
-    """Where it was evaluated."""
+    """Machine that evaluated it."""
     test_evaluations: int | None = None
-    """How often the test part of this split was evaluated for this run's directory, this time included."""
+    """Number of evaluations of this split's test part for this run's directory, this one included."""
 
     def line(self) -> str:
         """Return the facts that are known, for people."""

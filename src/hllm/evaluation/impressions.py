@@ -32,20 +32,20 @@ from hllm.retrieval.histories import Histories
 
 @dataclass(frozen=True)
 class Impressions:
-    """What is scored: one row for each target of the split, with its candidates."""
+    """Impressions to score: one row for each target of the split, with its candidates."""
 
     users: Int[np.ndarray, " query"]
     histories: Histories
-    """What the user did before the target."""
+    """Items of each user before the target."""
     candidates: list[Int[np.ndarray, " _"]]
     labels: list[Int[np.ndarray, "_ target"]]
     """1, 0, or -1 where it is not known."""
     how: str
-    """Where candidates and labels come from, for people."""
+    """Origin of candidates and labels, for people."""
 
 
 class RankingProtocol(Config):
-    """How numbers of a ranker were made; stored with them."""
+    """Facts of how numbers of a ranker were made; stored with them."""
 
     dataset: str
     """Fingerprint of ids, texts, order, times and labels."""
@@ -55,13 +55,13 @@ class RankingProtocol(Config):
     split_fingerprint: str
     part: str
     candidates: str
-    """Which impressions are scored, and what their labels are."""
+    """Origin of the impressions and of their labels."""
     history: str = "everything before the target; a trained model reads the latest model.max_history items of it"
     gauc: str = "users with one class only are left out"
     interval: str = "95 %, percentile bootstrap over users"
     bootstrap_samples: int
     seed: int
-    """Of the resampling, and of the sampled candidates."""
+    """Seed of the resampling, and of the sampled candidates."""
     metrics: dict[str, str] = RANKER_MEANINGS
 
 

@@ -1,4 +1,4 @@
-"""What the lists themselves are like, besides whether the target is in them."""
+"""Measure the recommended lists themselves, besides whether the target is in them."""
 
 # Proved by tests/evaluation/test_protocol.py.
 

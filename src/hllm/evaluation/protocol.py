@@ -1,4 +1,4 @@
-"""The protocol: everything that must be equal before two numbers may stand in one table."""
+"""A protocol holds everything that must be equal before two numbers may stand in one table."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -30,7 +30,7 @@ class EvaluationConfig(Config):
     """Column of the items with their categories, such as genres: for the diversity of categories in a list, and how
     far it is from those of the history."""
     category_separator: str = Field(default=",", min_length=1)
-    """What stands between two categories of one item."""
+    """Separator between two categories of one item."""
     sampled_candidates: int | None = Field(default=None, ge=1)
     """Also rank each target among so many random items, as some papers do, and report that as sampled_recall@10/100
     and the like. Such numbers may order models differently from the full ranking. None: the full ranking only."""
@@ -44,12 +44,12 @@ class EvaluationConfig(Config):
 
 
 class Protocol(Config):
-    """How numbers were made; printed and stored with them."""
+    """Facts of how numbers were made; printed and stored with them."""
 
     dataset: str
     """Fingerprint of ids, texts, order and times."""
     data_policy: dict[str, Any]
-    """What was done with the tables before: filters, duplicates, unknown items; empty if it is not known."""
+    """Policies for the tables: filters, duplicates, unknown items; empty if they are not known."""
     num_users: int
     num_items: int
     num_interactions: int
@@ -61,7 +61,7 @@ class Protocol(Config):
     num_targets: int
     """Rows behind each mean."""
     num_users_with_target: int
-    """What intervals and tests resample: a user with all targets."""
+    """Unit that intervals and tests resample: a user with all targets."""
     num_targets_seen: int
     """Targets that the user had already seen: with seen items removed they are misses for every model."""
     num_cold_targets: int

@@ -1,4 +1,4 @@
-"""Where each target stands, stored beside a run: what `hllm compare` reads, without any model."""
+"""Store the rank of each target beside a run: `hllm compare` reads these, without any model."""
 
 # Proved by tests/evaluation/test_compare.py.
 

@@ -1,4 +1,4 @@
-"""Ranks among a sample of the catalogue, for comparison with papers that report them; never the default."""
+"""Rank among a sample of the catalogue, for comparison with papers that report it; never the default."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Uncertainty of a mean over users, and of the difference between two recommenders; all of it resamples users.
+"""Estimate the uncertainty of a mean over users, and of the difference of two recommenders, by resampling users.
 
 A user may have several targets. A mean is over targets, but a user's targets stand and fall together, so every
 method here draws, flips or compares users with all that they have.

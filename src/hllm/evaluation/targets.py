@@ -1,4 +1,4 @@
-"""What every recommender is asked, and the groups of targets that have numbers of their own."""
+"""Targets are what every recommender is asked for; groups of them have numbers of their own."""
 
 # Proved by tests/evaluation/test_evaluate.py.
 
@@ -29,7 +29,7 @@ class Targets:
     num_ranked: Int[np.ndarray, " target"]
     """Items that the target is ranked among, itself included."""
     groups: Mapping[str, Bool[np.ndarray, " target"]]
-    """Which targets are in each group, such as "cold items"."""
+    """Mask of the targets of each group, such as "cold items"."""
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -55,7 +55,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Asked:
-    """What groups are made of."""
+    """Facts from which the groups are made."""
 
     dataset: Dataset
     split: Split

@@ -1,4 +1,4 @@
-"""All metrics of a table of recommendations beyond accuracy, at several cut-offs."""
+"""Compute all metrics beyond accuracy of a table of recommendations, at several cut-offs."""
 
 from collections.abc import Sequence
 

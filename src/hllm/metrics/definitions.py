@@ -1,4 +1,4 @@
-"""What every metric means, which values it can have and which of them are good."""
+"""Definitions say what every metric means, which values it can have and which of them are good."""
 
 # Proved by tests/metrics/test_beyond_accuracy.py.
 
@@ -84,6 +84,6 @@ BEYOND_ACCURACY = {
 
 ALL = {**ONE_TARGET, "hit_rate": SEVERAL_TARGETS["hit_rate"], **RANKER, **BEYOND_ACCURACY}
 DEFINITIONS = {name: definition.meaning for name, definition in ONE_TARGET.items()}
-"""What `ranking_metrics` returns, in words."""
+"""Definitions of the metrics that `ranking_metrics` returns."""
 RANKER_MEANINGS = {name: definition.meaning for name, definition in RANKER.items()}
-"""What `ranker_metrics` returns, in words."""
+"""Definitions of the metrics that `ranker_metrics` returns."""

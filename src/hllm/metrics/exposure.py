@@ -1,4 +1,4 @@
-"""What a recommender shows: how much of the catalogue, how evenly, how popular and how novel.
+"""Exposure metrics say how much of the catalogue a recommender shows, how evenly, how popular and how novel.
 
 Every function takes a table of recommendations, one row a user and -1 where a row ends early, and uses all of its
 columns: cut it to the first k before. Item indices run from 0 to the size of the catalogue.

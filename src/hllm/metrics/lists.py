@@ -1,4 +1,4 @@
-"""What a user's list is like: diverse, surprising, and in the proportions of the history.
+"""List metrics say whether a user's list is diverse, surprising, and in the proportions of the history.
 
 Every function takes a table of recommendations, one row a user and -1 where a row ends early, and uses all of its
 columns: cut it to the first k before. Memory is that of a tile of users.

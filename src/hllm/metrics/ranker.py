@@ -1,4 +1,4 @@
-"""Metrics of a ranker, which scores single impressions that were taken (positive) or not."""
+"""These metrics judge a ranker, which scores single impressions that were taken (positive) or not."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Ranking metrics for one target per user, from the target's rank; ties are shared out, never won.
+"""Ranking metrics judge the rank of one target per user; ties are shared out, never won.
 
 A target with `better` items strictly above it and `tied` others at exactly its score has, under a random
 order of the tied, a rank uniform on better+1 … better+tied+1. Every metric here is the expectation over that
@@ -20,7 +20,7 @@ UNREACHABLE = 2**62  # beyond every cut-off
 
 @dataclass(frozen=True)
 class TargetRanks:
-    """Where each user's target stands among the ranked catalogue."""
+    """Rank of each user's target in the catalogue."""
 
     better: Int[np.ndarray, " user"]
     """Number of items scored strictly higher; UNREACHABLE for a target that cannot be recommended."""

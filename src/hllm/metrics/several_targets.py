@@ -1,4 +1,4 @@
-"""Ranking metrics for queries with several targets each; ties are shared out as for one target.
+"""Compute ranking metrics for queries with several targets each; ties are shared out as for one target.
 
 Targets of one query with the same number of items above them have the same score: they are m of the w items of
 one tied block, which covers ranks s+1 … s+w. Under a random order of the block each of its ranks holds a target

@@ -1,4 +1,4 @@
-"""Slices: which queries a metric is also reported for. Each function returns a mask for each slice, by its name.
+"""Slices are groups of queries that a metric is also reported for. Each function returns a mask for each slice.
 
 The slices of one function are disjoint and together hold every query; one without queries is all False.
 """

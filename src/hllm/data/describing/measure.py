@@ -46,7 +46,7 @@ class TokenCounter:
     tokenize: Tokenize
     """Must not cut the texts."""
     max_length: int
-    """Where the model would cut them."""
+    """Number of tokens at which the model would cut them."""
 
 
 def describe(

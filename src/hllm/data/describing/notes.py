@@ -1,4 +1,4 @@
-"""What a person should know about a data set before training: from the numbers of a Description to sentences."""
+"""Turn the numbers of a Description into sentences that a person should read before training."""
 
 # Proved by tests/data/describing/test_measure.py.
 

@@ -1,4 +1,4 @@
-"""Describe two tables as they were given: what building a dataset would stop at is counted here instead."""
+"""Describe two tables as the caller has them: faults that would stop the building of a dataset are counted here."""
 
 # Proved by tests/data/describing/test_measure.py.
 

@@ -22,7 +22,7 @@ KIND = "data set"
 
 @dataclass(frozen=True)
 class ImportedTables:
-    """What an import wrote."""
+    """Facts about the files that an import wrote."""
 
     folder: Path
     num_users: int

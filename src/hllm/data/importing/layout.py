@@ -1,4 +1,4 @@
-"""What a reader of a layout is given, and what it returns."""
+"""A reader of a layout takes a Source and returns Tables."""
 
 # Proved by tests/data/importing/test_layouts.py.
 
@@ -23,13 +23,13 @@ class Columns:
     """ "": the file's order is the order."""
     action: str | None = None
     items_item: str | None = None
-    """What the items table calls the item, if not `item`."""
+    """Item column of the items table, if it is not `item`."""
     text: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """What to import."""
+    """Files to import, and the columns to read."""
 
     folder: Path
     interactions: Path | None
@@ -42,7 +42,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Tables:
-    """What a reader makes of a source."""
+    """Tables that a reader makes of a source."""
 
     interactions: pl.LazyFrame
     """Columns user_id, item_id, timestamp, and what else the layout knows of an interaction."""
@@ -55,15 +55,15 @@ class Tables:
     time_unit: Literal["s", "ms", "us", "none"] = "s"
     action_col: str | None = None
     unknown_items: Literal["drop", "keep"] = "drop"
-    """What to suggest where interactions name items that `items` lacks."""
+    """Policy to suggest where interactions name items that `items` lacks."""
     keep: Literal["first", "last"] = "first"
-    """Which of several rows of one item counts."""
+    """The row that counts, of several of one item."""
     settings: dict[str, Any] = field(default_factory=dict)
     """More keys of a recipe's `[data]` table that suit this layout."""
     extra: dict[str, pl.LazyFrame] = field(default_factory=dict)
     """More tables to write, by name."""
     notes: tuple[str, ...] = ()
-    """What a person should know: what was assumed, left out or found odd."""
+    """Notes for a person: what was assumed, left out or looks odd."""
 
 
 def find(

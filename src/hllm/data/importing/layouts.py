@@ -1,4 +1,4 @@
-"""The layouts that `hllm data import` knows by name."""
+"""Layouts list what `hllm data import` knows by name."""
 
 import importlib
 from dataclasses import dataclass

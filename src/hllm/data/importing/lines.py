@@ -1,4 +1,4 @@
-"""Files of one record a line, read in bounded memory: JSON, Python literals, and fields between separators."""
+"""Read files of one record a line in bounded memory: JSON, Python literals, and fields between separators."""
 
 # Proved by tests/data/importing/test_layouts.py.
 

@@ -1,4 +1,4 @@
-"""Any two tables, with the caller saying which column means what; every other column is kept under its name."""
+"""Read any two tables: the caller says which column means what, and every other column keeps its name."""
 
 # Proved by tests/data/importing/test_layouts.py.
 

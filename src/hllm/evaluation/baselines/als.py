@@ -1,4 +1,4 @@
-"""Matrix factorisation for implicit feedback by alternating least squares, through the library `implicit`."""
+"""ALS factorises a matrix of implicit feedback by alternating least squares, through the library `implicit`."""
 
 # Proved by tests/evaluation/test_baselines.py.
 

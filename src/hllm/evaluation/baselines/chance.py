@@ -1,4 +1,4 @@
-"""Recommendations by chance: what any other recommender has to beat first."""
+"""Recommend by chance, which any other recommender has to beat first."""
 
 # Proved by tests/evaluation/test_baselines.py.
 

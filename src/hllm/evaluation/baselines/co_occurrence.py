@@ -1,4 +1,4 @@
-"""Which items stand together in histories: walks of three steps, and nearest neighbours by cosine."""
+"""These baselines count which items stand together in histories: walks of three steps, and nearest neighbours."""
 
 # Proved by tests/evaluation/test_baselines.py.
 

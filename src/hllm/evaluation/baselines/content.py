@@ -1,4 +1,4 @@
-"""Recommenders that read the items' text and learn nothing from anyone: BM25, and vectors of a pre-trained encoder."""
+"""Content baselines read the items' text and learn from no user: BM25, and vectors of a pre-trained encoder."""
 
 # Proved by tests/evaluation/test_baselines.py.
 

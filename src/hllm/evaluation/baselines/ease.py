@@ -1,4 +1,4 @@
-"""EASE: a linear autoencoder over items, solved in closed form."""
+"""EASE is a linear autoencoder over items, solved in closed form."""
 
 # Proved by tests/evaluation/test_baselines.py.
 

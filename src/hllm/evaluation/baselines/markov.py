@@ -1,4 +1,4 @@
-"""What followed what: first-order transitions."""
+"""Recommend by first-order transitions: what followed the last item."""
 
 # Proved by tests/evaluation/test_baselines.py.
 

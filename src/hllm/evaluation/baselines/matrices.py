@@ -1,4 +1,4 @@
-"""Who did something with what, as sparse matrices of zeros and ones."""
+"""Make sparse matrices of zeros and ones: which user did something with which item."""
 
 # Proved by tests/evaluation/test_baselines.py.
 

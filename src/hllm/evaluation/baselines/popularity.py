@@ -1,4 +1,4 @@
-"""What is popular, of all time or lately: the same for everyone."""
+"""Recommend to everyone what is popular, of all time or lately."""
 
 # Proved by tests/evaluation/test_baselines.py.
 
