@@ -1,4 +1,5 @@
 import datetime
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -79,7 +80,7 @@ def test_inputs_are_trained_stored_and_read_when_recommending(
     again = Recommender.load(tmp_path / "run")
     assert again.recommend(users=["u3"], k=5).equals(recommender.recommend(users=["u3"], k=5))
     changed = timed_log.with_columns(pl.col("timestamp") + 10_000_000, action=pl.lit("buy"))
-    again.dataset = build_dataset(changed, items, recipe.data)
+    again = Recommender(replace(again.bundle, dataset=build_dataset(changed, items, recipe.data)))
     differs = not again.recommend(users=["u3"], k=5).equals(recommender.recommend(users=["u3"], k=5))
     assert differs == bool(inputs.get("timestamp") or inputs.get("action"))
 
