@@ -69,7 +69,7 @@ def texts(request, monkeypatch) -> str:
     """Let chunks of texts be read padded, in rows as on a GPU, or in rows without a common beginning."""
     if request.param != "padded":
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(Backbone, "reads_rows", lambda backbone, _: bool(backbone._heads_in_rows))
+        monkeypatch.setattr(Backbone, "reads_rows", lambda backbone, _: bool(backbone.facts.rows))
     return request.param
 
 

@@ -109,7 +109,7 @@ def test_attention_with_soft_caps_is_left_as_it_is(tmp_path):
 
 def test_rows_are_for_cuda_in_half_precision_alone(tiny_llama):
     loaded = load_backbone(tiny_llama, num_layers=1, pretrained=True)
-    loaded._heads_in_rows = let_read_rows(loaded.network, loaded.input_width)
+    loaded.use(replace(loaded.facts, rows=let_read_rows(loaded.network, loaded.input_width)))
     assert not loaded.reads_rows(CPU)
     assert not loaded.reads_rows(torch.device("cuda")), "without autocast"
 

@@ -8,6 +8,7 @@ import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from transformers.models.auto.modeling_auto import (
 from transformers.pytorch_utils import Conv1D
 
 from hllm.errors import CheckpointError, ConfigError
+from hllm.models.backbone.facts import BackboneFacts
 from hllm.models.backbone.key_values import KeysAndValues, behind, can_read_behind, keep, read_suffixes
-from hllm.models.backbone.last_layer import let_end_early, only_at
+from hllm.models.backbone.last_layer import end_early, let_end_early, only_at
 from hllm.models.backbone.packs import can_read_packed, read_packed
 from hllm.models.backbone.rms_norm import speed_up_norms
-from hllm.models.backbone.rows import PackedRow, kernel_agrees, let_read_rows, read_row
+from hllm.models.backbone.rows import PackedRow, kernel_agrees, let_read_rows, read_row, read_rows
 
 # Names of tables of learnt positions: BERT and its kin; GPT-2; OPT.
 _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
@@ -54,16 +56,61 @@ class Backbone(nn.Module):
         self.max_positions = _max_positions(network)
         """The longest sequence it can read; None if it computes its positions and so has no bound."""
         self.compiled = False
-        """Whether torch compiles the layers; see `models.compiled`."""
-        self.width, self.causal = _probe(network, self.input_width)
-        self._ends_early = let_end_early(
-            network, lambda v: self._run(v, torch.ones(v.shape[:2], dtype=torch.bool)), self.input_width
-        )
-        self.reads_behind = self.causal and can_read_behind(network, self.input_width)
-        """Whether texts with the same beginning can share what is computed of it."""
-        self._reads_packed = self.causal and can_read_packed(network, self.input_width)
-        on_gpu = self.causal and torch.cuda.is_available()
-        self._heads_in_rows = let_read_rows(network, self.input_width) if on_gpu else frozenset()
+        """Whether torch compiles the layers; see `compiled.py`."""
+        self.facts = _facts_of_type(network)
+        """Abilities of the network. Until `probe` or `use` they are those of its type, and it is the stock network."""
+
+    @torch.no_grad()
+    def probe(self, *, fast: bool = True) -> None:
+        """Try what the network can do, once it has weights, and use what makes it fast; an outline is not tried.
+
+        With `fast` = False it stays the stock network.
+        """
+        network, width = self.network, self.input_width
+        if next(network.parameters()).is_meta:
+            return
+        if fast:
+            speed_up_norms(network)
+        self.facts = _probe(network, width)
+        if fast:
+            causal = self.facts.causal
+            self.facts = replace(
+                self.facts,
+                fast=True,
+                ends_early=let_end_early(network, self._run_whole, width),
+                reads_behind=causal and can_read_behind(network, width),
+                packs=causal and can_read_packed(network, width),
+                rows=let_read_rows(network, width) if causal and torch.cuda.is_available() else None,
+            )
+
+    def use(self, facts: BackboneFacts) -> None:
+        """Take over what `probe` found in a network of the same weights, and use what makes it fast."""
+        self.facts = facts
+        if not facts.fast or next(self.network.parameters()).is_meta:
+            return
+        speed_up_norms(self.network)
+        if facts.ends_early:
+            end_early(self.network)
+        if facts.causal and torch.cuda.is_available():
+            if facts.rows is None:
+                self.facts = replace(facts, rows=let_read_rows(self.network, self.input_width))
+            elif facts.rows:
+                read_rows(self.network)
+
+    @property
+    def width(self) -> int:
+        """Return the size of the network's states."""
+        return self.facts.width
+
+    @property
+    def causal(self) -> bool:
+        """Return whether a position sees nothing behind it."""
+        return self.facts.causal
+
+    @property
+    def reads_behind(self) -> bool:
+        """Return whether texts with the same beginning can share what is computed of it."""
+        return self.facts.reads_behind
 
     def embed(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position input"]:
         """Return the word embeddings of tokens."""
@@ -88,7 +135,10 @@ class Backbone(nn.Module):
 
     def packs(self, embeddings: Float[Tensor, "batch position input"]) -> bool:
         """Return whether sequences of all lengths may come together: several short ones are then read as one row."""
-        return self._reads_packed and embeddings.device.type == "cpu"
+        return self.facts.packs and embeddings.device.type == "cpu"
+
+    def _run_whole(self, embeddings: Tensor) -> Tensor:
+        return self._run(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
 
     def _run(self, embeddings: Tensor, mask: Tensor, prefix: KeysAndValues | None = None) -> Tensor:
         attention_mask = None if self.causal else mask.long()
@@ -109,7 +159,7 @@ class Backbone(nn.Module):
         of a layer, and of a few layers a good part. `prefix` is what all sequences begin with, see `keep`; they are
         given without it, and so are the positions.
         """
-        if self._ends_early:
+        if self.facts.ends_early:
             with only_at(positions):
                 return self._run(embeddings, mask, prefix)
         rows = torch.arange(len(positions), device=positions.device)[:, None]
@@ -117,8 +167,10 @@ class Backbone(nn.Module):
 
     def reads_rows(self, device: torch.device) -> bool:
         """Return whether `in_row` is there: on CUDA, in half precision, where torch's kernel is seen to be right."""
-        known = self._heads_in_rows if device.type == "cuda" and torch.is_autocast_enabled("cuda") else ()
-        return bool(known) and all(kernel_agrees(heads, torch.get_autocast_dtype("cuda"), device) for heads in known)
+        known = self.facts.rows if device.type == "cuda" and torch.is_autocast_enabled("cuda") else None
+        return bool(known) and all(
+            kernel_agrees(heads, torch.get_autocast_dtype("cuda"), device) for heads in known or ()
+        )
 
     def in_row(
         self,
@@ -128,7 +180,7 @@ class Backbone(nn.Module):
         prefix: KeysAndValues | None = None,
     ) -> Float[Tensor, "chosen width"]:
         """Return what `at` does, of sequences that stand one behind another without padding."""
-        if self._ends_early:
+        if self.facts.ends_early:
             with only_at(positions[None]):
                 return read_row(self.network, embeddings, row, prefix)[0]
         return read_row(self.network, embeddings, row, prefix)[0, positions]
@@ -203,14 +255,18 @@ def load_backbone(
     num_layers: int | None,
     pretrained: bool,
     weights: Mapping[str, Tensor] | None = None,
+    fast: bool = True,
 ) -> Backbone:
     """Load the network in a Hugging Face directory in fp32, without its head.
 
     `num_layers` keeps only the first layers; None keeps all. `pretrained=False` takes the shape and fresh weights,
-    and then `path` may also be the values of a config; `weights`, by the network's names for them, become its own
+    and then `path` may also be the values of a config. `weights`, by the network's names for them, become its own
     instead of fresh ones, which take tens of seconds for a billion. Dropout is off, so that a cached item vector
-    equals a live one. Raises ConfigError for a directory that is no such model, or fewer layers than asked;
-    CheckpointError for missing weights; RuntimeError for `weights` of other shapes.
+    equals a live one. `fast=False` leaves the stock network, whose states differ by rounding alone. Facts that are
+    kept in the directory, as in a checkpoint, are used and not tried again.
+
+    Raises ConfigError for a directory that is no such model, or fewer layers than asked; CheckpointError for missing
+    weights; RuntimeError for `weights` of other shapes.
     """
     config = _load_config(path)
     depth = int(config.num_hidden_layers)
@@ -253,15 +309,21 @@ def load_backbone(
     if getattr(network, "pooler", None) is not None:
         network.pooler = None  # BERT's classification head over [CLS]; the tiers pool for themselves
     network.config.use_cache = False
-    speed_up_norms(network)
-    return Backbone(network, network.config)
+    backbone = Backbone(network, network.config)
+    kept = BackboneFacts.load(path) if isinstance(path, Path) and fast else None
+    if kept is not None:
+        backbone.use(kept)
+    else:
+        backbone.probe(fast=fast)
+    return backbone
 
 
 def save_backbone_config(backbone: Backbone, folder: Path) -> None:
-    """Write the network's config, from which `load_backbone(pretrained=False)` rebuilds its shape."""
+    """Write the network's config, from which `load_backbone(pretrained=False)` rebuilds its shape, and its facts."""
     folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(backbone.config).to_dict()
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
+    backbone.facts.save(folder)
 
 
 def _with_words(of_type: Any, config: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -316,20 +378,23 @@ def _require_text(config: Any, path: Path) -> None:
         )
 
 
-@torch.no_grad()
-def _probe(network: nn.Module, input_width: int) -> tuple[int, bool]:
+def _facts_of_type(network: Any) -> BackboneFacts:
+    """Return what the config says, for an outline that computes nothing."""
+    config: Any = network.config
+    return BackboneFacts(width=int(config.hidden_size), causal=type(config) not in MODEL_FOR_MASKED_LM_MAPPING)
+
+
+def _probe(network: nn.Module, input_width: int) -> BackboneFacts:
     """Return the width of the network's states, and whether it is causal: a position sees nothing behind it.
 
     Seen on two positions rather than read from the config: some decoders are made bidirectional by a switch of
     their own (EmbeddingGemma, GTE-Qwen2, XLNet), and a User LLM that sees ahead would be shown what it predicts.
     """
-    if next(network.parameters()).is_meta:  # an outline computes nothing: go by what models of its type are
-        config: Any = network.config
-        return int(config.hidden_size), type(config) not in MODEL_FOR_MASKED_LM_MAPPING
     first, second, other = torch.randn(3, input_width, generator=torch.Generator().manual_seed(0))
     pairs = torch.stack([torch.stack([first, second]), torch.stack([first, other])])
     one, two = network(inputs_embeds=pairs).last_hidden_state[:, 0]
-    return len(one), bool((one - two).abs().max() <= 1e-5 * one.abs().max())  # mixtures of experts round differently
+    causal = bool((one - two).abs().max() <= 1e-5 * one.abs().max())  # mixtures of experts round differently
+    return BackboneFacts(width=len(one), causal=causal)
 
 
 def _max_positions(network: nn.Module) -> int | None:

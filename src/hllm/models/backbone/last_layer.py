@@ -50,6 +50,13 @@ def ends_early(layer: nn.Module) -> bool:
     return isinstance(layer, _EndsEarly)
 
 
+def end_early(network: Any) -> None:
+    """Make `only_at` work in a network in which `let_end_early` has been seen to."""
+    layer: Any = network.layers[-1]
+    stock = type(layer)
+    layer.__class__ = type(f"EndsEarly{stock.__name__}", (_EndsEarly, stock), {})
+
+
 @torch.no_grad()
 def let_end_early(network: nn.Module, run: Callable[[Tensor], Tensor], width: int) -> bool:
     """Make `only_at` work in the network that `run` runs over vectors of `width`; return False where it cannot.
@@ -66,7 +73,7 @@ def let_end_early(network: nn.Module, run: Callable[[Tensor], Tensor], width: in
     positions = torch.tensor([[2, 0], [1, 1]])
     whole = run(vectors)[torch.arange(2)[:, None], positions]
     stock = type(layer)
-    layer.__class__ = type(f"EndsEarly{stock.__name__}", (_EndsEarly, stock), {})
+    end_early(network)
     try:
         with only_at(positions):
             same = torch.allclose(run(vectors), whole, rtol=0, atol=1e-5 * float(whole.abs().max()))

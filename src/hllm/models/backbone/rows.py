@@ -208,6 +208,16 @@ def read_row(
     return states
 
 
+def read_rows(network: Any) -> None:
+    """Make `read_row` work in a network in which `let_read_rows` has been seen to."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    network.set_attn_implementation(NAME)
+
+
 @torch.no_grad()
 def let_read_rows(network: Any, width: int) -> frozenset[Heads]:
     """Make `read_row` work in a causal network over vectors of `width`; return the attention it then calls for.
@@ -217,11 +227,6 @@ def let_read_rows(network: Any, width: int) -> frozenset[Heads]:
     """
     if next(network.parameters()).is_meta:
         return frozenset()
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
     stock = network.config._attn_implementation
     lengths = torch.tensor([2, 4, 1])
     vectors, beginning = torch.randn(9, width, generator=torch.Generator().manual_seed(0)).split([7, 2])
@@ -234,7 +239,7 @@ def let_read_rows(network: Any, width: int) -> frozenset[Heads]:
     seen: set[Heads] = set()
     _thread.seen = seen
     try:
-        network.set_attn_implementation(NAME)
+        read_rows(network)
         prefix = keep(network, beginning[None])
         found = [
             read_row(network, vectors, PackedRow.of(lengths, 0, vectors.device))[0],
