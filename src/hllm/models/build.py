@@ -88,16 +88,18 @@ def build_model(
     num_actions: int,
     base: Path,
     weights: Mapping[str, NetworkWeights] = _NO_WEIGHTS,
+    fast: bool = True,
 ) -> SequentialRecommender:
     """Build the model with its pre-trained weights, as the recipe says; paths in it start at `base`.
 
     `weights` may hold those of the language models of "item" and "user"; then they are not read or drawn.
+    `fast` = False leaves language models as transformers has them.
     """
     ranks = config.ranking is not None
-    around_user = UserContext(config.max_history, ranks, config.share_backbone, base, weights.get("user"))
+    around_user = UserContext(config.max_history, ranks, config.share_backbone, base, weights.get("user"), fast)
     user: UserEncoder = spec("user", config.user.kind).build(config.user, around_user)
     shared = user.language_model if config.share_backbone else None
-    around_item = ItemContext(num_items, user.dim, shared, base, weights.get("item"))
+    around_item = ItemContext(num_items, user.dim, shared, base, weights.get("item"), fast)
     item: ItemEncoder = spec("item", config.item.kind).build(config.item, around_item)
     return _join(config, item, user, num_items, num_actions)
 

@@ -94,7 +94,7 @@ def weights_of(manifest: artifacts.Manifest) -> Weights:
     return weights
 
 
-def load_grown(path: Path, *, num_items: int, num_actions: int) -> SequentialRecommender:
+def load_grown(path: Path, *, num_items: int, num_actions: int, fast: bool = True) -> SequentialRecommender:
     """Rebuild a checkpoint's model, to be trained on, for a catalogue that has grown behind the items it knows.
 
     Rows of new items (of a table of ids) and of new actions are fresh, drawn as before training. What learns is what
@@ -103,7 +103,7 @@ def load_grown(path: Path, *, num_items: int, num_actions: int) -> SequentialRec
     manifest = artifacts.verify(path, KIND)
     _require_fp32(path, manifest, CheckpointError)
     config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
-    return _rebuilt(config, path, "fp32", num_items=num_items, num_actions=num_actions, grown=True)
+    return _rebuilt(config, path, "fp32", num_items=num_items, num_actions=num_actions, grown=True, fast=fast)
 
 
 def load_weights(model: SequentialRecommender, path: Path) -> None:
@@ -117,7 +117,14 @@ def load_weights(model: SequentialRecommender, path: Path) -> None:
 
 
 def _rebuilt(
-    config: ModelConfig, path: Path, weights: Weights, *, num_items: int, num_actions: int, grown: bool = False
+    config: ModelConfig,
+    path: Path,
+    weights: Weights,
+    *,
+    num_items: int,
+    num_actions: int,
+    grown: bool = False,
+    fast: bool = True,
 ) -> SequentialRecommender:
     """Return a checkpoint's model with its weights; see `_fill` for `grown`."""
     with _fitting(path):
@@ -129,6 +136,7 @@ def _rebuilt(
             num_actions=num_actions,
             base=path,
             weights={"item": item, "user": item if config.share_backbone else user},
+            fast=fast,
         )
         _fill(model, path, kept, grown=grown)
     return model

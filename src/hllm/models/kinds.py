@@ -94,6 +94,8 @@ class UserContext:
     """The folder in which relative paths start."""
     weights: NetworkWeights | None
     """The weights of its language model, if they are at hand already."""
+    fast: bool = True
+    """Whether its language model may use what makes it fast."""
 
     @property
     def max_positions(self) -> int:
@@ -114,3 +116,5 @@ class ItemContext:
     """The folder in which relative paths start."""
     weights: NetworkWeights | None
     """The weights of its language model, if they are at hand already."""
+    fast: bool = True
+    """Whether its language model may use what makes it fast."""

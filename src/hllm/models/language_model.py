@@ -32,10 +32,10 @@ class LanguageModel:
     needs_files: bool
     """Whether its directory must be at hand: for weights, or for a tokenizer. Else a known shape is enough."""
 
-    def open(self, base: Path, weights: NetworkWeights | None) -> Backbone:
+    def open(self, base: Path, weights: NetworkWeights | None, *, fast: bool) -> Backbone:
         """Return the network, on the meta device in shape alone; paths start at `base`.
 
-        `weights`, where given, take the place of those in its directory.
+        `weights`, where given, take the place of those in its directory. `fast` = False opens the stock network.
         """
         outline = torch.get_default_device().type == "meta"
         resolve = resolve_backbone if self.needs_files and not outline else resolve_shape
@@ -44,6 +44,7 @@ class LanguageModel:
             num_layers=self.num_layers,
             pretrained=self.pretrained and not outline,
             weights=weights,
+            fast=fast,
         )
         if self.lora is not None:
             add_lora(backbone, self.lora)

@@ -69,6 +69,9 @@ class Recipe(Config):
     compile: bool = False
     """Compile the language models' layers in the first steps (torch.compile), which takes minutes and a C++ compiler.
     What it gains depends on the machine; may be changed when a run goes on."""
+    fast: bool = True
+    """Run language models with the devices that make them fast. False: as transformers has them; results differ by
+    rounding alone. May be changed when a run goes on."""
     evaluation: EvaluationConfig = EvaluationConfig()
     parent: ParentConfig | None = None
     """Set by `hllm fine-tune`: the run that this one goes on from."""
@@ -159,7 +162,7 @@ class Recipe(Config):
     @property
     def settings(self) -> dict[str, Any]:
         """Return every setting that the results depend on."""
-        return self.model_dump(mode="json", exclude={"checkpoints", "tracking", "compile"})
+        return self.model_dump(mode="json", exclude={"checkpoints", "tracking", "compile", "fast"})
 
     @property
     def fingerprint(self) -> str:

@@ -105,9 +105,9 @@ def _train(
     torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
     items, actions = dataset.num_items, len(dataset.action_names)
     if start is None:
-        model = build_model(recipe.model, num_items=items, num_actions=actions, base=base)
+        model = build_model(recipe.model, num_items=items, num_actions=actions, base=base, fast=recipe.fast)
     else:
-        model = load_grown(start, num_items=items, num_actions=actions)
+        model = load_grown(start, num_items=items, num_actions=actions, fast=recipe.fast)
 
     def objective(stage: StageConfig) -> Objective:
         sizes = {"num_items": items, "dim": model.user_encoder.dim}

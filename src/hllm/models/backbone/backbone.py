@@ -14,18 +14,17 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_MAPPING,
 )
 from transformers.pytorch_utils import Conv1D
 
 from hllm.errors import CheckpointError, ConfigError
+from hllm.models.backbone.configs import cut, load_config
 from hllm.models.backbone.facts import BackboneFacts
 from hllm.models.backbone.key_values import KeysAndValues, behind, can_read_behind, keep, read_suffixes
 from hllm.models.backbone.last_layer import end_early, let_end_early, only_at
@@ -268,13 +267,13 @@ def load_backbone(
     Raises ConfigError for a directory that is no such model, or fewer layers than asked; CheckpointError for missing
     weights; RuntimeError for `weights` of other shapes.
     """
-    config = _load_config(path)
+    config = load_config(path)
     depth = int(config.num_hidden_layers)
     if num_layers is not None and not 1 <= num_layers <= depth:
         raise ConfigError(
             f"num_layers is {num_layers}, but the model in {path} has {depth} layers; choose 1 to {depth}"
         )
-    _cut(config, num_layers or depth)
+    cut(config, num_layers or depth)
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)
@@ -339,43 +338,6 @@ def _with_words(of_type: Any, config: Any, weights: Mapping[str, Tensor]) -> dic
     words = outline.get_input_embeddings().weight
     name = next(name for name, parameter in outline.named_parameters() if parameter is words)
     return {name: torch.zeros(()).expand(words.shape), **weights}
-
-
-def _load_config(path: Path | dict[str, Any]) -> Any:
-    if isinstance(path, dict):
-        return AutoConfig.for_model(**path)
-    if not (path / "config.json").is_file():
-        raise ConfigError(f"{path} is not a Hugging Face model directory: it has no config.json")
-    try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        raise ConfigError(f"{path}/config.json is not a config that transformers knows: {error}") from None
-    _require_text(config, path)
-    return config
-
-
-def _cut(config: Any, num_layers: int) -> None:
-    """Keep the first layers. ConfigError where the config says more of each layer than can be cut here."""
-    config.num_hidden_layers = num_layers
-    if len(getattr(config, "layer_types", None) or ()) > num_layers:
-        config.layer_types = config.layer_types[:num_layers]
-    try:
-        type(config).from_dict(config.to_dict())  # as a checkpoint will be read
-    except (ValueError, StrictDataclassError) as error:
-        raise ConfigError(
-            f"a model of type {config.model_type!r} cannot be cut to {num_layers} layers; leave num_layers out: "
-            f"{str(error).splitlines()[-1].strip()}"
-        ) from None
-
-
-def _require_text(config: Any, path: Path) -> None:
-    """Raise ConfigError unless this is a language model or an encoder of text alone."""
-    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or type(config) in MODEL_FOR_MASKED_LM_MAPPING
-    if not known or config.is_encoder_decoder or not hasattr(config, "num_hidden_layers"):
-        raise ConfigError(
-            f"the model in {path} is of type {config.model_type!r}, which is neither a causal language model nor a "
-            "bidirectional encoder of text alone; choose a model such as smollm2-135m or minilm-l6"
-        )
 
 
 def _facts_of_type(network: Any) -> BackboneFacts:

@@ -72,7 +72,8 @@ def speed_up_norms(network: nn.Module) -> None:
     layers = getattr(network, "layers", None)
     for layer in layers if isinstance(layers, nn.ModuleList) else ():
         for norm in (getattr(layer, name, None) for name in _NORMS):
-            if isinstance(norm, nn.Module) and hasattr(norm, "variance_epsilon") and _is_plain(norm):
+            stock_norm = isinstance(norm, nn.Module) and not isinstance(norm, _Faster)
+            if stock_norm and hasattr(norm, "variance_epsilon") and _is_plain(norm):
                 stock: Any = type(norm)
                 norm.__class__ = _faster(stock)
 

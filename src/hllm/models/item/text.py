@@ -246,7 +246,7 @@ def _build(config: TextItemConfig, context: ItemContext) -> TextItemEncoder:
         raise ConfigError(
             "model.item: whiten = true needs pretrained = true: fresh weights have no statistics to remove"
         )
-    backbone = context.shared or config.language_model.open(context.base, context.weights)
+    backbone = context.shared or config.language_model.open(context.base, context.weights, fast=context.fast)
     backbone.require_positions(
         config.max_positions,
         f"model.item.prompt.max_tokens = {config.prompt.max_tokens} with pooling {config.pooling!r}",

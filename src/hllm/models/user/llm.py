@@ -104,7 +104,7 @@ class UserLLM(SuffixEncoder):
 
 
 def _build(config: UserLLMConfig, context: UserContext) -> UserLLM:
-    backbone = config.language_model.open(context.base, context.weights)
+    backbone = config.language_model.open(context.base, context.weights, fast=context.fast)
     backbone.require_positions(context.max_positions, f"model.max_history = {context.max_history}")
     if context.ranks and backbone.causal:
         backbone.require_suffixes(context.max_history)
