@@ -1,5 +1,7 @@
 """The users of a finished run are embedded, all of them or some."""
 
+# Proved by tests/cli/test_embed.py.
+
 from fractions import Fraction
 from pathlib import Path
 
