@@ -1,4 +1,4 @@
-"""The whole catalogue through the item tier, where training needs that: whitening, and vectors that are kept."""
+"""Catalogue: read all items through the item tier, for whitening, frozen stages and validations."""
 
 from collections.abc import Callable
 from typing import final

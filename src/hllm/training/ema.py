@@ -1,4 +1,4 @@
-"""A running mean of the weights: what is validated and kept instead of the weights of the last step."""
+"""A running mean of the weights is validated and kept, instead of the weights of the last step."""
 
 # Proved by tests/training/test_step.py.
 

@@ -1,4 +1,4 @@
-"""How far embeddings spread: numbers that tell a useful space from a collapsed one."""
+"""Spread of embeddings: numbers that tell a useful space from a collapsed one."""
 
 import torch
 import torch.nn.functional as F

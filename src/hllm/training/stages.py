@@ -1,4 +1,4 @@
-"""Stages: what each stage trains, and what with."""
+"""Stages: each is made ready when its turn comes, with its view of the model, loader, optimizer, average and alarm."""
 
 # Proved by tests/training/test_training.py.
 

@@ -67,7 +67,7 @@ def _faster(stock: type[nn.Module]) -> type[nn.Module]:
 def speed_up_norms(network: nn.Module) -> None:
     """Let the norms inside a decoder's layers take the faster way. Parameters and their names stay.
 
-    Those do whose class computes the plain RMS norm, as is seen on an example.
+    A norm is changed if its class computes the plain RMS norm; an example shows whether it does.
     """
     layers = getattr(network, "layers", None)
     for layer in layers if isinstance(layers, nn.ModuleList) else ():
