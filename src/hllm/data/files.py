@@ -30,29 +30,29 @@ def find_files(source: str | Path, *, name: str) -> list[Path]:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        found = sorted(p for p in path.glob("*.parquet") if not p.name.startswith((".", "_")))
-        if not found:
+        files = sorted(p for p in path.glob("*.parquet") if not p.name.startswith((".", "_")))
+        if not files:
             raise DataError(
                 f"{name}: {path} is a directory without .parquet files; name a file, a directory of Parquet parts, "
                 f'or files by a pattern such as "{path / "*.csv.gz"}"'
             )
     elif path.exists() or not glob.has_magic(str(path)):
-        found = [path]
+        files = [path]
     else:
-        found = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
-        if not found:
+        files = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
+        if not files:
             raise DataError(f"{name}: no file is called {path}; check the pattern, or name one file")
-    for file in found:
+    for file in files:
         if not file.is_file():
             raise DataError(f"{name}: there is no file {file}")
         if file.stat().st_size == 0:
             raise DataError(f"{file} is empty: it has no bytes; {name} need a header and at least one row")
-    kinds = {kind_of(file) for file in found}
+    kinds = {kind_of(file) for file in files}
     if len(kinds) > 1:
         raise DataError(
             f"{name}: {source} names files of more than one kind: {', '.join(sorted(kinds))}; name one kind"
         )
-    return found
+    return files
 
 
 def kind_of(path: Path) -> str:

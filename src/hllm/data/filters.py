@@ -34,6 +34,6 @@ def filter_interactions(
         rows = rows[(np.bincount(user[rows], minlength=1) >= min_user)[user[rows]]]
         if kind == "one-pass" or len(rows) == before:
             break
-    kept = np.zeros(len(user), dtype=bool)
-    kept[rows] = True
-    return kept, stays, rounds
+    in_data = np.zeros(len(user), dtype=bool)
+    in_data[rows] = True
+    return in_data, stays, rounds

@@ -133,16 +133,16 @@ def _catalogue(
 
 def _new_rows(old: Dataset, source: Table, config: DataConfig) -> pl.DataFrame:
     """Read a table of items into the catalogue's columns, without the rows that the policies drop."""
-    given = read_table(source, name="items")
-    wanted = {"item_col": old.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(old.text_cols)}
-    require_columns(given, wanted, name="items")
-    if more := [name for name in given.columns if name not in old.items.columns]:
+    table = read_table(source, name="items")
+    columns = {"item_col": old.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(old.text_cols)}
+    require_columns(table, columns, name="items")
+    if more := [name for name in table.columns if name not in old.items.columns]:
         warnings.warn(
             f"the new items' columns {first_few(more, len(more))} are left out: the run's catalogue has none such",
             HllmWarning,
             stacklevel=2,
         )
-    new = in_columns_of(old.items, given)
+    new = in_columns_of(old.items, table)
     policies: dict[str, checks.Policy] = {name: getattr(config, name) for name in _ITEM_POLICIES}
     faults = checks.item_faults(new, old.item_col, old.text_cols, policies)
     checks.refuse(checks.errors(faults))
@@ -155,11 +155,11 @@ def _read(old: Dataset, interactions: Table, catalogue: pl.DataFrame, config: Da
     forgiving = {"min_user_interactions": 0, "min_item_interactions": 0, "items_without_interactions": "keep",
                  "items_without_text": "keep", "quarantine": None}  # fmt: skip
     names = {"item_col": old.item_col, "text_cols": old.text_cols, "title_col": old.title_col}
-    preparation, given = prepare(interactions, catalogue, config.model_copy(update=forgiving | names))
+    preparation, new = prepare(interactions, catalogue, config.model_copy(update=forgiving | names))
     checks.refuse(refusals(preparation))
-    ids = _cast(given.item_ids, old.item_ids, "item")
-    more = given.items[len(catalogue) :].with_columns(ids[len(catalogue) :])  # under unknown_items = "keep"
-    return replace(given, items=pl.concat([catalogue, in_columns_of(catalogue, more)]))
+    ids = _cast(new.item_ids, old.item_ids, "item")
+    more = new.items[len(catalogue) :].with_columns(ids[len(catalogue) :])  # under unknown_items = "keep"
+    return replace(new, items=pl.concat([catalogue, in_columns_of(catalogue, more)]))
 
 
 def _users(old: Dataset, given: Dataset) -> tuple[pl.Series, Int[np.ndarray, " interaction"]]:

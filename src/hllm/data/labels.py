@@ -21,16 +21,16 @@ def read_labels(
     """
     labels = np.full((len(columns), len(targets)), UNKNOWN, dtype=np.int8)
     for place, (name, target) in enumerate(zip(names, targets, strict=True)):
-        given = columns[name]
-        known = ~is_missing(given)
+        cells = columns[name]
+        known = ~is_missing(cells)
         if target.at_least is None:
-            positive = given.cast(pl.String).is_in(target.values)
+            positive = cells.cast(pl.String).is_in(target.values)
         else:
-            numbers = given.cast(pl.Float64, strict=False)
-            bad = given.filter(known & numbers.is_null())
+            numbers = cells.cast(pl.Float64, strict=False)
+            bad = cells.filter(known & numbers.is_null())
             if len(bad):
                 raise DataError(
-                    f"{len(bad):,} of {len(given):,} interactions have no number in {target.column!r}, which target "
+                    f"{len(bad):,} of {len(cells):,} interactions have no number in {target.column!r}, which target "
                     f"{target.name!r} compares with at_least = {target.at_least:g}; first: {first_few(bad)}. Correct "
                     "them, or name what is positive with values"
                 )

@@ -22,14 +22,16 @@ def write_quarantine(folder: Path, faults: Sequence[Fault], tables: dict[str, tu
     """
     written = []
     for name, (table, is_text) in tables.items():
-        own = [fault for fault in faults if fault.table == name]
-        found = pl.concat([_labels(fault) for fault in own], rechunk=False) if own else _NO_LABELS
+        faults_of_table = [fault for fault in faults if fault.table == name]
+        labels = (
+            pl.concat([_labels(fault) for fault in faults_of_table], rechunk=False) if faults_of_table else _NO_LABELS
+        )
         columns = {c: f"{c}_" for c in table.collect_schema().names() if c in _NO_LABELS.columns}
         rows = (
             table.rename(columns)
             .with_row_index("row", offset=1)
             .with_columns(pl.col("row").cast(pl.Int64))
-            .join(found.lazy(), on="row", how="inner")
+            .join(labels.lazy(), on="row", how="inner")
             .select("fault", "policy", "table", "row", pl.exclude("fault", "policy", "table", "row"))
             .collect(engine="streaming")
             .sort("row", "fault")
