@@ -1,5 +1,7 @@
 """The config of a language model: read from its directory, checked, and cut to its first layers."""
 
+# Proved by tests/models/backbone/test_backbone.py.
+
 from pathlib import Path
 from typing import Any
 
