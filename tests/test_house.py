@@ -17,6 +17,7 @@ MODULES = [file for file in FILES if not file.name.startswith("__")]
 PACKAGES = sorted(file.parent for file in FILES if file.name == "__init__.py")
 
 MAX_LINES, MAX_FILES, MAX_PACKAGE_LINES, MAX_ARGUMENTS = 400, 18, 3_000, 6
+HEADLESS = re.compile(r"(What|How|Which|Where|Who|Whom|Those|When|Whether)\b")
 PROVED = re.compile(r"^# Proved by (tests/\S+\.py(?:, tests/\S+\.py)*)\.$", re.MULTILINE)
 
 
@@ -104,3 +105,15 @@ def test_a_module_has_a_test_of_its_name_or_says_where_it_is_proved():
             missing += [f"{name_of(file)}: {test}" for test in tests if not (TESTS.parent / test).is_file()]
     refuse(unproved, 'Write that test, or a line "# Proved by tests/….py." below the docstring of the module.')
     refuse(missing, "These tests do not exist: name those that prove the module.")
+
+
+def test_a_docstring_begins_with_a_sentence_that_has_a_subject():
+    """ "What …" and "How …" without a subject took readers two readings."""
+    headless = [
+        f"{name_of(file)}: {getattr(node, 'name', 'the module')}: {text.splitlines()[0]}"
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node))
+        if HEADLESS.match(text)
+    ]
+    refuse(headless, "Give the first sentence a subject and a verb, or make it an imperative.")

@@ -17,7 +17,7 @@ def is_first_process() -> bool:
 
 @runtime_checkable
 class Progress(Protocol):
-    """What the worker calls: how much more is done, and a short text of figures."""
+    """A function that the worker calls with how much more is done, and a short text of figures."""
 
     def __call__(self, advance: int, figures: str = "") -> None:
         """Count `advance` more units as done and show `figures` beside them."""

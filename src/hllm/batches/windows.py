@@ -14,7 +14,10 @@ Windows = Literal["all-targets", "latest", "blocks", "strides"]
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """How histories are cut into training windows. ValueError for a stride that the kind of window does not have."""
+    """Settings of how histories are cut into training windows.
+
+    Raises ValueError for a stride that the kind of window does not have.
+    """
 
     max_history: int
     """Most items that the user tier reads at once; a window has one more, its last target."""

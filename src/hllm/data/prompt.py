@@ -11,7 +11,7 @@ from hllm.errors import DataError, nearest
 
 
 class PromptConfig(Config):
-    """How an item's fields become one text."""
+    """Settings by which an item's fields become one text."""
 
     prefix: str = ""
     """Put before every item's text. The paper's is "Compress the following sentence into embedding: "."""

@@ -29,7 +29,7 @@ class TargetConfig(Config):
 
 
 class DataConfig(Config):
-    """Where the tables are, and the names of their columns."""
+    """The places of the tables, and the names of their columns."""
 
     source: str | None = None
     """A data set that hllm knows by name, such as "movielens-100k"; or give `interactions` and `items`."""

@@ -14,7 +14,7 @@ SliceFamily = Literal["cold items", "popularity", "history length", "item age"]
 
 
 class EvaluationConfig(Config):
-    """How a model is evaluated."""
+    """Settings of an evaluation."""
 
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=CUTOFFS, min_length=1)
     """The k of recall@k, ndcg@k and mrr@k."""

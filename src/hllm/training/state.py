@@ -20,7 +20,7 @@ from hllm.training.training_data import TrainingData
 
 @dataclass(frozen=True)
 class StageState:
-    """What a stage needs, besides weights and position, to go on as if it had not stopped: tensors by name."""
+    """Tensors by name that a stage needs, besides weights and position, to go on as if it had not stopped."""
 
     optimizer: dict[str, Tensor]
     average: dict[str, Tensor] | None = None

@@ -23,7 +23,7 @@ from hllm.training.stages import is_last_epoch
 
 @final
 class Validation:
-    """What a model is worth, by the metric that a recipe selects the best checkpoint by."""
+    """Validation scores a model by the metric that a recipe selects the best checkpoint by."""
 
     def __init__(self, recipe: Recipe, catalogue: Catalogue) -> None:
         self.recipe = recipe

@@ -89,7 +89,7 @@ class Repeats(Config):
 
 
 class Times(Config):
-    """When things happened, or that the data do not say so."""
+    """The times of the interactions, or the fact that the data do not say them."""
 
     kind: TimesKind
     """"clock": moments in time. "positions": nearly every user's times are 0, 1, 2, … or 1, 2, 3, …

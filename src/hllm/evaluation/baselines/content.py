@@ -21,7 +21,7 @@ _VALUES_ALONE = PromptConfig(field_names=False)
 
 @final
 class BM25:
-    """How well an item's text answers to the text of the history's last item, by words, through the library `bm25s`.
+    """Score items by how well their text answers to the last item's, by words, through the library `bm25s`.
 
     `last` is the number of newest items whose texts together make the query; None takes the whole history. Words are
     runs of two or more letters or digits, in lower case; none is left out. Items without training interactions are

@@ -15,7 +15,7 @@ from hllm.retrieval.histories import Histories
 
 @final
 class Markov:
-    """How often an item came next after the history's last item in training; popularity below 1 breaks the ties.
+    """Score items by how often they came next after the last item in training; popularity below 1 breaks ties.
 
     Most items never followed a given one, so most scores would be level at 0: there the popular ones go first.
 

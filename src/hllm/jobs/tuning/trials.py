@@ -1,4 +1,4 @@
-"""What a tuning has tried, and what it tries next."""
+"""Trials hold all that a tuning has tried, and choose the next one."""
 
 import json
 from collections.abc import Sequence

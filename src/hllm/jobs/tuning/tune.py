@@ -49,7 +49,7 @@ class TuningResult(Config):
 
 @dataclass(frozen=True)
 class _Tuning:
-    """What is the same for all trials."""
+    """The values that all trials share."""
 
     out: Path
     search: SearchConfig

@@ -16,7 +16,7 @@ _WORTH = 0.9  # of the rows; gathering and scattering the states costs a few hun
 
 
 class Packs(NamedTuple):
-    """Where each sequence stands among rows of one width."""
+    """The place of each sequence among rows of one width."""
 
     num_rows: int
     row: Int[np.ndarray, " sequence"]

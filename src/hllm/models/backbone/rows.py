@@ -31,7 +31,7 @@ _KNOWN = {"is_causal", "position_ids", "use_cache", "cache_position", "output_at
 
 @dataclass(frozen=True)
 class PackedRow:
-    """Where sequences, each of one position or more, stand in a row."""
+    """The places of sequences in a row; each has one position or more."""
 
     lengths: Int[Tensor, " sequence"]
     """On the host, where shapes are decided."""
@@ -106,7 +106,7 @@ def attend(
     sliding_window: int | None = None,
     **given: Any,
 ) -> tuple[Float[Tensor, "batch position head width"], None]:
-    """What transformers calls for each layer: torch's fused attention, unless a row is being read.
+    """Attend as transformers asks for each layer: by torch's fused attention, unless a row is being read.
 
     Raises TypeError in a row for arguments that change attention in ways unknown here, such as soft caps:
     `let_read_rows` meets it in its example, and leaves the network's texts padded.
