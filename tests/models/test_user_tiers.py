@@ -395,7 +395,7 @@ def test_every_user_tier_learns_over_ids_and_over_text(user, item, tiny_llama, t
         if model.user_encoder.causal:
             objective = NextItem(LossConfig(), num_items=30)
         else:
-            objective = MaskedItem(MaskedItemConfig(), LossConfig(), num_items=30)
+            objective = MaskedItem(MaskedItemConfig(), num_items=30)
         loss = objective(model, embeddings, batch, batch.num_targets).loss
         optimizer.zero_grad()
         loss.backward()

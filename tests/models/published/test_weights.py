@@ -395,7 +395,7 @@ def test_a_tokenizer_that_is_code_is_left_out_and_said(bring, published, tmp_pat
     assert done.tokenizer.startswith("not copied")
     assert f"{folder} contains custom code" in done.tokenizer
     assert "put a tokenizer.json there, and no auto_map" in done.tokenizer
-    assert [path.name for path in (tmp_path / "out" / "item_backbone").iterdir()] == ["config.json"]
+    assert {path.name for path in (tmp_path / "out" / "item_backbone").iterdir()} == {"config.json", "facts.json"}
 
 
 def test_without_a_tokenizer_the_report_says_so(bring, published):

@@ -50,6 +50,9 @@ class FaissNominator:
         """Write all to one file."""
         self.faiss.write_index(self.index, str(path))
 
+    def discard(self) -> None:
+        """Delete nothing: it lives in this process alone."""
+
     def nominate(
         self,
         queries: Float[np.ndarray, "query dim"],

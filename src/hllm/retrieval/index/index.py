@@ -19,9 +19,8 @@ from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.retrieval.histories import ItemLists
 from hllm.retrieval.index.certificate import Certificate, latency_of, processor, recall_of
 from hllm.retrieval.index.config import IndexConfig
-from hllm.retrieval.index.faiss import FaissNominator
+from hllm.retrieval.index.kinds import NOMINATORS
 from hllm.retrieval.index.nominator import Nominator
-from hllm.retrieval.index.qdrant import COLLECTION, QdrantNominator
 from hllm.retrieval.index.search import checked, exact_search, nominated_search
 from hllm.retrieval.index.snapshot import Snapshot
 from hllm.retrieval.retriever import Recommendations
@@ -92,7 +91,8 @@ class Index:
             delta,
             details["longest"],
         )
-        nominator = _open_nominator(path, config, source)
+        kind = NOMINATORS[config.kind]
+        nominator = None if kind is None else kind.open(path / kind.file, config, source)
         certificate = details["certificate"] and Certificate.from_dict(details["certificate"], where=str(path))
         index = cls(snapshot, nominator, config, source, certificate or None)
         index._stored = path, manifest.files
@@ -117,8 +117,9 @@ class Index:
             with artifacts.writing(path, KIND, details) as folder:
                 if not self._link(_VECTORS, folder):
                     _save_vectors(folder / _VECTORS, snapshot.base)
-                if nominator is not None and not self._link(_file_of(self.config), folder):
-                    nominator.save(folder / _file_of(self.config))
+                kind = NOMINATORS[self.config.kind]
+                if nominator is not None and kind is not None and not self._link(kind.file, folder):
+                    nominator.save(folder / kind.file)
                 snapshot.item_ids.to_frame().write_parquet(folder / _IDS)
                 _save_vectors(folder / "delta.npy", snapshot.delta)
                 np.save(folder / "changed.npy", snapshot.changed)
@@ -211,7 +212,7 @@ class Index:
 
     def discard(self) -> None:
         """Delete what the build has made outside of this process; an index that is not to be saved."""
-        if isinstance(self._state.nominator, QdrantNominator):
+        if self._state.nominator is not None:
             self._state.nominator.discard()
 
     def certify(
@@ -231,16 +232,17 @@ class Index:
             return self.search_exactly(some, k)
 
         recall = recall_of(search(queries), exactly(queries))
+        kind = NOMINATORS[self.config.kind]
         if min_recall is not None and recall.mean() < min_recall:
             raise ConfigError(
                 f"recall@{k} of the {self.config.kind} index is {recall.mean():.4f}, below the {min_recall:g} asked "
-                f"for; {_REMEDIES[self.config.kind]}"
+                f"for; {'this is a fault of hllm' if kind is None else kind.remedy}"
             )
         exact = latency_of(exactly, queries)
         self.certificate = Certificate(
             k=k, recall=float(recall.mean()), lowest_recall=float(recall.min()), num_queries=len(queries),
             queries=described, num_items=self.num_items, num_changes=self.num_changes, exact=exact,
-            index=exact if self.config.kind == "exact" else latency_of(search, queries), threads=1, machine=processor(),
+            index=exact if kind is None else latency_of(search, queries), threads=1, machine=processor(),
         )  # fmt: skip
         return self.certificate
 
@@ -266,29 +268,11 @@ class Index:
 
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_REMEDIES = {
-    "exact": "this is a fault of hllm",
-    "flat": "this is a fault of hllm",
-    "hnsw": 'raise ef_search, neighbours or ef_construction, or use kind = "exact"',
-    "qdrant": 'raise ef_search, neighbours or ef_construction, or use kind = "exact"',
-    "ivf-pq": 'raise num_probes, refine or code_bytes, or use kind = "exact"',
-}
 
 
 def _nominator(snapshot: Snapshot, config: IndexConfig, source: str) -> Nominator | None:
-    if config.kind == "qdrant":
-        return QdrantNominator.build(snapshot.base, snapshot.item_ids, config, source=source)
-    return None if config.kind == "exact" else FaissNominator.build(snapshot.base, config)
-
-
-def _open_nominator(path: Path, config: IndexConfig, source: str) -> Nominator | None:
-    if config.kind == "qdrant":
-        return QdrantNominator.open(path / _file_of(config), config, source=source)
-    return None if config.kind == "exact" else FaissNominator.open(path / _file_of(config), config)
-
-
-def _file_of(config: IndexConfig) -> str:
-    return COLLECTION if config.kind == "qdrant" else "nominator.faiss"
+    kind = NOMINATORS[config.kind]
+    return None if kind is None else kind.build(snapshot.base, snapshot.item_ids, config, source)
 
 
 def _save_vectors(path: Path, vectors: Float[Tensor, "row dim"]) -> None:

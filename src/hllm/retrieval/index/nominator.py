@@ -23,3 +23,6 @@ class Nominator(Protocol):
 
     def save(self, path: Path) -> None:
         """Write all to one file."""
+
+    def discard(self) -> None:
+        """Delete all that was made for it outside this process and is not kept by `save`."""
