@@ -134,7 +134,7 @@ def _explain(model: type[BaseModel], fault: Any) -> str:
     if fault["type"] == "missing":
         return f"{location!r} is missing"
     found = f", found {fault['input']!r}" if not isinstance(fault["input"], dict | list) else ""
-    return f"{location or 'the file'!r}: {fault['msg']}{found}"
+    return f"{location or 'the file'!r}: {fault['msg'].removeprefix('Value error, ')}{found}"
 
 
 def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> set[str]:
