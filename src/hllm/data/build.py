@@ -53,46 +53,46 @@ def prepare(interactions: Table, items: Table, config: DataConfig) -> tuple[Prep
 
     Raises DataError for tables that cannot be read or lack a column. Writes the quarantine.
     """
-    given = read_table(items, name="items")
-    require_columns(given, {"item_col": config.item_col}, name="items")
-    text_cols = _text_columns(given, config)
-    title = config.title_col or ("title" if "title" in given.columns else text_cols[0])
-    require_columns(given, {"title_col": title}, name="items")
+    table = read_table(items, name="items")
+    require_columns(table, {"item_col": config.item_col}, name="items")
+    text_cols = _text_columns(table, config)
+    title = config.title_col or ("title" if "title" in table.columns else text_cols[0])
+    require_columns(table, {"title_col": title}, name="items")
     log = read_log(interactions, config)
-    described = _with_missing(given, text_cols, config)
-    faults = item_faults(described, config.item_col, text_cols, _policies(config))
-    catalogue, names, item = _catalogue_for(described, log.items, text_cols, config)
+    descriptions = _with_missing(table, text_cols, config)
+    faults = item_faults(descriptions, config.item_col, text_cols, _policies(config))
+    catalogue, names, item = _catalogue_for(descriptions, log.items, text_cols, config)
     faults += _log_faults(log, names, item, config, interactions)
     if config.unknown_items == "keep":
-        new = names.filter(pl.Series(item == MISSING)).sort().alias(config.item_col)
-        item[item == MISSING] = len(catalogue) + rows_of(new, names.filter(pl.Series(item == MISSING))).to_numpy()
-        catalogue = pl.concat([catalogue, new.to_frame()], how="diagonal")
+        new_ids = names.filter(pl.Series(item == MISSING)).sort().alias(config.item_col)
+        item[item == MISSING] = len(catalogue) + rows_of(new_ids, names.filter(pl.Series(item == MISSING))).to_numpy()
+        catalogue = pl.concat([catalogue, new_ids.to_frame()], how="diagonal")
 
     steps = [{"step": "read", "rows": len(log), "users": len(log.users), "items": len(log.items)}]
     events, users = in_order(log, item)
-    again = repeated(events) if config.time_col else np.zeros(len(events.row), dtype=bool)
-    faults.append(_duplicates(events.row[again], len(log), config))
+    repeats = repeated(events) if config.time_col else np.zeros(len(events.row), dtype=bool)
+    faults.append(_duplicates(events.row[repeats], len(log), config))
     if config.duplicate_interactions != "keep":
-        events = events[~again]
+        events = events[~repeats]
     steps.append(_step("faults", events))
-    events, stays = _filtered(events, len(catalogue), config, steps)
+    events, survivors = _filtered(events, len(catalogue), config, steps)
     if config.items_without_interactions == "drop":
-        stays &= np.bincount(events.item, minlength=len(catalogue)) > 0
+        survivors &= np.bincount(events.item, minlength=len(catalogue)) > 0
     if config.quarantine is not None:
         tables = {
             "interactions": (scan_table(interactions, name="interactions"), _is_text(interactions)),
-            "items": (given.lazy(), _is_text(items)),
+            "items": (table.lazy(), _is_text(items)),
         }
         write_quarantine(Path(config.quarantine), faults, tables)
     preparation = Preparation(tuple(faults), tuple(steps))
     users, offsets = without_empty_users(events, users)
     return preparation, Dataset(
-        items=catalogue.filter(pl.Series(stays, dtype=pl.Boolean)),
+        items=catalogue.filter(pl.Series(survivors, dtype=pl.Boolean)),
         users=users,
         item_col=config.item_col,
         text_cols=text_cols,
         title_col=title,
-        item_index=(np.cumsum(stays) - 1)[events.item],
+        item_index=(np.cumsum(survivors) - 1)[events.item],
         timestamps=events.timestamps,
         seconds_per_unit=log.seconds_per_unit,
         actions=events.actions,
@@ -108,12 +108,12 @@ def prepare(interactions: Table, items: Table, config: DataConfig) -> tuple[Prep
 
 def refusals(preparation: Preparation) -> list[str]:
     """Return why these tables make no dataset: each fault whose policy is "error", else the step that left nothing."""
-    found = errors(preparation.faults)
+    messages = errors(preparation.faults)
     pairs = zip(preparation.steps, preparation.steps[1:], strict=False)
-    emptied = next(((before, after) for before, after in pairs if not after["rows"]), None)
-    if found or emptied is None:
-        return found
-    before, after = emptied
+    pair = next(((before, after) for before, after in pairs if not after["rows"]), None)
+    if messages or pair is None:
+        return messages
+    before, after = pair
     if after["step"] == "faults":
         causes = [f"{len(f.rows):,} {f.what}" for f in preparation.faults if f.table == "interactions" and len(f.rows)]
         return [f"none of the {before['rows']:,} interactions is left: {'; '.join(causes)}"]
@@ -147,7 +147,7 @@ def _log_faults(
         table: TableName = "interactions"
         return Fault(name, table, policy, len(log), rows, what, advice, values)
 
-    item = np.append(item, 0)  # what MISSING reads: no fault of the item's
+    item = np.append(item, 0)  # MISSING reads this entry: no fault of the item's
     return [
         fault(
             "missing_user_ids",
@@ -201,13 +201,13 @@ def _duplicates(rows: Int[np.ndarray, " row"], total: int, config: DataConfig) -
 
 def _agree_on_ids(catalogue: pl.DataFrame, item_col: str, names: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
     """Give the ids of catalogue and log one type: the catalogue's if every id in the log fits it, else text."""
-    wanted = catalogue.schema[item_col]
-    if wanted == names.dtype:
+    id_type = catalogue.schema[item_col]
+    if id_type == names.dtype:
         return catalogue, names
-    if wanted.is_integer() and names.dtype.is_numeric():
-        cast = names.cast(wanted, strict=False)
-        if (cast.cast(pl.Float64) == names.cast(pl.Float64)).all() and not cast.null_count():
-            return catalogue, cast
+    if id_type.is_integer() and names.dtype.is_numeric():
+        ids = names.cast(id_type, strict=False)
+        if (ids.cast(pl.Float64) == names.cast(pl.Float64)).all() and not ids.null_count():
+            return catalogue, ids
     return catalogue.with_columns(pl.col(item_col).cast(pl.String)), names.cast(pl.String)
 
 
@@ -217,13 +217,13 @@ def _text_columns(items: pl.DataFrame, config: DataConfig) -> tuple[str, ...]:
             raise DataError(f"data.text_cols names each column once, and at least one; found {list(config.text_cols)}")
         require_columns(items, {f"text_cols[{i}]": name for i, name in enumerate(config.text_cols)}, name="items")
         return config.text_cols
-    found = tuple(c for c, kind in items.schema.items() if kind == pl.String and c != config.item_col)
-    if not found:
+    columns = tuple(c for c, kind in items.schema.items() if kind == pl.String and c != config.item_col)
+    if not columns:
         raise DataError(
             f"items have no text column besides the id {config.item_col!r}; they have "
             f"{', '.join(map(repr, items.columns))}. Add one, such as a title, or name columns with data.text_cols"
         )
-    return found
+    return columns
 
 
 def _with_missing(items: pl.DataFrame, text_cols: tuple[str, ...], config: DataConfig) -> pl.DataFrame:
@@ -237,21 +237,21 @@ def _with_missing(items: pl.DataFrame, text_cols: tuple[str, ...], config: DataC
 
 
 def _catalogue_for(
-    described: pl.DataFrame, names: pl.Series, text_cols: tuple[str, ...], config: DataConfig
+    descriptions: pl.DataFrame, names: pl.Series, text_cols: tuple[str, ...], config: DataConfig
 ) -> tuple[pl.DataFrame, pl.Series, Int[np.ndarray, " name"]]:
     """Return the catalogue without rows at fault, the log's item ids in its type, and the row of each of them.
 
     The row of an item that is left out for want of text is _LEFT_OUT, that of one that the table lacks MISSING.
     """
-    ids = described[config.item_col]
-    described = described.filter(ids.is_first_distinct() & ~is_missing(ids))
-    described, names = _agree_on_ids(described, config.item_col, names)
-    rows = rows_of(described[config.item_col], names).fill_null(MISSING).to_numpy(writable=True)
+    ids = descriptions[config.item_col]
+    descriptions = descriptions.filter(ids.is_first_distinct() & ~is_missing(ids))
+    descriptions, names = _agree_on_ids(descriptions, config.item_col, names)
+    rows = rows_of(descriptions[config.item_col], names).fill_null(MISSING).to_numpy(writable=True)
     if config.items_without_text == "keep":
-        return described, names, rows
-    empty = without_text(described, text_cols).to_numpy()
-    moved = np.append(np.where(empty, _LEFT_OUT, np.cumsum(~empty) - 1), MISSING)  # MISSING reads the last entry
-    return described.filter(pl.Series(~empty)), names, moved[rows]
+        return descriptions, names, rows
+    empty = without_text(descriptions, text_cols).to_numpy()
+    places = np.append(np.where(empty, _LEFT_OUT, np.cumsum(~empty) - 1), MISSING)  # MISSING reads the last entry
+    return descriptions.filter(pl.Series(~empty)), names, places[rows]
 
 
 def _filtered(
@@ -260,7 +260,7 @@ def _filtered(
     """Apply the least numbers of interactions; return what is left, and which items stay in the catalogue."""
     if not config.min_user_interactions and not config.min_item_interactions:
         return events, np.ones(num_items, dtype=bool)
-    kept, stays, rounds = filter_interactions(
+    mask, survivors, rounds = filter_interactions(
         events.user,
         events.item,
         kind=config.filter,
@@ -268,10 +268,10 @@ def _filtered(
         min_item=config.min_item_interactions,
         num_items=num_items,
     )
-    events = events[kept]
+    events = events[mask]
     bounds = {"min_user": config.min_user_interactions, "min_item": config.min_item_interactions}
     steps.append(_step(config.filter, events) | bounds | {"rounds": rounds})
-    return events, stays
+    return events, survivors
 
 
 def _step(name: str, events: Events) -> dict[str, Any]:

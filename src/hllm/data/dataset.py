@@ -143,23 +143,23 @@ class Dataset:
         Columns that only the catalogue has are null for them. Raises DataError for missing columns, ids that are
         known already, and items without text.
         """
-        wanted = {"item_col": self.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(self.text_cols)}
+        columns = {"item_col": self.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(self.text_cols)}
         new = read_table(items, name="items")
-        require_columns(new, wanted, name="items")
+        require_columns(new, columns, name="items")
         new = in_columns_of(self.items, new)
         policies: dict[str, checks.Policy] = {
             name: "error" for name in ("missing_item_ids", "duplicate_items", "items_without_text")
         }
-        known = checks.rows_where(new[self.item_col].is_in(self.item_ids.implode()))
+        repeats = checks.rows_where(new[self.item_col].is_in(self.item_ids.implode()))
         in_catalogue = checks.Fault(
             name="known_items",
             table="items",
             policy="error",
             total=len(new),
-            rows=known,
+            rows=repeats,
             what="are in the catalogue already",
             advice="Give new items only",
-            values=tuple(new[self.item_col].gather(known[:3])),
+            values=tuple(new[self.item_col].gather(repeats[:3])),
         )
         faults = [*checks.item_faults(new, self.item_col, self.text_cols, policies), in_catalogue]
         checks.refuse(checks.errors(faults))
@@ -243,13 +243,13 @@ def rows_of(known: pl.Series, wanted: pl.Series) -> pl.Series:
     return wanted.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")["row"]
 
 
-def _lookup(known: pl.Series, wanted: Sequence[Any] | pl.Series, *, noun: str, where: str) -> Int[np.ndarray, " row"]:
-    given = wanted if isinstance(wanted, pl.Series) else pl.Series(list(wanted), dtype=None, strict=False)
-    rows = rows_of(known, given.cast(known.dtype, strict=False))
-    bad = given.filter(rows.is_null())
-    if len(bad):
+def _lookup(ids: pl.Series, values: Sequence[Any] | pl.Series, *, noun: str, where: str) -> Int[np.ndarray, " row"]:
+    series = values if isinstance(values, pl.Series) else pl.Series(list(values), dtype=None, strict=False)
+    rows = rows_of(ids, series.cast(ids.dtype, strict=False))
+    unknown_ids = series.filter(rows.is_null())
+    if len(unknown_ids):
         raise DataError(
-            f"{len(bad):,} of {len(given):,} {noun} asked for are not in {where}; first: {first_few(bad)}. "
-            f"Known ids look like {first_few(known)}"
+            f"{len(unknown_ids):,} of {len(series):,} {noun} asked for are not in {where}; first: "
+            f"{first_few(unknown_ids)}. Known ids look like {first_few(ids)}"
         )
     return rows.to_numpy(writable=True)

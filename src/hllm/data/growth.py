@@ -46,15 +46,15 @@ def grow(
     Raises one DataError for every fault that the policies do not allow, for conflicting items, for other types of
     columns, and if there is nothing new.
     """
-    catalogue, updated, conflicting = _catalogue(old, items, config, known_items)
+    catalogue, updates, num_conflicts = _catalogue(old, items, config, known_items)
     new = _read(old, interactions, catalogue, config)
     users, user = _users(old, new)
     old_time, time, unit = _times(old, new)
     action_names, action = _names(old.action_names, new.action_names, new.actions)
     user_of_old = np.repeat(np.arange(old.num_users), np.diff(old.offsets))
     log = {"user": user_of_old, "item": old.item_index, "time": old_time, "action": old.actions}
-    more = {"user": user, "item": new.item_index, "time": time, "action": action}
-    fresh = ~_among(log, more) if config.time_col else np.ones(new.num_interactions, dtype=bool)
+    additions = {"user": user, "item": new.item_index, "time": time, "action": action}
+    fresh = ~_among(log, additions) if config.time_col else np.ones(new.num_interactions, dtype=bool)
     if not fresh.any():
         raise DataError(
             f"all of the {len(fresh):,} interactions are in the run's data already; there is nothing to learn from"
@@ -66,12 +66,12 @@ def grow(
         "late_interactions": int((time < latest[user])[fresh].sum()),
         "users": len(users) - old.num_users,
         "items": len(new.items) - old.num_items,
-        "updated_items": len(updated),
-        "conflicting_items": conflicting,
+        "updated_items": len(updates),
+        "conflicting_items": num_conflicts,
     }
-    log = {name: np.concatenate([column, more[name][fresh]]) for name, column in log.items()}
+    log = {name: np.concatenate([column, additions[name][fresh]]) for name, column in log.items()}
     order = np.lexsort((log["time"], log["user"]))  # stable: what was there comes first at the same moment
-    added = {"counts": counts, "faults": new.preparation["faults"]}
+    record = {"counts": counts, "faults": new.preparation["faults"]}
     dataset = replace(
         old,
         items=new.items,
@@ -82,10 +82,10 @@ def grow(
         actions=log["action"][order],
         action_names=action_names,
         offsets=np.concatenate([[0], np.cumsum(np.bincount(log["user"], minlength=len(users)))]),
-        preparation=old.preparation | {"added": [*old.preparation.get("added", []), added]},
+        preparation=old.preparation | {"added": [*old.preparation.get("added", []), record]},
         **_optional_columns(old, new, fresh, order),
     )
-    return Grown(dataset, np.argsort(order)[: old.num_interactions], updated, counts)
+    return Grown(dataset, np.argsort(order)[: old.num_interactions], updates, counts)
 
 
 def _optional_columns(
@@ -109,26 +109,27 @@ def _catalogue(
         return old.items, np.zeros(0, dtype=np.int64), 0
     new = _new_rows(old, source, config)
     place = rows_of(old.item_ids, new[old.item_col])
-    again = checks.rows_where(place.is_not_null())
+    repeats = checks.rows_where(place.is_not_null())
     rows = place.drop_nulls().to_numpy()
-    before, now = (_as_one_text(table, old.text_cols, config) for table in (old.items[rows], new[again]))
-    differ = (before != now).to_numpy()
-    described = checks.without_text(old.items[rows], old.text_cols).to_numpy()
-    conflicts = np.flatnonzero(differ & ~described)
+    old_texts, new_texts = (_as_one_text(table, old.text_cols, config) for table in (old.items[rows], new[repeats]))
+    changes = (old_texts != new_texts).to_numpy()
+    blanks = checks.without_text(old.items[rows], old.text_cols).to_numpy()
+    conflicts = np.flatnonzero(changes & ~blanks)
     if known_items == "error" and len(conflicts):
         first = int(conflicts[0])
         raise DataError(
             f"{len(conflicts):,} of {len(new):,} items are in the run's catalogue with another text; first: "
-            f"{first_few(new[old.item_col].gather(again[conflicts]))} ({before[first]!r} is {now[first]!r} now). Set "
+            f"{first_few(new[old.item_col].gather(repeats[conflicts]))} ({old_texts[first]!r} is "
+            f"{new_texts[first]!r} now). Set "
             'parent.known_items = "update" to take the new texts, or "keep" to leave the old ones'
         )
-    taken = differ if known_items == "update" else differ & described
+    updates = changes if known_items == "update" else changes & blanks
     order = np.arange(old.num_items)
-    order[rows[taken]] = old.num_items + again[taken]
-    fresh = checks.rows_where(place.is_null())
-    order = np.concatenate([order, old.num_items + fresh])
-    conflicting = 0 if known_items == "update" else len(conflicts)
-    return pl.concat([old.items, new])[order], np.sort(rows[taken]), conflicting
+    order[rows[updates]] = old.num_items + repeats[updates]
+    additions = checks.rows_where(place.is_null())
+    order = np.concatenate([order, old.num_items + additions])
+    num_conflicts = 0 if known_items == "update" else len(conflicts)
+    return pl.concat([old.items, new])[order], np.sort(rows[updates]), num_conflicts
 
 
 def _new_rows(old: Dataset, source: Table, config: DataConfig) -> pl.DataFrame:
@@ -136,9 +137,10 @@ def _new_rows(old: Dataset, source: Table, config: DataConfig) -> pl.DataFrame:
     table = read_table(source, name="items")
     columns = {"item_col": old.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(old.text_cols)}
     require_columns(table, columns, name="items")
-    if more := [name for name in table.columns if name not in old.items.columns]:
+    if extra_columns := [name for name in table.columns if name not in old.items.columns]:
         warnings.warn(
-            f"the new items' columns {first_few(more, len(more))} are left out: the run's catalogue has none such",
+            f"the new items' columns {first_few(extra_columns, len(extra_columns))} are left out: the run's catalogue "
+            "has none such",
             HllmWarning,
             stacklevel=2,
         )
@@ -146,50 +148,50 @@ def _new_rows(old: Dataset, source: Table, config: DataConfig) -> pl.DataFrame:
     policies: dict[str, checks.Policy] = {name: getattr(config, name) for name in _ITEM_POLICIES}
     faults = checks.item_faults(new, old.item_col, old.text_cols, policies)
     checks.refuse(checks.errors(faults))
-    dropped = [fault.rows for fault in faults if fault.policy == "drop"]
-    return new[np.setdiff1d(np.arange(len(new)), np.concatenate([np.zeros(0, dtype=np.int64), *dropped]))]
+    faulty_rows = [fault.rows for fault in faults if fault.policy == "drop"]
+    return new[np.setdiff1d(np.arange(len(new)), np.concatenate([np.zeros(0, dtype=np.int64), *faulty_rows]))]
 
 
 def _read(old: Dataset, interactions: Table, catalogue: pl.DataFrame, config: DataConfig) -> Dataset:
     """Read the new interactions over the whole catalogue; ids of items have the type of before."""
-    forgiving = {"min_user_interactions": 0, "min_item_interactions": 0, "items_without_interactions": "keep",
+    policies = {"min_user_interactions": 0, "min_item_interactions": 0, "items_without_interactions": "keep",
                  "items_without_text": "keep", "quarantine": None}  # fmt: skip
     names = {"item_col": old.item_col, "text_cols": old.text_cols, "title_col": old.title_col}
-    preparation, new = prepare(interactions, catalogue, config.model_copy(update=forgiving | names))
+    preparation, new = prepare(interactions, catalogue, config.model_copy(update=policies | names))
     checks.refuse(refusals(preparation))
     ids = _cast(new.item_ids, old.item_ids, "item")
-    more = new.items[len(catalogue) :].with_columns(ids[len(catalogue) :])  # under unknown_items = "keep"
-    return replace(new, items=pl.concat([catalogue, in_columns_of(catalogue, more)]))
+    additions = new.items[len(catalogue) :].with_columns(ids[len(catalogue) :])  # under unknown_items = "keep"
+    return replace(new, items=pl.concat([catalogue, in_columns_of(catalogue, additions)]))
 
 
-def _users(old: Dataset, given: Dataset) -> tuple[pl.Series, Int[np.ndarray, " interaction"]]:
+def _users(old: Dataset, new: Dataset) -> tuple[pl.Series, Int[np.ndarray, " interaction"]]:
     """Return the old users' ids, then the new ones', and the row of each new interaction's user."""
-    ids = _cast(given.users, old.users, "user")
-    known = rows_of(old.users, ids)
-    new = ids.filter(known.is_null())
-    rows = known.cast(pl.Int64).fill_null(-1).to_numpy(writable=True)
-    rows[rows < 0] = old.num_users + np.arange(len(new))
-    users = pl.concat([old.users, new.alias(old.users.name)])
-    return users, np.repeat(rows, np.diff(given.offsets))
+    ids = _cast(new.users, old.users, "user")
+    places = rows_of(old.users, ids)
+    new_ids = ids.filter(places.is_null())
+    rows = places.cast(pl.Int64).fill_null(-1).to_numpy(writable=True)
+    rows[rows < 0] = old.num_users + np.arange(len(new_ids))
+    users = pl.concat([old.users, new_ids.alias(old.users.name)])
+    return users, np.repeat(rows, np.diff(new.offsets))
 
 
 def _times(
-    old: Dataset, given: Dataset
+    old: Dataset, new: Dataset
 ) -> tuple[Int[np.ndarray, " old_interaction"], Int[np.ndarray, " interaction"], float | None]:
     """Return both datasets' times in the finer of their units, and that unit in seconds."""
-    ours, theirs = old.seconds_per_unit, given.seconds_per_unit
-    if ours == theirs:
-        return old.timestamps, given.timestamps, ours
-    if ours is None or theirs is None:
-        said = ["only order", "are those of a clock"]
+    old_unit, new_unit = old.seconds_per_unit, new.seconds_per_unit
+    if old_unit == new_unit:
+        return old.timestamps, new.timestamps, old_unit
+    if old_unit is None or new_unit is None:
+        meanings = ["only order", "are those of a clock"]
         raise DataError(
-            f"the times of the run's interactions {said[ours is not None]}, those of the new ones "
-            f"{said[theirs is not None]}: they cannot be put in one order; see data.time_unit"
+            f"the times of the run's interactions {meanings[old_unit is not None]}, those of the new ones "
+            f"{meanings[new_unit is not None]}: they cannot be put in one order; see data.time_unit"
         )
-    unit = min(ours, theirs)
+    unit = min(old_unit, new_unit)
     scales = [round(Fraction(each).limit_denominator(10**12) / Fraction(unit).limit_denominator(10**12))
-              for each in (ours, theirs)]  # fmt: skip
-    return old.timestamps * scales[0], given.timestamps * scales[1], unit
+              for each in (old_unit, new_unit)]  # fmt: skip
+    return old.timestamps * scales[0], new.timestamps * scales[1], unit
 
 
 def _names(
@@ -202,23 +204,24 @@ def _names(
 
 
 def _among(
-    log: dict[str, Int[np.ndarray, " old_interaction"]], more: dict[str, Int[np.ndarray, " interaction"]]
+    log: dict[str, Int[np.ndarray, " old_interaction"]], additions: dict[str, Int[np.ndarray, " interaction"]]
 ) -> Bool[np.ndarray, " interaction"]:
     """Return True for each row of `more` that equals some row of `log` in every column."""
     old, new = (
-        pl.DataFrame({name: column.astype(np.int64) for name, column in columns.items()}) for columns in (log, more)
+        pl.DataFrame({name: column.astype(np.int64) for name, column in columns.items()})
+        for columns in (log, additions)
     )
     rows = new.with_row_index("row").join(old.unique(), on=old.columns, how="semi")["row"]
-    among = np.zeros(len(new), dtype=bool)
-    among[rows.to_numpy()] = True
-    return among
+    mask = np.zeros(len(new), dtype=bool)
+    mask[rows.to_numpy()] = True
+    return mask
 
 
 def _as_one_text(items: pl.DataFrame, text_cols: tuple[str, ...], config: DataConfig) -> pl.Series:
     """Return what is written about each item, as one text."""
     texts = [pl.col(name).cast(pl.String).fill_null("").str.strip_chars() for name in text_cols]
-    shown = [pl.when(text.is_in(config.missing)).then(pl.lit("")).otherwise(text) for text in texts]
-    return items.select(pl.concat_str(shown, separator=" | ")).to_series()
+    parts = [pl.when(text.is_in(config.missing)).then(pl.lit("")).otherwise(text) for text in texts]
+    return items.select(pl.concat_str(parts, separator=" | ")).to_series()
 
 
 def _cast(ids: pl.Series, like: pl.Series, noun: str) -> pl.Series:

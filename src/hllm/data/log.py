@@ -57,25 +57,25 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
     a column.
     """
     table = scan_table(source, name=_NAME)
-    wanted = {"user_col": config.user_col, "item_col": config.item_col}
-    wanted |= {"time_col": config.time_col} if config.time_col else {}
-    wanted |= {"action_col": config.action_col} if config.action_col else {}
-    wanted |= {"split_col": config.split_col} if config.split_col else {}
-    wanted |= {f"targets.{number}.column": target.column for number, target in enumerate(config.targets)}
+    columns = {"user_col": config.user_col, "item_col": config.item_col}
+    columns |= {"time_col": config.time_col} if config.time_col else {}
+    columns |= {"action_col": config.action_col} if config.action_col else {}
+    columns |= {"split_col": config.split_col} if config.split_col else {}
+    columns |= {f"targets.{number}.column": target.column for number, target in enumerate(config.targets)}
     place = str(source) if isinstance(source, str | Path) else "the interactions frame"
     with explained(source, name=_NAME):
         schema = table.collect_schema()
-        require_columns(schema.to_frame(), wanted, name=_NAME)
-        given = _collect(table, config)
-        if given.is_empty():
+        require_columns(schema.to_frame(), columns, name=_NAME)
+        cells = _collect(table, config)
+        if cells.is_empty():
             raise DataError(
                 f"{place} is empty: it has {len(schema)} columns and no rows; interactions need at least one row"
             )
-        times = _times(table, given, config)
-    user, users = _numbered(given["user"])
-    item, items = _numbered(given["item"])
-    actions, action_names = _values(given, "action")
-    parts, part_names = _values(given, "part")
+        times = _times(table, cells, config)
+    user, users = _numbered(cells["user"])
+    item, items = _numbered(cells["item"])
+    actions, action_names = _values(cells, "action")
+    parts, part_names = _values(cells, "part")
     unit = seconds_per_unit(times, config.time_unit) if config.time_col else None
     stamps = as_integers(times) if config.time_col else times
     return InteractionLog(
@@ -90,7 +90,7 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
         action_names=action_names,
         parts=parts,
         part_names=part_names,
-        labels=read_labels(given, _label_columns(config), config.targets),
+        labels=read_labels(cells, _label_columns(config), config.targets),
     )
 
 
@@ -129,38 +129,40 @@ def _label_columns(config: DataConfig) -> list[str]:
     return [f"label {number}" for number in range(len(config.targets))]
 
 
-def _times(table: pl.LazyFrame, given: pl.DataFrame, config: DataConfig) -> pl.Series:
+def _times(table: pl.LazyFrame, cells: pl.DataFrame, config: DataConfig) -> pl.Series:
     """Return the time column: as read, or once more as text if that was not all integers."""
     if not config.time_col:
-        return pl.Series(np.zeros(len(given), dtype=np.int64))
-    if given["time"].null_count():
+        return pl.Series(np.zeros(len(cells), dtype=np.int64))
+    if cells["time"].null_count():
         return table.select(config.time_col).collect(engine="streaming").to_series()
-    return given["time"].alias(config.time_col)
+    return cells["time"].alias(config.time_col)
 
 
 def _numbered(ids: pl.Series) -> tuple[Int[np.ndarray, " row"], pl.Series]:
     """Return a number for each id, MISSING where there is none, and the ids by number."""
     if isinstance(ids.dtype, pl.Categorical):
-        known = pl.DataFrame({"id": ids.unique().drop_nulls()}).sort(pl.col("id").to_physical()).to_series()
-        assert len(known) == 0 or known.to_physical()[-1] == len(known) - 1, "categories of one column are dense"
+        categories = pl.DataFrame({"id": ids.unique().drop_nulls()}).sort(pl.col("id").to_physical()).to_series()
+        assert len(categories) == 0 or categories.to_physical()[-1] == len(categories) - 1, (
+            "categories of one column are dense"
+        )
         numbers = ids.to_physical().cast(pl.Int32).fill_null(MISSING).to_numpy(writable=True)
-        names = known.cast(pl.String)
+        names = categories.cast(pl.String)
         for empty in np.flatnonzero(is_missing(names).to_numpy()):  # at most one
             numbers[numbers == empty] = MISSING
             numbers[numbers > empty] -= 1
         return numbers, names.filter(~is_missing(names))
     names = ids.filter(~is_missing(ids)).unique()
     table = pl.DataFrame({"id": names, "number": np.arange(len(names), dtype=np.int32)})
-    joined = ids.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")
-    return joined["number"].fill_null(MISSING).to_numpy(), names
+    pairs = ids.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")
+    return pairs["number"].fill_null(MISSING).to_numpy(), names
 
 
-def _values(given: pl.DataFrame, column: str) -> tuple[Int[np.ndarray, " interaction"], tuple[str, ...]]:
+def _values(cells: pl.DataFrame, column: str) -> tuple[Int[np.ndarray, " interaction"], tuple[str, ...]]:
     """Number a column's values, such as actions, in alphabetical order; a missing one is a value of its own, ""."""
-    if column not in given.columns:
-        return np.zeros(len(given), dtype=np.int64), ()
-    numbers, names = _numbered(given[column])
-    found = sorted({*names, ""} if (numbers == MISSING).any() else {*names} - {""})
-    rank = {name: position for position, name in enumerate(found)}
+    if column not in cells.columns:
+        return np.zeros(len(cells), dtype=np.int64), ()
+    numbers, names = _numbered(cells[column])
+    values = sorted({*names, ""} if (numbers == MISSING).any() else {*names} - {""})
+    rank = {name: position for position, name in enumerate(values)}
     by_number = np.array([*(rank.get(name, 0) for name in names), rank.get("", 0)], dtype=np.int64)
-    return by_number[numbers], tuple(found)  # MISSING reads the last entry
+    return by_number[numbers], tuple(values)  # MISSING reads the last entry

@@ -60,8 +60,8 @@ def render_fields(values: Mapping[str, Any], fields: tuple[str, ...], config: Pr
     for name in values:
         if name not in fields:
             raise DataError(f"unknown field {name!r}{nearest(name, fields)}; items are read by {', '.join(fields)}")
-    given = {field: values.get(field) for field in fields}
-    return _new_item({field: "" if value is None else str(value) for field, value in given.items()}, config)
+    cells = {field: values.get(field) for field in fields}
+    return _new_item({field: "" if value is None else str(value) for field, value in cells.items()}, config)
 
 
 def _new_item(values: Mapping[str, str], config: PromptConfig) -> str:
@@ -73,6 +73,5 @@ def _new_item(values: Mapping[str, str], config: PromptConfig) -> str:
 
 def _join(values: Mapping[str, str | None], config: PromptConfig) -> str:
     texts = {field: (value or "").strip() if config.strip else value or "" for field, value in values.items()}
-    given = {field: text for field, text in texts.items() if text}
-    parts = [f"{field}: {value}" if config.field_names else value for field, value in given.items()]
+    parts = [f"{field}: {text}" if config.field_names else text for field, text in texts.items() if text]
     return config.prefix + config.separator.join(parts)

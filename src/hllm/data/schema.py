@@ -13,7 +13,7 @@ class TargetConfig(Config):
     """A label of the interactions, such as a click: what a head of model.ranking learns to predict."""
 
     name: str = Field(min_length=1)
-    """What the target is called in model.ranking.targets, and in results."""
+    """Name of the target in model.ranking.targets, and in results."""
     column: str
     """Column of the interactions. An empty cell is no label: the interaction says nothing about this target."""
     at_least: float | None = None
@@ -58,21 +58,21 @@ class DataConfig(Config):
     missing: tuple[str, ...] = ()
     """Texts that stand for an empty cell in `text_cols`, such as "NA"."""
     unknown_items: Literal["error", "drop", "keep"] = "error"
-    """What to do with interactions whose item the items table lacks; "keep" adds the item with an empty text."""
+    """Policy for interactions whose item the items table lacks; "keep" adds the item with an empty text."""
     items_without_text: Literal["error", "drop", "keep"] = "error"
-    """What to do with items whose `text_cols` are all empty; "drop" drops their interactions too."""
+    """Policy for items whose `text_cols` are all empty; "drop" drops their interactions too."""
     items_without_interactions: Literal["keep", "drop"] = "keep"
-    """Whether the catalogue holds items that no one has interacted with; "keep": they can be recommended too."""
+    """Policy for items that no one has interacted with; "keep" leaves them in the catalogue, to be recommended too."""
     missing_user_ids: Literal["error", "drop"] = "error"
-    """What to do with interactions that have no user id, or an empty one."""
+    """Policy for interactions that have no user id, or an empty one."""
     missing_item_ids: Literal["error", "drop"] = "error"
-    """What to do with rows of either table that have no item id, or an empty one."""
+    """Policy for rows of either table that have no item id, or an empty one."""
     unreadable_times: Literal["error", "drop"] = "error"
-    """What to do with interactions whose time is missing or neither a number nor a date."""
+    """Policy for interactions whose time is missing or neither a number nor a date."""
     duplicate_items: Literal["error", "drop"] = "error"
-    """What to do with rows of the items whose id an earlier row has; "drop" keeps the first row of each id."""
+    """Policy for rows of the items whose id an earlier row has; "drop" keeps the first row of each id."""
     duplicate_interactions: Literal["error", "drop", "keep"] = "keep"
-    """What to do with interactions of the same user, item, time and action as another; "drop" keeps the first one.
+    """Policy for interactions of the same user, item, time and action as another; "drop" keeps the first one.
     Not looked for without a time_col, where meeting an item again is no fault."""
     quarantine: str | None = None
     """Folder for the rows at fault, each with the fault's name and its row number; relative to the working folder."""
@@ -81,7 +81,7 @@ class DataConfig(Config):
     min_item_interactions: int = Field(default=0, ge=0)
     """Items with fewer interactions are left out, of the catalogue too. 0: no bound."""
     filter: Literal["k-core", "one-pass"] = "k-core"
-    """How the two bounds are applied. "k-core": again and again until every user and item left keeps to them.
+    """Way to apply the two bounds. "k-core": again and again until every user and item left keeps to them.
     "one-pass": items once, then users once, after which an item may have fewer; as HLLM's Amazon Books."""
 
     @field_validator("targets")

@@ -42,7 +42,7 @@ class Split:
 
     kind: str
     training: Bool[np.ndarray, " interaction"]
-    """Whether each interaction is for training."""
+    """True for each interaction that is for training."""
     validation: Int[np.ndarray, " validation_target"]
     """Positions of the validation targets among all interactions, ascending; a user may have several."""
     test: Int[np.ndarray, " test_target"]

@@ -28,14 +28,14 @@ def diversity(
     """
     result = np.empty(len(items))
     for part in _tiles(len(items), items.shape[1] * embeddings.shape[1]):
-        listed = items[part] >= 0
-        vectors = embeddings[items[part]].astype(np.float64) * listed[:, :, None]
+        mask = items[part] >= 0
+        vectors = embeddings[items[part]].astype(np.float64) * mask[:, :, None]
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
         vectors = np.divide(vectors, length, out=vectors, where=length > 0)
         # |Σ v|² is the sum of all cosines, those of items with themselves included.
-        own = np.square(vectors).sum((1, 2))
-        cosines = np.square(vectors.sum(1)).sum(1) - own
-        number = listed.sum(1).astype(np.float64)
+        self_cosines = np.square(vectors).sum((1, 2))
+        cosines = np.square(vectors.sum(1)).sum(1) - self_cosines
+        number = mask.sum(1).astype(np.float64)
         result[part] = 1 - ratio(cosines, number * (number - 1))
     return result
 
@@ -73,9 +73,11 @@ def serendipity(
     result = np.empty(len(items))
     k = items.shape[1]
     for part in _tiles(len(items), k * max(expected.shape[1], targets.shape[1])):
-        own = items[part, :, None]
-        found = (own == targets[part, None, :]).any(2) & ~(own == expected[part, None, :]).any(2) & (items[part] >= 0)
-        result[part] = found.sum(1) / k
+        places = items[part, :, None]
+        hits = (
+            (places == targets[part, None, :]).any(2) & ~(places == expected[part, None, :]).any(2) & (items[part] >= 0)
+        )
+        result[part] = hits.sum(1) / k
     return result
 
 
@@ -93,14 +95,14 @@ def miscalibration(
     """
     shares = categories / np.maximum(categories.sum(1, keepdims=True), 1)
     result = np.empty(len(items))
-    for user, (own, history) in enumerate(zip(items, histories, strict=True)):
-        wanted, given = shares[history].sum(0), shares[own[own >= 0]].sum(0)
-        if not (wanted.any() and given.any()):
+    for user, (row, history) in enumerate(zip(items, histories, strict=True)):
+        history_shares, list_shares = shares[history].sum(0), shares[row[row >= 0]].sum(0)
+        if not (history_shares.any() and list_shares.any()):
             result[user] = np.nan
             continue
-        p, q = wanted / wanted.sum(), given / given.sum()
-        some = p > 0
-        result[user] = (p[some] * np.log(p[some] / ((1 - ALPHA) * q[some] + ALPHA * p[some]))).sum()
+        p, q = history_shares / history_shares.sum(), list_shares / list_shares.sum()
+        support = p > 0
+        result[user] = (p[support] * np.log(p[support] / ((1 - ALPHA) * q[support] + ALPHA * p[support]))).sum()
     return result
 
 

@@ -46,10 +46,12 @@ class GroupedAuc:
 
         Raises DataError if no user has one.
         """
-        kept = ~np.isnan(self.aucs)
-        if not kept.any():
-            raise DataError(f"GAUC needs a user with positive and negative impressions; none of {len(kept):,} has both")
-        return float(np.average(self.aucs[kept], weights=self.impressions[kept]))
+        has_auc = ~np.isnan(self.aucs)
+        if not has_auc.any():
+            raise DataError(
+                f"GAUC needs a user with positive and negative impressions; none of {len(has_auc):,} has both"
+            )
+        return float(np.average(self.aucs[has_auc], weights=self.impressions[has_auc]))
 
 
 def grouped_auc(
@@ -65,18 +67,20 @@ def grouped_auc(
         raise DataError(f"{np.isnan(scores).sum():,} of {len(scores):,} scores are NaN; AUC needs scores that compare")
     names, group, impressions = np.unique(users, return_inverse=True, return_counts=True)
     order = np.lexsort((scores, group))
-    group, ordered, positive = group[order], scores[order], labels[order]
+    group, ordered_scores, positive = group[order], scores[order], labels[order]
     # Equal scores of a user share the mean of the ranks they cover.
-    opening = np.flatnonzero(np.r_[True, (np.diff(group) != 0) | (ordered[1:] != ordered[:-1])][: len(group)])
-    ending = np.append(opening[1:], len(group))
+    tie_starts = np.flatnonzero(
+        np.r_[True, (np.diff(group) != 0) | (ordered_scores[1:] != ordered_scores[:-1])][: len(group)]
+    )
+    tie_ends = np.append(tie_starts[1:], len(group))
     starts = np.cumsum(impressions) - impressions
-    rank = np.repeat((opening + 1 + ending) / 2, ending - opening) - starts[group]
+    rank = np.repeat((tie_starts + 1 + tie_ends) / 2, tie_ends - tie_starts) - starts[group]
     positives = np.bincount(group[positive], minlength=len(names))
     negatives = impressions - positives
-    above = np.bincount(group[positive], weights=rank[positive], minlength=len(names))
+    rank_sums = np.bincount(group[positive], weights=rank[positive], minlength=len(names))
     pairs = (positives * negatives).astype(np.float64)
     pairs[pairs == 0] = np.nan
-    return GroupedAuc(names, (above - positives * (positives + 1) / 2) / pairs, impressions)
+    return GroupedAuc(names, (rank_sums - positives * (positives + 1) / 2) / pairs, impressions)
 
 
 def log_loss(logits: Float[np.ndarray, " impression"], labels: Bool[np.ndarray, " impression"]) -> float:
@@ -112,13 +116,13 @@ def calibration_error(
 
     Source: Naeini et al., AAAI 2015; bins as in Guo et al., ICML 2017, section 2.
     """
-    outside = ~((probabilities >= 0) & (probabilities <= 1))
-    if outside.any():
-        raise DataError(f"{outside.sum():,} of {len(outside):,} probabilities are not between 0 and 1")
+    is_outside = ~((probabilities >= 0) & (probabilities <= 1))
+    if is_outside.any():
+        raise DataError(f"{is_outside.sum():,} of {len(is_outside):,} probabilities are not between 0 and 1")
     if not len(labels):
         return float("nan")
-    place = np.maximum(np.ceil(probabilities.astype(np.float64) * num_bins).astype(np.int64) - 1, 0)
-    gaps = np.bincount(place, weights=probabilities.astype(np.float64) - labels, minlength=num_bins)
+    bins = np.maximum(np.ceil(probabilities.astype(np.float64) * num_bins).astype(np.int64) - 1, 0)
+    gaps = np.bincount(bins, weights=probabilities.astype(np.float64) - labels, minlength=num_bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 
@@ -141,7 +145,7 @@ def ranker_metrics(
 class WeightedRankerMetrics:
     """The metrics of `ranker_metrics` where each impression counts as often as a weight says: for the bootstrap.
 
-    What does not depend on the weights, the sorting above all, is done once.
+    The work that does not depend on the weights, above all the sorting, is done once.
     """
 
     def __init__(
@@ -156,11 +160,11 @@ class WeightedRankerMetrics:
         self.user = np.unique(users, return_inverse=True)[1]
         self.labels = labels.astype(np.float64)
         self.order = np.argsort(logits, kind="stable")
-        ordered = logits[self.order]
-        self.opening = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])  # of equal scores
-        wide = logits.astype(np.float64)
-        self.losses = np.logaddexp(0.0, np.where(labels, -wide, wide))
-        self.probabilities = np.exp(-np.logaddexp(0.0, -wide))
+        ordered_scores = logits[self.order]
+        self.opening = np.flatnonzero(np.r_[True, ordered_scores[1:] != ordered_scores[:-1]])  # of equal scores
+        wide_logits = logits.astype(np.float64)
+        self.losses = np.logaddexp(0.0, np.where(labels, -wide_logits, wide_logits))
+        self.probabilities = np.exp(-np.logaddexp(0.0, -wide_logits))
         self.bins = np.maximum(np.ceil(self.probabilities * NUM_BINS).astype(np.int64) - 1, 0)
 
     def __call__(self, user_weights: Float[np.ndarray, " user"]) -> dict[str, float]:
@@ -180,5 +184,5 @@ class WeightedRankerMetrics:
 
     def _auc(self, positive: Float[np.ndarray, " impression"], negative: Float[np.ndarray, " impression"]) -> float:
         ups, downs = (np.add.reduceat(weights[self.order], self.opening) for weights in (positive, negative))
-        below = np.cumsum(downs) - downs
-        return float(np.divide((ups * (below + downs / 2)).sum(), ups.sum() * downs.sum()))
+        weights_below = np.cumsum(downs) - downs
+        return float(np.divide((ups * (weights_below + downs / 2)).sum(), ups.sum() * downs.sum()))

@@ -32,7 +32,7 @@ class Wheel:
     """One pinned wheel and the files in it that are wanted."""
 
     requirement: str
-    """Such as "recbole==1.2.1"."""
+    """Pinned requirement, such as "recbole==1.2.1"."""
     sha256: str
     size_bytes: int
     prefix: str
@@ -42,7 +42,7 @@ class Wheel:
 def fetch_wheel(wheel: Wheel, *, destination: Path, kind: str, prepare: Callable[[Path, Path], None]) -> bool:
     """Make `destination` from the wheel's files, unless it is there already; return whether it was made.
 
-    What is there but damaged, or written by a release with another format, is said in a warning and made again.
+    A destination that is damaged, or was written by a release with another format, is made again, with a warning.
 
     `prepare(unpacked, folder)` turns the unpacked files into the final ones; the directory then appears in one
     rename. A wheel that was downloaded before, by an attempt that failed later, is checked and used again.
@@ -81,17 +81,17 @@ def _download(wheel: Wheel, downloads: Path) -> Path:
             return path
         path.unlink()
     _run_pip(wheel, downloads)
-    found = list(downloads.glob(f"{name}-*.whl"))
-    if not found:
+    wheels = list(downloads.glob(f"{name}-*.whl"))
+    if not wheels:
         raise FetchError(f"pip reported success but left no wheel of {wheel.requirement} in {downloads}")
-    digest = artifacts.sha256_of(found[0])
+    digest = artifacts.sha256_of(wheels[0])
     if digest != wheel.sha256:
-        found[0].unlink()
+        wheels[0].unlink()
         raise FetchError(
             f"the download of {wheel.requirement} is not the file hllm knows: its SHA-256 is {digest[:12]}…, "
             f"expected {wheel.sha256[:12]}…. It was removed; try again, and check the package index if this repeats"
         )
-    return found[0]
+    return wheels[0]
 
 
 def _run_pip(wheel: Wheel, downloads: Path) -> None:
@@ -103,36 +103,36 @@ def _run_pip(wheel: Wheel, downloads: Path) -> None:
     log = downloads / "pip.log"
     with log.open("wb") as output, progress(f"download {wheel.requirement}", wheel.size_bytes) as advance:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "TMPDIR": str(scratch)})
-        arrived = 0
+        num_bytes = 0
         while process.poll() is None:
             time.sleep(0.2)
-            now = min(wheel.size_bytes, _arrived(scratch))
-            advance(max(0, now - arrived), f"{now / 1e6:.0f} MB")
-            arrived = max(arrived, now)
+            new_num_bytes = min(wheel.size_bytes, _arrived(scratch))
+            advance(max(0, new_num_bytes - num_bytes), f"{new_num_bytes / 1e6:.0f} MB")
+            num_bytes = max(num_bytes, new_num_bytes)
         if process.returncode == 0:
-            advance(wheel.size_bytes - arrived, f"{wheel.size_bytes / 1e6:.0f} MB")
-    said = log.read_text(errors="replace").strip()
+            advance(wheel.size_bytes - num_bytes, f"{wheel.size_bytes / 1e6:.0f} MB")
+    message = log.read_text(errors="replace").strip()
     log.unlink()
     for leftover in sorted(scratch.rglob("*"), reverse=True):
         leftover.rmdir() if leftover.is_dir() else leftover.unlink()
     if process.returncode != 0:
-        raise _pip_error(wheel, said, downloads)
+        raise _pip_error(wheel, message, downloads)
 
 
-def _pip_error(wheel: Wheel, said: str, downloads: Path) -> FetchError | StorageError:
-    if "No module named pip" in said:
+def _pip_error(wheel: Wheel, message: str, downloads: Path) -> FetchError | StorageError:
+    if "No module named pip" in message:
         return FetchError(f"{sys.executable} has no pip, which fetches {wheel.requirement}: python -m ensurepip")
-    if any(phrase in said for phrase in _DISK_FULL):
+    if any(phrase in message for phrase in _DISK_FULL):
         return StorageError(
             f"the disk is full: {wheel.requirement} needs {wheel.size_bytes / 1e6:.0f} MB in {downloads}; "
             "free some space or choose another place with HLLM_HOME"
         )
-    if any(phrase in said for phrase in _NO_NETWORK):
+    if any(phrase in message for phrase in _NO_NETWORK):
         return FetchError(
             f"the package index that pip is set up with cannot be reached or does not have {wheel.requirement}; check "
-            f"the network and `pip config list`, then try again. pip said: {said[-_TAIL:]}"
+            f"the network and `pip config list`, then try again. pip said: {message[-_TAIL:]}"
         )
-    return FetchError(f"pip could not download {wheel.requirement}: {said[-_TAIL:]}")
+    return FetchError(f"pip could not download {wheel.requirement}: {message[-_TAIL:]}")
 
 
 def _unpack(wheel: Wheel, path: Path, folder: Path) -> None:
@@ -150,8 +150,8 @@ def _unpack(wheel: Wheel, path: Path, folder: Path) -> None:
 
 def _arrived(scratch: Path) -> int:
     """Return the bytes of the wheels below `scratch`, where pip makes and removes folders meanwhile."""
-    found = os.walk(scratch)  # leaves out a folder that is gone; Path.rglob fails at it
-    return sum(_size(Path(folder, name)) for folder, _, names in found for name in names if name.endswith(".whl"))
+    folders = os.walk(scratch)  # leaves out a folder that is gone; Path.rglob fails at it
+    return sum(_size(Path(folder, name)) for folder, _, names in folders for name in names if name.endswith(".whl"))
 
 
 def _size(path: Path) -> int:

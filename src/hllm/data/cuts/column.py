@@ -20,14 +20,14 @@ class ColumnSplit(Config):
 
     kind: Literal["column"] = "column"
     targets: TargetChoice = "all"
-    """Which of a user's held-out interactions are targets: the "last", the "first", "all", or one at "random". A
+    """A user's held-out interactions that are targets: the "last", the "first", "all", or one at "random". A
     user's very first interaction has no history and is never a target."""
     training_values: tuple[str, ...] = ("train", "training")
-    """What the column holds for training. Interactions with an empty cell are in no part."""
+    """Values of the column that mean training. Interactions with an empty cell are in no part."""
     validation_values: tuple[str, ...] = ("valid", "validation", "val", "dev")
-    """What it holds for validation."""
+    """Values that mean validation."""
     test_values: tuple[str, ...] = ("test",)
-    """What it holds for the test."""
+    """Values that mean the test."""
     seed: int = 0
     """Seed of the random targets. A hash of the users' ids decides, not the order of the rows."""
 

@@ -25,7 +25,7 @@ class Cut:
     """Parts of all interactions; some may be in none."""
 
     training: InteractionMask
-    """Whether each interaction is for training."""
+    """True for each interaction that is for training."""
     validation: Int[np.ndarray, " validation_target"]
     """Positions of the validation targets among all interactions, ascending."""
     test: Int[np.ndarray, " test_target"]

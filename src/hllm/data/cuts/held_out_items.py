@@ -18,7 +18,7 @@ class ItemSplit(Config):
 
     kind: Literal["items"] = "items"
     targets: TargetChoice = "last"
-    """Which of a user's held-out interactions are targets: the "last", the "first", "all", or one at "random". A
+    """A user's held-out interactions that are targets: the "last", the "first", "all", or one at "random". A
     user's very first interaction has no history and is never a target."""
     validation_share: float = Field(default=0.1, gt=0, lt=1)
     """Share of the items that is held out for validation."""

@@ -17,7 +17,7 @@ class RatioSplit(Config):
 
     kind: Literal["ratio"] = "ratio"
     targets: TargetChoice = "all"
-    """Which of a user's held-out interactions are targets: the "last", the "first", "all", or one at "random"."""
+    """A user's held-out interactions that are targets: the "last", the "first", "all", or one at "random"."""
     min_length: int = Field(default=3, ge=2)
     """Users with fewer interactions are for training alone."""
     validation_share: float = Field(default=0.1, gt=0, lt=1)

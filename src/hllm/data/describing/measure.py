@@ -64,7 +64,7 @@ def describe(
     texts = render(dataset.items, dataset.text_cols, prompt or PromptConfig())
     counts = np.bincount(dataset.item_index, minlength=dataset.num_items)
     pairs = _num_distinct(_users(dataset), dataset.item_index)
-    described = Description(
+    description = Description(
         num_users=dataset.num_users,
         num_items=dataset.num_items,
         num_interactions=dataset.num_interactions,
@@ -80,7 +80,7 @@ def describe(
         tokens=None if counter is None else _token_lengths(texts, counter),
         split=None if split is None else _split_facts(dataset, split),
     )
-    return described.model_copy(update={"notes": notes(described)})
+    return description.model_copy(update={"notes": notes(description)})
 
 
 def item_roles(dataset: Dataset) -> dict[str, str]:
@@ -93,11 +93,11 @@ def item_roles(dataset: Dataset) -> dict[str, str]:
 def columns(frame: pl.DataFrame, roles: dict[str, str]) -> tuple[Column, ...]:
     """Describe the columns of a table; `roles` holds what those that are read are for."""
     kinds = frame.schema
-    filled = [
+    is_filled = [
         (pl.col(name).str.strip_chars() != "").fill_null(False) if kind == pl.String else pl.col(name).is_not_null()
         for name, kind in kinds.items()
     ]
-    shares = frame.select(column.mean() for column in filled).row(0)
+    shares = frame.select(column.mean() for column in is_filled).row(0)
     return tuple(
         Column(name=name, type=str(kind), role=roles.get(name, ""), filled=share)
         for (name, kind), share in zip(kinds.items(), shares, strict=True)
@@ -145,19 +145,19 @@ def _doubling_edges(values: Int[np.ndarray, " value"]) -> list[int]:
     """Return the edges 0, 1, 2, 4, 8, …, from the last one that is not above the smallest value."""
     low, high = int(values.min()), int(values.max())
     edges = [0, *(2**power for power in range(high.bit_length() + 1))]
-    return [edge for edge, following in zip(edges, [*edges[1:], high + 1], strict=True) if following > low]
+    return [edge for edge, next_edge in zip(edges, [*edges[1:], high + 1], strict=True) if next_edge > low]
 
 
 def _popularity(counts: Int[np.ndarray, " item"]) -> PopularityFacts:
-    ascending = np.sort(counts)
+    sorted_counts = np.sort(counts)
     total, size = int(counts.sum()), len(counts)
     # Gini's index is the mean difference of two items over twice the mean; sorted, that is this sum.
     ranks = 2.0 * np.arange(1, size + 1) - size - 1
     return PopularityFacts(
         per_item=_distribution(counts, doubling=True),
-        gini=float((ranks * ascending).sum() / (size * total)),
-        top_1_percent=float(ascending[-ceil(size / 100) :].sum() / total),
-        top_10_percent=float(ascending[-ceil(size / 10) :].sum() / total),
+        gini=float((ranks * sorted_counts).sum() / (size * total)),
+        top_1_percent=float(sorted_counts[-ceil(size / 100) :].sum() / total),
+        top_10_percent=float(sorted_counts[-ceil(size / 10) :].sum() / total),
         never=int((counts == 0).sum()),
     )
 
@@ -175,9 +175,9 @@ def _times(dataset: Dataset) -> Times:
     times, users = dataset.timestamps, _users(dataset)
     same_user = users[1:] == users[:-1]
     as_before = same_user & (times[1:] == times[:-1])
-    tied = np.append(as_before, False) | np.insert(as_before, 0, False)
-    _, sharing = np.unique(times, return_counts=True)
-    within, overall = float(tied.mean()), float(sharing[sharing > 1].sum() / len(times))
+    ties = np.append(as_before, False) | np.insert(as_before, 0, False)
+    _, counts = np.unique(times, return_counts=True)
+    within, overall = float(ties.mean()), float(counts[counts > 1].sum() / len(times))
     kind = times_kind(dataset)
     unit = dataset.seconds_per_unit
     if kind != "clock" or unit is None:
@@ -207,15 +207,17 @@ def _texts(dataset: Dataset, texts: Sequence[str], counts: Int[np.ndarray, " ite
     table = pl.DataFrame({"id": dataset.item_ids.cast(pl.String), "text": pl.Series(texts, dtype=pl.String)})
     lengths = table["text"].str.len_chars().to_numpy().astype(np.int64)
     empty = blank_texts(dataset.items, dataset.text_cols)
-    shared = (
+    shared_texts = (
         table.filter(~empty)
         .group_by("text")
         .agg(pl.len().alias("count"), pl.col("id").sort().head(EXAMPLES))
         .filter(pl.col("count") > 1)
         .sort("count", "text", descending=[True, False])
     )
-    popular = pl.DataFrame({"row": np.arange(len(counts)), "count": counts, "id": table["id"]})
-    popular = popular.filter(pl.col("count") > 0).sort("count", "id", descending=[True, False]).head(EXAMPLES)
+    popular_items = pl.DataFrame({"row": np.arange(len(counts)), "count": counts, "id": table["id"]})
+    popular_items = (
+        popular_items.filter(pl.col("count") > 0).sort("count", "id", descending=[True, False]).head(EXAMPLES)
+    )
 
     def examples(rows: Sequence[int]) -> tuple[ItemExample, ...]:
         return tuple(
@@ -227,13 +229,13 @@ def _texts(dataset: Dataset, texts: Sequence[str], counts: Int[np.ndarray, " ite
         id_like=tuple(name for name in dataset.text_cols if _looks_like_ids(dataset.items[name])),
         characters=_distribution(lengths),
         empty=int(empty.sum()),
-        sharing=int(shared["count"].sum()),
+        sharing=int(shared_texts["count"].sum()),
         shared=tuple(
             SharedText(text=_cut(text), count=count, item_ids=tuple(ids))
-            for text, count, ids in shared.head(EXAMPLES).iter_rows()
+            for text, count, ids in shared_texts.head(EXAMPLES).iter_rows()
         ),
         first=examples(range(min(EXAMPLES, dataset.num_items))),
-        most_popular=examples(popular["row"].to_list()),
+        most_popular=examples(popular_items["row"].to_list()),
     )
 
 
@@ -259,14 +261,14 @@ def _token_lengths(texts: Sequence[str], counter: TokenCounter) -> TokenLengths:
     if len(rows) > MAX_TOKENISED:
         rows = np.linspace(0, len(texts) - 1, MAX_TOKENISED).astype(np.int64)
     lengths = np.array([len(ids) for ids in counter.tokenize([texts[row] for row in rows.tolist()])], dtype=np.int64)
-    beyond: Float[np.ndarray, " item"] = np.maximum(lengths - counter.max_length, 0)
+    excess: Float[np.ndarray, " item"] = np.maximum(lengths - counter.max_length, 0)
     return TokenLengths(
         tokenizer=counter.name,
         max_length=counter.max_length,
         num_items=len(rows),
         lengths=_distribution(lengths),
-        cut_items=float((beyond > 0).mean()),
-        cut_tokens=float(beyond.sum() / lengths.sum()),
+        cut_items=float((excess > 0).mean()),
+        cut_tokens=float(excess.sum() / lengths.sum()),
     )
 
 

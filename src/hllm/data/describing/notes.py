@@ -35,15 +35,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.{1 if share >= 0.0995 else 2 if share >= 0.00995 else 4}f} %"
 
 
-def _faults(described: Description) -> Iterator[str]:
-    for fault in described.faults:
+def _faults(description: Description) -> Iterator[str]:
+    for fault in description.faults:
         if fault.count:
             first = f" (first: {', '.join(map(repr, fault.examples))})" if fault.examples else ""
             yield f"{fault.count:,} of {fault.total:,} {fault.rows} {fault.what}{first}: {fault.advice}."
 
 
-def _times(described: Description) -> Iterator[str]:
-    times = described.times
+def _times(description: Description) -> Iterator[str]:
+    times = description.times
     if times.kind == "positions":
         yield (
             "The times are only positions: they count each user's interactions, and are no clock. Set "
@@ -68,8 +68,8 @@ def _times(described: Description) -> Iterator[str]:
         )
 
 
-def _repeats(described: Description) -> Iterator[str]:
-    repeats, total = described.repeats, described.num_interactions
+def _repeats(description: Description) -> Iterator[str]:
+    repeats, total = description.repeats, description.num_interactions
     if repeats.duplicates:
         yield f"{repeats.duplicates:,} interactions are there twice: same user, item and time."
     if repeats.pairs:
@@ -79,14 +79,14 @@ def _repeats(described: Description) -> Iterator[str]:
         )
 
 
-def _items(described: Description) -> Iterator[str]:
-    never, texts = described.popularity.never, described.texts
+def _items(description: Description) -> Iterator[str]:
+    never, texts = description.popularity.never, description.texts
     if never:
         yield (
-            f"{never:,} of {described.num_items:,} items have no interaction. They are ranked like all others; "
+            f"{never:,} of {description.num_items:,} items have no interaction. They are ranked like all others; "
             'data.items_without_interactions = "drop" leaves them out.'
         )
-    if texts.empty and not described.faults:  # which would have named them
+    if texts.empty and not description.faults:  # faults would have named them
         yield f"{texts.empty:,} items have no text: an Item LLM knows nothing about them."
     if texts.id_like:
         yield (
@@ -109,8 +109,8 @@ def _tokens(tokens: TokenLengths) -> Iterator[str]:
         )
 
 
-def _split(described: Description) -> Iterator[str]:
-    split = described.split
+def _split(description: Description) -> Iterator[str]:
+    split = description.split
     if split and split.leak_share and split.leak_share >= LEAK_WORTH_A_NOTE:
         yield (
             f"{percent(split.leak_share)} of the training interactions are later than the median test target: under "

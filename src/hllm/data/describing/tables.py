@@ -31,38 +31,38 @@ def describe_tables(
     the data do not allow is left out, and a note says why. Raises DataError where no dataset can be made at all:
     missing columns, unreadable files, no usable interaction.
     """
-    given, catalogue = read_table(interactions, name="interactions"), read_table(items, name="items")
-    preparation, dataset = prepare(given, catalogue, _forgiving(config))
+    log, catalogue = read_table(interactions, name="interactions"), read_table(items, name="items")
+    preparation, dataset = prepare(log, catalogue, _forgiving(config))
     if not dataset.num_interactions:
         checks.refuse(refusals(preparation))
-    parts, refused = None, []
+    parts, split_notes = None, []
     if split is not None:
         try:
             parts = split_dataset(dataset, split)
         except DataError as error:
-            refused.append(f"{str(error)[0].upper()}{str(error)[1:]}.")
+            split_notes.append(f"{str(error)[0].upper()}{str(error)[1:]}.")
     roles = {config.user_col: "user", config.item_col: "item"}
     for role, column in (("time", config.time_col), ("action", config.action_col), ("split", config.split_col)):
         if column:
             roles[column] = role
-    described = describe(dataset, parts, prompt=prompt, counter=counter).model_copy(
+    description = describe(dataset, parts, prompt=prompt, counter=counter).model_copy(
         update={
-            "interaction_columns": columns(given, roles),
+            "interaction_columns": columns(log, roles),
             "item_columns": columns(catalogue, item_roles(dataset)),
             "faults": tuple(_described(fault) for fault in preparation.faults if fault.name not in _DESCRIBED),
         }
     )
-    return described.model_copy(update={"notes": (*notes(described), *refused)})
+    return description.model_copy(update={"notes": (*notes(description), *split_notes)})
 
 
 def _forgiving(config: DataConfig) -> DataConfig:
     """Return the config with policies that never stop; those that somebody has chosen stay."""
-    changed: dict[str, str | None] = {"quarantine": None}
+    changes: dict[str, str | None] = {"quarantine": None}
     if config.items_without_text == "error":
-        changed["items_without_text"] = "keep"
+        changes["items_without_text"] = "keep"
     if config.duplicate_interactions == "error":
-        changed["duplicate_interactions"] = "keep"
-    return config.model_copy(update=changed)
+        changes["duplicate_interactions"] = "keep"
+    return config.model_copy(update=changes)
 
 
 def _described(fault: checks.Fault) -> FaultCount:

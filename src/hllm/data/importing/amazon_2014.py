@@ -22,8 +22,8 @@ def read(source: Source) -> Tables:
     meta = find(source, "items", ["meta_*.json*"])
     if ".csv" in log.suffixes:
         fields = ["user_id", "item_id", "rating", "timestamp"]
-        given = scan_delimited(log, ",", fields, scratch=source.scratch, header=False)
-        interactions = typed(given, _INTERACTIONS, path=log).select(*_INTERACTIONS)
+        ratings = scan_delimited(log, ",", fields, scratch=source.scratch, header=False)
+        interactions = typed(ratings, _INTERACTIONS, path=log).select(*_INTERACTIONS)
     else:
         interactions, _ = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
     items, _ = convert(meta, source.scratch / "items.parquet", _ITEMS, _product)

@@ -24,10 +24,10 @@ def read(source: Source) -> Tables:
     log = find(source, "interactions", ["*.jsonl*", "*.csv*"], but_not=["meta_*"])
     meta = find(source, "items", ["meta_*.jsonl*"])
     if ".csv" in log.suffixes:
-        given = scan_table(log, name="interactions")
-        if missing := {"user_id", "parent_asin", "rating", "timestamp"} - set(given.collect_schema()):
+        ratings = scan_table(log, name="interactions")
+        if missing := {"user_id", "parent_asin", "rating", "timestamp"} - set(ratings.collect_schema()):
             raise DataError(f"{log}, line 1: expected columns user_id, parent_asin, rating and timestamp; no {missing}")
-        interactions = typed(given.rename({"parent_asin": "item_id"}), _KINDS, path=log).select(*_KINDS)
+        interactions = typed(ratings.rename({"parent_asin": "item_id"}), _KINDS, path=log).select(*_KINDS)
     else:
         interactions, _ = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
     items, _ = convert(meta, source.scratch / "items.parquet", _ITEMS, _product)

@@ -21,10 +21,10 @@ def read(source: Source) -> Tables:
     """Read ratings.csv, whose order is the only time there is, and books.csv."""
     log, books = find(source, "interactions", ["ratings.csv*"]), find(source, "items", ["books.csv*"])
     ratings, items = scan_table(log, name="interactions"), scan_table(books, name="items")
-    for file, frame, wanted in ((log, ratings, ("user_id", "book_id", "rating")),
+    for file, frame, names in ((log, ratings, ("user_id", "book_id", "rating")),
                                 (books, items, ("book_id", "title", "authors"))):  # fmt: skip
-        if missing := [name for name in wanted if name not in frame.collect_schema()]:
-            raise DataError(f"{file}, line 1: no column {missing[0]!r}; expected {', '.join(wanted)}")
+        if missing := [name for name in names if name not in frame.collect_schema()]:
+            raise DataError(f"{file}, line 1: no column {missing[0]!r}; expected {', '.join(names)}")
     ratings = typed(ratings, {"user_id": pl.String, "book_id": pl.String, "rating": pl.Float64}, path=log)
     ratings = numbered(ratings).select("user_id", item_id="book_id", timestamp="timestamp", rating="rating")
     year = (

@@ -93,30 +93,32 @@ def _explained(source: Source, work: Any) -> Any:
 
 def _text_files(source: Source) -> list[Path]:
     """Return the files that may have been read and that can be looked through."""
-    chosen = [file for name in (source.interactions, source.items) if name for file in find_files(name, name="files")]
-    found = [*chosen, *matching(source.folder, ["*", "*/*"])]
-    return [file for file in found if any(suffix.lower() in KINDS for suffix in file.suffixes[-2:])]
+    named_files = [
+        file for name in (source.interactions, source.items) if name for file in find_files(name, name="files")
+    ]
+    files = [*named_files, *matching(source.folder, ["*", "*/*"])]
+    return [file for file in files if any(suffix.lower() in KINDS for suffix in file.suffixes[-2:])]
 
 
 def _write(tables: Tables, folder: Path, scratch: Path) -> list[str]:
     """Write every table a part at a time; one row for each item. Returns what a person should know."""
     for name, frame in {"interactions": tables.interactions, **tables.extra}.items():
         frame.sink_parquet(folder / f"{name}.parquet", mkdir=False)
-    first = ["item_id", *(c for c in tables.items.collect_schema() if c != "item_id")]
-    every = scratch / "every-item.parquet"
-    tables.items.select(first).sink_parquet(every)
-    ids = pl.scan_parquet(every).select("item_id").with_row_index("row").collect()
-    missing = ids.filter(pl.col("item_id").is_null() | (pl.col("item_id").cast(pl.String) == ""))["row"]
-    one_each = ids.unique("item_id", keep=tables.keep, maintain_order=True)["row"]
-    kept = one_each.filter(~one_each.is_in(missing.implode()))
+    columns = ["item_id", *(c for c in tables.items.collect_schema() if c != "item_id")]
+    path = scratch / "every-item.parquet"
+    tables.items.select(columns).sink_parquet(path)
+    ids = pl.scan_parquet(path).select("item_id").with_row_index("row").collect()
+    blanks = ids.filter(pl.col("item_id").is_null() | (pl.col("item_id").cast(pl.String) == ""))["row"]
+    representatives = ids.unique("item_id", keep=tables.keep, maintain_order=True)["row"]
+    survivors = representatives.filter(~representatives.is_in(blanks.implode()))
     notes = []
-    if len(missing):
-        notes.append(f"{len(missing):,} rows of the items have no id and were left out")
-    if repeated := len(ids) - len(missing) - len(kept):
-        notes.append(f"{repeated:,} rows repeat an item; the {tables.keep} row of each was kept")
-    rows = pl.scan_parquet(every, row_index_name="row")
+    if len(blanks):
+        notes.append(f"{len(blanks):,} rows of the items have no id and were left out")
+    if num_repeats := len(ids) - len(blanks) - len(survivors):
+        notes.append(f"{num_repeats:,} rows repeat an item; the {tables.keep} row of each was kept")
+    rows = pl.scan_parquet(path, row_index_name="row")
     if notes:
-        rows = rows.join(kept.to_frame().lazy(), on="row", how="semi", maintain_order="left")
+        rows = rows.join(survivors.to_frame().lazy(), on="row", how="semi", maintain_order="left")
     rows.drop("row").sink_parquet(folder / "items.parquet")
     return notes
 
@@ -125,15 +127,15 @@ def _facts(folder: Path, text_cols: tuple[str, ...]) -> dict[str, int]:
     """Count what was written, and what a dataset could not use; DataError if there is nothing."""
     log, items = pl.scan_parquet(folder / "interactions.parquet"), pl.scan_parquet(folder / "items.parquet")
     no_text = pl.all_horizontal(pl.col(c).cast(pl.String).fill_null("").str.strip_chars() == "" for c in text_cols)
-    same = [frame.collect_schema()["item_id"] for frame in (log, items)]
-    asked, known = log.select("item_id"), items.select("item_id")
-    if same[0] != same[1]:
-        asked, known = (frame.select(pl.col("item_id").cast(pl.String)) for frame in (asked, known))
+    id_types = [frame.collect_schema()["item_id"] for frame in (log, items)]
+    log_ids, item_ids = log.select("item_id"), items.select("item_id")
+    if id_types[0] != id_types[1]:
+        log_ids, item_ids = (frame.select(pl.col("item_id").cast(pl.String)) for frame in (log_ids, item_ids))
     counts: dict[str, pl.LazyFrame] = {
         "num_users": log.select(pl.col("user_id").n_unique()),
         "num_interactions": log.select(pl.len()),
         "num_items": items.select(pl.len()),
-        "unknown": asked.join(known, on="item_id", how="anti").select(pl.len()),
+        "unknown": log_ids.join(item_ids, on="item_id", how="anti").select(pl.len()),
         "without_text": items.select(no_text.sum()) if text_cols else items.select(pl.len()),
     }
     facts = {name: int(frame.collect(engine="streaming").item() or 0) for name, frame in counts.items()}

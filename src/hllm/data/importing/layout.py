@@ -73,27 +73,33 @@ def find(
 
     Raises DataError if there is none, or more than one.
     """
-    chosen = source.interactions if which == "interactions" else source.items
-    if chosen is not None:
-        if not chosen.is_file():
-            raise DataError(f"{which}: there is no file {chosen}")
-        return chosen
-    found = matching(source.folder, patterns, but_not=but_not)
-    wanted = " or ".join(patterns)
-    if not found:
-        here = sorted(p.name for p in source.folder.glob("[!.]*"))
-        holds = f"it holds {', '.join(here[:6])}{' …' if len(here) > 6 else ''}" if here else "it is empty or not there"
-        raise DataError(f"{which}: no file in {source.folder} is called {wanted}; {holds}. Name it with --{which} FILE")
-    if len(found) > 1:
-        names = ", ".join(str(p.relative_to(source.folder)) for p in found)
-        raise DataError(
-            f"{which}: {len(found)} files in {source.folder} could be meant: {names}. Name one with --{which} FILE"
+    file = source.interactions if which == "interactions" else source.items
+    if file is not None:
+        if not file.is_file():
+            raise DataError(f"{which}: there is no file {file}")
+        return file
+    files = matching(source.folder, patterns, but_not=but_not)
+    names = " or ".join(patterns)
+    if not files:
+        contents = sorted(p.name for p in source.folder.glob("[!.]*"))
+        remark = (
+            f"it holds {', '.join(contents[:6])}{' …' if len(contents) > 6 else ''}"
+            if contents
+            else "it is empty or not there"
         )
-    return found[0]
+        raise DataError(f"{which}: no file in {source.folder} is called {names}; {remark}. Name it with --{which} FILE")
+    if len(files) > 1:
+        choices = ", ".join(str(p.relative_to(source.folder)) for p in files)
+        raise DataError(
+            f"{which}: {len(files)} files in {source.folder} could be meant: {choices}. Name one with --{which} FILE"
+        )
+    return files[0]
 
 
 def matching(folder: Path, patterns: Sequence[str], *, but_not: Sequence[str] = ()) -> list[Path]:
     """Return the files of the folder whose names fit one of `patterns` and none of `but_not`, sorted."""
-    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    hidden = {p for p in found if any(part.startswith(".") for part in p.relative_to(folder).parts)}
-    return sorted(p for p in found - hidden if not any(fnmatch.fnmatchcase(p.name, pattern) for pattern in but_not))
+    files = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    hidden_files = {p for p in files if any(part.startswith(".") for part in p.relative_to(folder).parts)}
+    return sorted(
+        p for p in files - hidden_files if not any(fnmatch.fnmatchcase(p.name, pattern) for pattern in but_not)
+    )

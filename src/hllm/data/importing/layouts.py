@@ -14,11 +14,11 @@ class Layout:
     reader: str
     """Module of this package, and its function from a Source to Tables."""
     about: str
-    """What it is and which files make it up, in a line."""
+    """Contents and files of the layout, in a line."""
     origin: str
-    """Where its format is described, or its files come from."""
+    """Page that describes its format, or offers its files."""
     any_columns: bool = False
-    """Whether the caller says which column means what."""
+    """True if the caller says which column means what."""
 
     @property
     def read(self) -> Any:

@@ -36,7 +36,7 @@ def convert(
     rows is in memory at once.
     """
     batch: list[tuple[Any, ...]] = []
-    left_out = number = 0
+    num_left_out = number = 0
     total = max(1, path.stat().st_size // _UNIT_BYTES)
     with (
         pq.ParquetWriter(to, pl.DataFrame(schema=schema).to_arrow().schema) as writer,
@@ -47,7 +47,7 @@ def convert(
     ):
         for category in (SyntaxWarning, DeprecationWarning):  # Python literals with escapes such as "\d"
             warnings.simplefilter("ignore", category)
-        shown = 0
+        units = 0
         for number, line in enumerate(_lines(file, path), start=1):
             if not line.strip():
                 continue
@@ -56,15 +56,15 @@ def convert(
             except ValueError as error:
                 raise DataError(f"{path}, line {number}: {error}") from None
             if values is None:
-                left_out += 1
+                num_left_out += 1
             else:
                 batch.append(values)
             if len(batch) == _BATCH:
                 _write(writer, batch, schema)
-                shown = _show(advance, raw.tell(), shown, total, number)
+                units = _show(advance, raw.tell(), units, total, number)
         _write(writer, batch, schema)
-        advance(total - shown, f"{number:,} lines")
-    return pl.scan_parquet(to), left_out
+        advance(total - units, f"{number:,} lines")
+    return pl.scan_parquet(to), num_left_out
 
 
 def parse(line: bytes) -> Record:
@@ -104,9 +104,9 @@ def scan_delimited(path: Path, separator: str, columns: Sequence[str], *, scratc
         infer_schema=False, new_columns=["line"], row_index_name="number", row_index_offset=1 + int(header),
     ).filter(pl.col("line").str.strip_chars() != "")  # fmt: skip
     parts = pl.col("line").str.split(separator)
-    bad = lines.filter(parts.list.len() != len(columns)).head(1).collect(engine="streaming")
-    if len(bad):
-        number, line = bad.row(0)
+    bad_lines = lines.filter(parts.list.len() != len(columns)).head(1).collect(engine="streaming")
+    if len(bad_lines):
+        number, line = bad_lines.row(0)
         raise DataError(
             f"{path}, line {number}: found {line.count(separator) + 1} fields between {separator!r}, expected "
             f"{len(columns)}: {', '.join(columns)}. The line is {line[:60]!r}"
@@ -126,10 +126,10 @@ def typed(frame: pl.LazyFrame, types: Mapping[str, Any], *, path: Path) -> pl.La
     Text columns must not be empty.
     """
     for name, kind in types.items():
-        wrong = pl.col(name).cast(kind, strict=False).is_null() | (pl.col(name).cast(pl.String) == "")
-        bad = frame.select(name).with_row_index("row").filter(wrong).head(1).collect(engine="streaming")
-        if len(bad):
-            row, value = bad.row(0)
+        is_wrong = pl.col(name).cast(kind, strict=False).is_null() | (pl.col(name).cast(pl.String) == "")
+        bad_rows = frame.select(name).with_row_index("row").filter(is_wrong).head(1).collect(engine="streaming")
+        if len(bad_rows):
+            row, value = bad_rows.row(0)
             expected = "some text" if kind == pl.String else "a whole number" if kind == pl.Int64 else "a number"
             raise DataError(
                 f"{path}, data row {row + 1}: {name} is {value!r}, expected {expected}. Correct or remove the row"
@@ -194,10 +194,10 @@ def _write(writer: pq.ParquetWriter, batch: list[tuple[Any, ...]], schema: Mappi
         batch.clear()
 
 
-def _show(advance: Progress, position: int, shown: int, total: int, lines: int) -> int:
-    done = min(position // _UNIT_BYTES, total - 1)
-    advance(done - shown, f"{lines:,} lines")
-    return done
+def _show(advance: Progress, position: int, units: int, total: int, lines: int) -> int:
+    units_now = min(position // _UNIT_BYTES, total - 1)
+    advance(units_now - units, f"{lines:,} lines")
+    return units_now
 
 
 def _lines(file: Any, path: Path) -> Iterator[bytes]:

@@ -28,28 +28,28 @@ def read(source: Source) -> Tables:
     log, news = find(source, "interactions", ["behaviors.tsv*"]), find(source, "items", ["news.tsv*"])
     rows = scan_delimited(log, "\t", _BEHAVIORS, scratch=source.scratch, header=False)
     time = pl.col("time").str.to_datetime(_TIME, strict=False)
-    shown = pl.col("impressions").str.split(" ")
-    broken = (
+    labelled_news = pl.col("impressions").str.split(" ")
+    bad_rows = (
         rows.with_row_index("row")
-        .filter(time.is_null() | (shown.list.eval(~pl.element().str.contains("-[01]$")).list.any()))
+        .filter(time.is_null() | (labelled_news.list.eval(~pl.element().str.contains("-[01]$")).list.any()))
         .head(1)
         .collect(engine="streaming")
     )
-    if len(broken):
-        row, given, impressions = broken.select("row", "time", "impressions").row(0)
+    if len(bad_rows):
+        row, moment, cell = bad_rows.select("row", "time", "impressions").row(0)
         raise DataError(
-            f"{log}, data row {row + 1}: time {given!r} and impressions {impressions[:40]!r}; expected a time such as "
+            f"{log}, data row {row + 1}: time {moment!r} and impressions {cell[:40]!r}; expected a time such as "
             "11/15/2019 8:55:22 AM and news with labels, N1-0 N2-1. The large set's test part has no labels"
         )
     events = rows.with_columns(timestamp=time.dt.epoch("s"))
-    seen = events.with_columns(item_id=shown).explode("item_id").select(
+    impressions = events.with_columns(item_id=labelled_news).explode("item_id").select(
         "user_id",
         "timestamp",
         "session",
         item_id=pl.col("item_id").str.strip_suffix("-0").str.strip_suffix("-1"),
         action=pl.when(pl.col("item_id").str.ends_with("-1")).then(pl.lit("click")).otherwise(pl.lit("skip")),
     ).select(_COLUMNS)  # fmt: skip
-    clicks = seen.filter(pl.col("action") == "click")
+    clicks = impressions.filter(pl.col("action") == "click")
     items = scan_delimited(news, "\t", _NEWS, scratch=source.scratch, header=False)
     return Tables(
         pl.concat([_history(events), clicks]),
@@ -57,7 +57,7 @@ def read(source: Source) -> Tables:
         files=(log, news),
         text_cols=TEXT,
         action_col="action",
-        extra={"impressions": seen},
+        extra={"impressions": impressions},
         notes=(
             'interactions are the clicks, and the history before a user\'s first impression as action "history"; '
             "impressions.parquet holds all that was shown, clicked or skipped",
@@ -68,13 +68,13 @@ def read(source: Source) -> Tables:
 
 def _history(events: pl.LazyFrame) -> pl.LazyFrame:
     """Return the clicks before each user's first impression, in order."""
-    first = events.group_by("user_id", maintain_order=True).agg(
+    first_impressions = events.group_by("user_id", maintain_order=True).agg(
         pl.col("timestamp").min(), pl.col("history").sort_by("timestamp", maintain_order=True).first()
     )
     items = pl.col("history").str.split(" ").list.filter(pl.element() != "")
     count = items.list.len().cast(pl.Int64)
     return (
-        first.select(
+        first_impressions.select(
             "user_id", item_id=items, timestamp=pl.int_ranges(pl.col("timestamp") - count, pl.col("timestamp"))
         )
         .explode("item_id", "timestamp")

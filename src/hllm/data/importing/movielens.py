@@ -52,10 +52,10 @@ def read_csv(source: Source) -> Tables:
     """Read ratings.csv and movies.csv."""
     log, films = find(source, "interactions", ["ratings.csv*"]), find(source, "items", ["movies.csv*"])
     ratings, items = scan_table(log, name="interactions"), scan_table(films, name="items")
-    for file, frame, wanted in ((log, ratings, ("userId", "movieId", "rating", "timestamp")),
+    for file, frame, names in ((log, ratings, ("userId", "movieId", "rating", "timestamp")),
                                 (films, items, ("movieId", "title", "genres"))):  # fmt: skip
-        if missing := [name for name in wanted if name not in frame.collect_schema()]:
-            raise DataError(f"{file}, line 1: no column {missing[0]!r}; expected {','.join(wanted)}")
+        if missing := [name for name in names if name not in frame.collect_schema()]:
+            raise DataError(f"{file}, line 1: no column {missing[0]!r}; expected {','.join(names)}")
     ratings = ratings.rename({"userId": "user_id", "movieId": "item_id"})
     items = items.rename({"movieId": "item_id"}).select("item_id", *_title_and_year(), _genres())
     return Tables(typed(ratings, _KINDS, path=log).select(*_KINDS), items, files=(log, films), text_cols=TEXT)

@@ -36,13 +36,13 @@ def read_pixelrec(source: Source) -> Tables:
 
 def read_microlens(source: Source) -> Tables:
     """Read the pairs and the titles; where both kinds of pairs are there, the CSV, which has times."""
-    given = [] if source.interactions else matching(source.folder, ["*_pairs.csv"])
-    log = given[0] if len(given) == 1 else find(source, "interactions", ["*_pairs.csv", "*_pairs.tsv"])
+    pairs = [] if source.interactions else matching(source.folder, ["*_pairs.csv"])
+    log = pairs[0] if len(pairs) == 1 else find(source, "interactions", ["*_pairs.csv", "*_pairs.tsv"])
     titles = find(source, "items", ["*title*.csv"])
     items = _titles(titles)
     if log.suffix == ".tsv":
-        given_rows = scan_delimited(log, "\t", ["user_id", "items"], scratch=source.scratch, header=False)
-        events = given_rows.select("user_id", item_id=pl.col("items").str.split(" ")).with_columns(
+        rows = scan_delimited(log, "\t", ["user_id", "items"], scratch=source.scratch, header=False)
+        events = rows.select("user_id", item_id=pl.col("items").str.split(" ")).with_columns(
             timestamp=pl.int_ranges(pl.col("item_id").list.len(), dtype=pl.Int64)
         )
         interactions = events.explode("item_id", "timestamp")
@@ -99,18 +99,18 @@ def _only_positions(interactions: pl.LazyFrame) -> bool:
 
 def _titles(path: Path) -> pl.LazyFrame:
     """Read item,title rows; some of the published files have a header, some have none."""
-    first = first_line(path).split(",")[0].strip('"')
-    named = not first.isdigit()
-    frame = pl.scan_csv(path, has_header=named, infer_schema=False)
+    first_cell = first_line(path).split(",")[0].strip('"')
+    has_header = not first_cell.isdigit()
+    frame = pl.scan_csv(path, has_header=has_header, infer_schema=False)
     columns = frame.collect_schema().names()
     if len(columns) != 2:
         raise DataError(f"{path}, line 1: found {len(columns)} columns, expected 2: item and title")
     return frame.rename(dict(zip(columns, ("item_id", "title"), strict=True)))
 
 
-def _require(path: Path, frame: pl.LazyFrame, wanted: tuple[str, ...]) -> None:
+def _require(path: Path, frame: pl.LazyFrame, names: tuple[str, ...]) -> None:
     columns = frame.collect_schema().names()
-    if missing := [name for name in wanted if name not in columns]:
+    if missing := [name for name in names if name not in columns]:
         raise DataError(
-            f"{path}, line 1: no column {missing[0]!r}; expected {', '.join(wanted)}, found {', '.join(columns)}"
+            f"{path}, line 1: no column {missing[0]!r}; expected {', '.join(names)}, found {', '.join(columns)}"
         )

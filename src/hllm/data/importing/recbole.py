@@ -20,46 +20,46 @@ _SPLITS = ["*.train.inter", "*.valid.inter", "*.test.inter"]
 
 def read(source: Source) -> Tables:
     """Read the two files; without a field for the time, the file's order is the order."""
-    wanted = source.columns
+    names = source.columns
     log = find(source, "interactions", ["*.inter"], but_not=_SPLITS)
     catalogue = find(source, "items", ["*.item"])
     interactions, fields = _read(log, source.scratch)
     items, item_fields = _read(catalogue, source.scratch)
-    item_name = wanted.items_item or wanted.item
-    pairs = [(log, fields, wanted.user, "user"), (log, fields, wanted.item, "item")]
-    for path, has, name, option in [*pairs, (catalogue, item_fields, item_name, "items-item")]:
-        if name not in has:
+    item_name = names.items_item or names.item
+    pairs = [(log, fields, names.user, "user"), (log, fields, names.item, "item")]
+    for path, header, name, option in [*pairs, (catalogue, item_fields, item_name, "items-item")]:
+        if name not in header:
             raise DataError(
-                f"{path}, line 1: no field {name!r}{nearest(name, has)}; it has {', '.join(has)}. "
+                f"{path}, line 1: no field {name!r}{nearest(name, header)}; it has {', '.join(header)}. "
                 f"Name the right one with --{option}-col"
             )
-    renamed = {wanted.user: "user_id", wanted.item: "item_id"}
-    timed = bool(wanted.time) and wanted.time in fields
-    if timed:
-        interactions = interactions.rename(renamed | {wanted.time: "timestamp"})
+    new_names = {names.user: "user_id", names.item: "item_id"}
+    has_times = bool(names.time) and names.time in fields
+    if has_times:
+        interactions = interactions.rename(new_names | {names.time: "timestamp"})
     else:
-        interactions = numbered(interactions.rename(renamed))
+        interactions = numbered(interactions.rename(new_names))
     kinds = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Float64}
     interactions = _whole_times(typed(interactions, kinds, path=log))
-    rest = [name for name in interactions.collect_schema() if name not in kinds]
-    text = wanted.text or tuple(
+    other_columns = [name for name in interactions.collect_schema() if name not in kinds]
+    text = names.text or tuple(
         name for name, kind in item_fields.items() if kind in ("token", "token_seq") and name != item_name
     )
     return Tables(
-        interactions.select(*kinds, *rest), items.rename({item_name: "item_id"}), files=(log, catalogue),
-        text_cols=text, time_unit="s" if timed else "none", action_col=wanted.action,
-        notes=() if timed else (f"{log.name} has no field {wanted.time!r}: timestamp is the row",),
+        interactions.select(*kinds, *other_columns), items.rename({item_name: "item_id"}), files=(log, catalogue),
+        text_cols=text, time_unit="s" if has_times else "none", action_col=names.action,
+        notes=() if has_times else (f"{log.name} has no field {names.time!r}: timestamp is the row",),
     )  # fmt: skip
 
 
 def _read(path: Path, scratch: Path) -> tuple[pl.LazyFrame, dict[str, str]]:
     """Return the table and each field's type."""
     fields = {}
-    for given in first_line(path).split("\t"):
-        name, colon, kind = given.rpartition(":")
+    for column in first_line(path).split("\t"):
+        name, colon, kind = column.rpartition(":")
         if not colon or kind not in _TYPES:
             raise DataError(
-                f"{path}, line 1: {given!r} is not a field and a type, such as user_id:token; "
+                f"{path}, line 1: {column!r} is not a field and a type, such as user_id:token; "
                 f"types: {', '.join(_TYPES)}"
             )
         fields[name] = kind

@@ -27,9 +27,9 @@ def read(source: Source) -> Tables:
     """Read the pair from dataset/ and information/, or Interactions/ and ItemInformation/, or one folder."""
     log = find(source, "interactions", ["dataset/*.csv", "Interactions/*.csv", "interactions.csv"])
     information = [f"{folder}/{log.name}" for folder in ("information", "ItemInformation")]
-    both = source.folder if matching(source.folder, information) else None
+    pair_folder = source.folder if matching(source.folder, information) else None
     items_path = find(
-        source, "items", information if both else ["information/*.csv", "ItemInformation/*.csv", "items.csv"]
+        source, "items", information if pair_folder else ["information/*.csv", "ItemInformation/*.csv", "items.csv"]
     )
     log_frame, notes = _interactions(log)
     items = scan_table(items_path, name="items")
@@ -51,22 +51,22 @@ def _interactions(path: Path) -> tuple[pl.LazyFrame, list[str]]:
     """Name the columns by position, as the reference does, unless the header contradicts that."""
     frame = scan_table(path, name="interactions")
     names = frame.collect_schema().names()
-    shown = ", ".join(names)
+    header = ", ".join(names)
     if len(names) != 3:
         raise DataError(
-            f"{path}, line 1: found {len(names)} columns, {shown}; the reference reads exactly three, by position: "
+            f"{path}, line 1: found {len(names)} columns, {header}; the reference reads exactly three, by position: "
             "item_id, user_id, timestamp. For another table: hllm data import table"
         )
     if names[2].strip().lstrip("-").isdigit():
         raise DataError(
-            f"{path}, line 1: {shown} looks like data, not a header; the reference would lose this interaction. "
+            f"{path}, line 1: {header} looks like data, not a header; the reference would lose this interaction. "
             "Add a first line: item_id,user_id,timestamp"
         )
-    wrong = [n for n, name in enumerate(names) if name in _POSITIONS and name != _POSITIONS[n]]
-    if wrong:
+    positions = [n for n, name in enumerate(names) if name in _POSITIONS and name != _POSITIONS[n]]
+    if positions:
         raise DataError(
-            f"{path}, line 1: the header says {shown}, but the reference reads by position item_id, user_id, "
+            f"{path}, line 1: the header says {header}, but the reference reads by position item_id, user_id, "
             "timestamp: it would mix up the columns. Reorder them, or read them by name: hllm data import table"
         )
-    notes = [] if tuple(names) == _POSITIONS else [f"columns {shown} were read by position: {', '.join(_POSITIONS)}"]
+    notes = [] if tuple(names) == _POSITIONS else [f"columns {header} were read by position: {', '.join(_POSITIONS)}"]
     return frame.rename(dict(zip(names, _POSITIONS, strict=True))), notes

@@ -58,5 +58,5 @@ def _game(record: Record) -> tuple[object, ...] | None:
     if record.get("id") is None:
         return None
     title = joined(record.get("title"), " ") or joined(record.get("app_name"), " ")
-    rest = (joined(record.get(key), ", ") for key in ("genres", "tags", "developer", "publisher", "release_date"))
-    return text(record, "id"), title, *rest, price(record.get("price"))
+    texts = (joined(record.get(key), ", ") for key in ("genres", "tags", "developer", "publisher", "release_date"))
+    return text(record, "id"), title, *texts, price(record.get("price"))

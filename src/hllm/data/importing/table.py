@@ -15,43 +15,43 @@ from hllm.errors import DataError, nearest
 def read(source: Source) -> Tables:
     """Read the tables, check the columns against the headers, and rename them to the defaults."""
     log, catalogue = _path(source, "interactions"), _path(source, "items")
-    wanted = source.columns
+    names = source.columns
     interactions, items = scan_table(log, name="interactions"), scan_table(catalogue, name="items")
-    options = {"user_id": (wanted.user, "--user-col"), "item_id": (wanted.item, "--item-col")}
-    if wanted.time:
-        options["timestamp"] = (wanted.time, "--time-col")
+    options = {"user_id": (names.user, "--user-col"), "item_id": (names.item, "--item-col")}
+    if names.time:
+        options["timestamp"] = (names.time, "--time-col")
     interactions = _renamed(interactions, options, log)
-    if wanted.action:
-        _require(interactions, wanted.action, "--action-col", log)
-    if not wanted.time:
+    if names.action:
+        _require(interactions, names.action, "--action-col", log)
+    if not names.time:
         interactions = numbered(interactions)
-    items = _renamed(items, {"item_id": (wanted.items_item or wanted.item, "--items-item-col")}, catalogue)
-    for name in wanted.text or ():
+    items = _renamed(items, {"item_id": (names.items_item or names.item, "--items-item-col")}, catalogue)
+    for name in names.text or ():
         _require(items, name, "--text-cols", catalogue)
-    text = wanted.text or tuple(
+    text = names.text or tuple(
         name for name, kind in items.collect_schema().items() if kind == pl.String and name != "item_id"
     )
-    first = ["user_id", "item_id", "timestamp"]
-    rest = [name for name in interactions.collect_schema() if name not in first]
+    key_columns = ["user_id", "item_id", "timestamp"]
+    other_columns = [name for name in interactions.collect_schema() if name not in key_columns]
     return Tables(
-        interactions.select(*first, *rest), items, files=(log, catalogue), text_cols=text,
-        time_unit="s" if wanted.time else "none", action_col=wanted.action,
-        notes=() if wanted.time else ("timestamp is the row: no time column was named",),
+        interactions.select(*key_columns, *other_columns), items, files=(log, catalogue), text_cols=text,
+        time_unit="s" if names.time else "none", action_col=names.action,
+        notes=() if names.time else ("timestamp is the row: no time column was named",),
     )  # fmt: skip
 
 
 def _path(source: Source, which: str) -> Path:
     """Return the path, glob or directory that the caller named, or the one file of the folder with that name."""
-    chosen = source.interactions if which == "interactions" else source.items
-    if chosen is not None:
-        return chosen
-    found = sorted(source.folder.glob(f"{which}.*"))
-    if len(found) != 1:
+    path = source.interactions if which == "interactions" else source.items
+    if path is not None:
+        return path
+    files = sorted(source.folder.glob(f"{which}.*"))
+    if len(files) != 1:
         raise DataError(
-            f"{which}: {len(found)} files in {source.folder} are called {which}.*, expected one; "
+            f"{which}: {len(files)} files in {source.folder} are called {which}.*, expected one; "
             f"name it with --{which} FILE"
         )
-    return found[0]
+    return files[0]
 
 
 def _renamed(frame: pl.LazyFrame, options: dict[str, tuple[str, str]], path: Path) -> pl.LazyFrame:
