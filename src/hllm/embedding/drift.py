@@ -85,9 +85,9 @@ def _parts(vectors: Float[Tensor, "item dim"]) -> tuple[Tensor, ...]:
 def _neighbours(vectors: Float[Tensor, "item dim"], rows: Int[np.ndarray, " row"]) -> Int[np.ndarray, "row k"]:
     """Return each row's nearest other items by cosine: ten, or all there are."""
     unit = F.normalize(vectors.float(), dim=-1, eps=1e-6)
-    k, found = min(NEIGHBOURS, len(unit) - 1), []
+    k, neighbours = min(NEIGHBOURS, len(unit) - 1), []
     for part in np.array_split(rows, -(-len(rows) * len(unit) // _NUMBERS_AT_ONCE)):
         scores = unit[part] @ unit.T
         scores[torch.arange(len(part)), torch.from_numpy(part)] = -torch.inf
-        found.append(scores.topk(k, dim=1).indices.cpu().numpy())
-    return np.concatenate(found)
+        neighbours.append(scores.topk(k, dim=1).indices.cpu().numpy())
+    return np.concatenate(neighbours)

@@ -57,15 +57,15 @@ def embed_items(work: ItemWork, path: Path, *, dtype: Dtype, share: Share, reuse
     table of items stands at `path`. A table that is as it should be is left alone.
     """
     require_room(path, ITEMS)
-    there = open_if_good(path)
-    if share.of == 1 and there is not None and _is_current(there, work, dtype):
+    current = open_if_good(path)
+    if share.of == 1 and current is not None and _is_current(current, work, dtype):
         clear_shards(path)
         return Embedded(len(work.ids), 0, 0)
     first, unit = _first_of_equals(work.keys)
     others = [open_if_good(other) for other in dict.fromkeys(reuse) if other != path]
-    known = _known(work, [table for table in (there, *others) if table is not None], dtype, first)
-    wanted = np.setdiff1d(first, np.concatenate([np.zeros(0, dtype=np.int64), *(rows for _, rows, _ in known)]))
-    order = wanted[np.argsort(work.lengths[wanted], kind="stable")]
+    copies = _known(work, [table for table in (current, *others) if table is not None], dtype, first)
+    new_rows = np.setdiff1d(first, np.concatenate([np.zeros(0, dtype=np.int64), *(rows for _, rows, _ in copies)]))
+    order = new_rows[np.argsort(work.lengths[new_rows], kind="stable")]
     cut = [] if work.dim is None else [work.dim]
     job = artifacts.fingerprint(
         [work.checkpoint, work.precision, hashlib.sha256(work.keys[order].tobytes()).hexdigest(), *cut]
@@ -79,15 +79,15 @@ def embed_items(work: ItemWork, path: Path, *, dtype: Dtype, share: Share, reuse
     report = Embedded(len(work.ids), len(order), shards.missing())
     if share.of > 1:
         return report
-    dim = known[0][0].values.shape[1] if known else next(iter(shards))[1].shape[1]
+    dim = copies[0][0].values.shape[1] if copies else next(iter(shards))[1].shape[1]
     details = {"checkpoint": work.checkpoint, "precision": work.precision, **({"cut": True} if cut else {})}
     with writing_table(path, ITEMS, work.ids, dim, dtype, details=details, keys=work.keys) as writer:
-        for stored, rows, origin in known:
-            writer.copy(rows, stored, origin)
+        for source, rows, origin in copies:
+            writer.copy(rows, source, origin)
         for rows, vectors in shards:
             writer.put(rows, encode_rows(vectors, "fp32"))
-        again = np.setdiff1d(np.arange(len(work.ids)), first)
-        writer.copy(again, writer.rows, first[unit[again]])
+        repeats = np.setdiff1d(np.arange(len(work.ids)), first)
+        writer.copy(repeats, writer.rows, first[unit[repeats]])
     clear_shards(path)
     return report
 
@@ -127,25 +127,26 @@ def _known(
     work: ItemWork, tables: list[ItemEmbeddingTable], dtype: Dtype, rows: Int[np.ndarray, " row"]
 ) -> list[_Known]:
     """Find rows in `tables` whose vectors can be had in `dtype`; each is taken from the first."""
-    found: list[_Known] = []
+    copies: list[_Known] = []
     for table in tables:
-        stored = _usable(table, work.dim, dtype)
-        if table.keys is None or stored is None:
+        source = _usable(table, work.dim, dtype)
+        if table.keys is None or source is None:
             continue
         order = np.argsort(table.keys, kind="stable")
         place = np.searchsorted(table.keys, work.keys[rows], sorter=order).clip(max=len(order) - 1)
         origin = order[place]
-        here = table.keys[origin] == work.keys[rows]
-        if here.any():
-            found.append((stored, rows[here], origin[here]))
-            rows = rows[~here]
-    return found
+        matches = table.keys[origin] == work.keys[rows]
+        if matches.any():
+            copies.append((source, rows[matches], origin[matches]))
+            rows = rows[~matches]
+    return copies
 
 
 def _usable(table: ItemEmbeddingTable, dim: int | None, dtype: Dtype) -> Rows | None:
     """Return a table's rows as the new one would have them; None if they cannot be had from it.
 
-    What has lost digits already is never made into another type, nor its numbers cut: its scales and errors are of all.
+    A table that has lost digits already is never made into another type, nor are its numbers cut: its scales and
+    errors are of all.
     """
     width, cut = table.rows.values.shape[1], bool(table.details.get("cut"))
     if table.dtype not in ("fp32", dtype):

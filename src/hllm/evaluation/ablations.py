@@ -123,11 +123,11 @@ class Rearranged:
         places = [self.rearrange(length) for length in histories.lengths.tolist()]
 
         def moved(column: ItemLists) -> ItemLists:
-            return [own[kept] for own, kept in zip(column, places, strict=True)]
+            return [history[order] for history, order in zip(column, places, strict=True)]
 
         times, actions = histories.times, histories.actions
         if times is not None:
-            times = [own[len(own) - len(kept) :] for own, kept in zip(times, places, strict=True)]
+            times = [history[len(history) - len(order) :] for history, order in zip(times, places, strict=True)]
         return replace(
             histories, items=moved(histories.items), times=times, actions=None if actions is None else moved(actions)
         )
@@ -155,16 +155,18 @@ def ablate(
     interval = partial(bootstrap_means, users=questions.users, samples=config.bootstrap_samples, seed=config.seed)
     intact = _metrics(retriever, questions, config, label="as it is")
     results = []
-    for switch, why_not in reasons.items():
-        what = SWITCHES[switch]
-        if why_not:
-            results.append(AblationResult(switch=switch, what=what, not_applied=why_not, values={}, drop={}))
+    for switch, reason in reasons.items():
+        description = SWITCHES[switch]
+        if reason:
+            results.append(AblationResult(switch=switch, what=description, not_applied=reason, values={}, drop={}))
             continue
         other = _thrown(switch, retriever, dataset, split, config.seed, max_history, texts)
         values = _metrics(other, questions, config, label=switch)
         drop = {metric: intact[metric] - values[metric] for metric in intact}
         results.append(
-            AblationResult(switch=switch, what=what, not_applied="", values=interval(values), drop=interval(drop))
+            AblationResult(
+                switch=switch, what=description, not_applied="", values=interval(values), drop=interval(drop)
+            )
         )
     return Ablations(name=as_it_is.name, protocol=as_it_is.protocol, intact=interval(intact), results=tuple(results))
 

@@ -92,12 +92,12 @@ def cold_items(contenders: Sequence[Entrant], dataset: Dataset, split: Split, qu
         return None
     histories = questions.histories[rows]
     items = np.flatnonzero(cold)
-    full, among = {}, {}
+    full_catalogue, among_cold = {}, {}
     for each in contenders:
         ranks = each.evaluated.ranks
-        chosen = TargetRanks(ranks.better[rows], ranks.tied[rows])
-        full[each.name] = _means(each.evaluated, rows, chosen)
-        among[each.name] = _means(
+        cold_ranks = TargetRanks(ranks.better[rows], ranks.tied[rows])
+        full_catalogue[each.name] = _means(each.evaluated, rows, cold_ranks)
+        among_cold[each.name] = _means(
             each.evaluated, rows, rank_among(each.scorer, items, histories, questions.targets[rows])
         )
     protocol = _with(
@@ -107,7 +107,9 @@ def cold_items(contenders: Sequence[Entrant], dataset: Dataset, split: Split, qu
         ranked=f"the {len(items):,} items with at most {config.cold_at_most} training interactions",
     )
     by_id = tuple(each.name for each in contenders if each.by_id)
-    return ColdItems(protocol=protocol, num_items=len(items), full_catalogue=full, among_cold=among, by_id=by_id)
+    return ColdItems(
+        protocol=protocol, num_items=len(items), full_catalogue=full_catalogue, among_cold=among_cold, by_id=by_id
+    )
 
 
 def rank_among(
@@ -116,9 +118,9 @@ def rank_among(
     """Return where each target stands among `items`, which hold it, less those of the user's history."""
     place = np.full(scorer.num_items, -1, dtype=np.int64)
     place[items] = np.arange(len(items))
-    few = _SomeVectors(scorer, items) if isinstance(scorer, VectorScorer) else _SomeScores(scorer, items)
-    seen = [places[places >= 0] for places in (place[own] for own in histories)]
-    return ExactRetriever(few).rank(histories, place[targets], seen)
+    subset = _SomeVectors(scorer, items) if isinstance(scorer, VectorScorer) else _SomeScores(scorer, items)
+    seen = [places[places >= 0] for places in (place[history] for history in histories)]
+    return ExactRetriever(subset).rank(histories, place[targets], seen)
 
 
 def short_histories(
@@ -136,7 +138,7 @@ def short_histories(
             f"the lengths of histories are {list(lengths)}; expected ascending numbers from 0, as 0,1,2,5"
         )
     first = contenders[0].evaluated
-    longest = max(len(own) for own in questions.histories)
+    longest = max(len(history) for history in questions.histories)
     rows = np.flatnonzero(first.targets.history_length >= lengths[-1])
     if not len(rows):
         raise DataError(f"no target has a history of {lengths[-1]} items, the longest has {longest}; ask for less")
@@ -152,12 +154,12 @@ def short_histories(
         ranks = each.evaluated.ranks
         points.append(_means(each.evaluated, rows, TargetRanks(ranks.better[rows], ranks.tied[rows])))
         curves[each.name] = tuple(points)
-    read = ", ".join(map(str, lengths))
+    listing = ", ".join(map(str, lengths))
     protocol = _with(
         first.result.protocol,
         first.targets,
         rows,
-        history=f"the latest {read} items before the target, of histories with at least {lengths[-1]}; 0: what is "
+        history=f"the latest {listing} items before the target, of histories with at least {lengths[-1]}; 0: what is "
         "popular, for every recommender; all: a trained model reads the latest model.max_history",
     )
     return ShortHistories(

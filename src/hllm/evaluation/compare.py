@@ -139,26 +139,26 @@ def _check(contenders: Sequence[Contender], metrics: Sequence[str], reference: s
 
 def _mixed(contenders: Sequence[Contender]) -> dict[str, str]:
     """Return what is different from the first protocol; what is computed anew from the ranks does not count."""
-    first, found = contenders[0], {}
+    first, descriptions = contenders[0], {}
     for other in contenders[1:]:
         differences = [d for d in first.protocol.differences(other.protocol) if not d[0].startswith("evaluation.")]
         if differences:
-            found[other.name] = describe_differences(differences)
-    return found
+            descriptions[other.name] = describe_differences(differences)
+    return descriptions
 
 
 def _values_of(contender: Contender, metric: str, base: EvaluationConfig, group: str | None) -> _Values:
-    targets, chosen = contender.targets, contender.targets.group(group)
-    if not chosen.any():
+    targets, members = contender.targets, contender.targets.group(group)
+    if not members.any():
         raise ConfigError(f"{contender.name} has no targets in the slice {group!r}")
     values = metrics_of(targets, contender.ranks, _config_for(metric, base))[metric]
-    mask = pl.Series(chosen)
+    mask = pl.Series(members)
     return _Values(
         contender.name,
         targets.user_ids.filter(mask),
         targets.item_ids.filter(mask),
-        targets.users[chosen],
-        values[chosen],
+        targets.users[members],
+        values[members],
     )
 
 
@@ -184,10 +184,12 @@ def _tested(
 ) -> tuple[MetricTable, ...]:
     best = [_best(rows) for _, rows in tables]
     to_best = _tests([[(row, top) for row in rows] for top, (_, rows) in zip(best, tables, strict=True)], config)
-    shown = to_best
+    tests = to_best
     if reference != BEST:
-        chosen = [next(row for row in rows if row.name == reference) for _, rows in tables]
-        shown = _tests([[(row, one) for row in rows] for one, (_, rows) in zip(chosen, tables, strict=True)], config)
+        references = [next(row for row in rows if row.name == reference) for _, rows in tables]
+        tests = _tests(
+            [[(row, base) for row in rows] for base, (_, rows) in zip(references, tables, strict=True)], config
+        )
     return tuple(
         MetricTable(
             metric=metric,
@@ -196,7 +198,7 @@ def _tested(
                     name=row.name,
                     value=_estimate(row.values, row.users, config),
                     num_targets=len(row.values),
-                    test=shown[number][place],
+                    test=tests[number][place],
                     mark="best" if row is best[number] else _mark(to_best[number][place]),
                 )
                 for place, row in enumerate(rows)
@@ -219,10 +221,10 @@ def _tests(
 ) -> list[list[PairedTest | None]]:
     """Test the pairs of every table, corrected for their number; None for a pair that cannot be tested."""
     raw = [[None if ours is theirs else _test(ours, theirs, config) for ours, theirs in pairs] for pairs in tables]
-    made = [test for row in raw for test in row if test is not None]
-    signs, t = holm([test.raw_p_randomisation for test in made]), holm([test.raw_p_t for test in made])
+    tests = [test for row in raw for test in row if test is not None]
+    signs, t = holm([test.raw_p_randomisation for test in tests]), holm([test.raw_p_t for test in tests])
     corrected = iter([
-        test.model_copy(update={"p_randomisation": p, "p_t": q}) for test, p, q in zip(made, signs, t, strict=True)
+        test.model_copy(update={"p_randomisation": p, "p_t": q}) for test, p, q in zip(tests, signs, t, strict=True)
     ])  # fmt: skip
     return [[None if test is None else next(corrected) for test in row] for row in raw]
 
@@ -231,12 +233,12 @@ def _test(ours: _Values, theirs: _Values, config: EvaluationConfig) -> PairedTes
     ours, theirs = _paired(ours, theirs)
     if len(ours.values) == 0:
         return None
-    both, _ = user_sums(np.stack([ours.values, theirs.values], axis=1), ours.users)
-    p_signs, p_t = randomisation_test(both[:, 0] - both[:, 1], seed=config.seed), paired_t_test(both[:, 0], both[:, 1])
+    sums, _ = user_sums(np.stack([ours.values, theirs.values], axis=1), ours.users)
+    p_signs, p_t = randomisation_test(sums[:, 0] - sums[:, 1], seed=config.seed), paired_t_test(sums[:, 0], sums[:, 1])
     return PairedTest(
         against=theirs.name,
         difference=_estimate(ours.values - theirs.values, ours.users, config),
-        num_users=len(both),
+        num_users=len(sums),
         p_randomisation=p_signs,
         p_t=p_t,
         raw_p_randomisation=p_signs,

@@ -119,17 +119,17 @@ def evaluate_with_ranks(
     provenance = provenance or Provenance()
     if config.sampled_candidates is not None:
         warn_of_sampling(config.sampled_candidates)
-    asked, start = queries(dataset, split, part), time.monotonic()
-    ranks = retriever.rank(asked.histories, asked.targets, exclude=asked.histories)
+    questions, start = queries(dataset, split, part), time.monotonic()
+    ranks = retriever.rank(questions.histories, questions.targets, exclude=questions.histories)
     seconds = time.monotonic() - start
-    seen = [np.unique(history) for history in asked.histories]
-    lengths = np.array([len(history) for history in asked.histories], dtype=np.int64)
+    item_sets = [np.unique(history) for history in questions.histories]
+    lengths = np.array([len(history) for history in questions.histories], dtype=np.int64)
     targets = Targets(
-        user_ids=dataset.users[asked.users],
-        item_ids=dataset.item_ids[asked.targets],
+        user_ids=dataset.users[questions.users],
+        item_ids=dataset.item_ids[questions.targets],
         history_length=lengths,
-        num_ranked=dataset.num_items - np.array([len(items) for items in seen], dtype=np.int64),
-        groups=groups_of(Asked(dataset, split, config, asked.targets, asked.interactions, lengths)),
+        num_ranked=dataset.num_items - np.array([len(items) for items in item_sets], dtype=np.int64),
+        groups=groups_of(Asked(dataset, split, config, questions.targets, questions.interactions, lengths)),
     )
     protocol = Protocol(
         dataset=dataset.log_fingerprint,
@@ -142,16 +142,18 @@ def evaluate_with_ranks(
         split_fingerprint=split.fingerprint,
         part=part,
         num_targets=len(targets),
-        num_users_with_target=len(np.unique(asked.users)),
-        num_targets_seen=sum(bool((items == target).any()) for target, items in zip(asked.targets, seen, strict=True)),
-        num_cold_targets=int(is_cold(dataset, split, asked.targets, config).sum()),
+        num_users_with_target=len(np.unique(questions.users)),
+        num_targets_seen=sum(
+            bool((items == target).any()) for target, items in zip(questions.targets, item_sets, strict=True)
+        ),
+        num_cold_targets=int(is_cold(dataset, split, questions.targets, config).sum()),
         leak_share=leak_share(dataset, split),
         evaluation=config,
     )
     facts = provenance.facts.model_copy(update={"evaluation_s": seconds})
     lists: dict[str, float] = {}
     if config.beyond_accuracy:
-        lists = list_metrics(retriever, asked.histories, asked.targets, dataset, split, config)
+        lists = list_metrics(retriever, questions.histories, questions.targets, dataset, split, config)
     return Evaluated(_summary(name, targets, ranks, protocol, facts, lists), targets, ranks)
 
 
@@ -162,10 +164,10 @@ def _summary(
     config = protocol.evaluation
     metrics, users = metrics_of(targets, ranks, config), targets.users
 
-    def means(chosen: Any) -> dict[str, Estimate]:
+    def means(members: Any) -> dict[str, Estimate]:
         return bootstrap_means(
-            {name: values[chosen] for name, values in metrics.items()},
-            users=users[chosen], samples=config.bootstrap_samples, seed=config.seed,
+            {name: values[members] for name, values in metrics.items()},
+            users=users[members], samples=config.bootstrap_samples, seed=config.seed,
         )  # fmt: skip
 
     return Result(
@@ -173,8 +175,8 @@ def _summary(
         protocol=protocol,
         facts=facts,
         all_items=means(slice(None)),
-        slices={group: means(chosen) for group, chosen in targets.groups.items()},
-        slice_targets={group: int(chosen.sum()) for group, chosen in targets.groups.items()},
+        slices={group: means(members) for group, members in targets.groups.items()},
+        slice_targets={group: int(members.sum()) for group, members in targets.groups.items()},
         beyond_accuracy=lists,
     )
 
@@ -186,12 +188,14 @@ def mean_metrics(
 
     Each process of `group` ranks its share of the targets, and all get the means over all.
     """
-    group, asked = group or Group(), queries(dataset, split, part)
-    own = group.slice_of(len(asked.targets))
-    places = torch.zeros(2, len(asked.targets), dtype=torch.int64)
-    if own.start < own.stop:
-        found = retriever.rank(asked.histories[own], asked.targets[own], exclude=asked.histories[own])
-        places[0, own], places[1, own] = torch.from_numpy(found.better), torch.from_numpy(found.tied)
+    group, questions = group or Group(), queries(dataset, split, part)
+    share = group.slice_of(len(questions.targets))
+    places = torch.zeros(2, len(questions.targets), dtype=torch.int64)
+    if share.start < share.stop:
+        share_ranks = retriever.rank(
+            questions.histories[share], questions.targets[share], exclude=questions.histories[share]
+        )
+        places[0, share], places[1, share] = torch.from_numpy(share_ranks.better), torch.from_numpy(share_ranks.tied)
     group.add_up([places])
     ranks = TargetRanks(*places.numpy())
     values: dict[str, Float[np.ndarray, " user"]] = ranking_metrics(ranks, sorted({*WATCHED_CUTOFFS, also}))

@@ -39,7 +39,7 @@ class RunFacts(Config):
 
     def line(self) -> str:
         """Return the facts that are known, for people."""
-        said = {
+        phrases = {
             "{:,} parameters": self.num_parameters,
             "reads the latest {} items": self.max_history,
             "{}": self.training,
@@ -51,7 +51,7 @@ class RunFacts(Config):
             "on {}": self.machine,
             "evaluations of this split's test part: {}": self.test_evaluations,
         }
-        return "; ".join(text.format(value) for text, value in said.items() if value is not None)
+        return "; ".join(text.format(value) for text, value in phrases.items() if value is not None)
 
 
 @dataclass(frozen=True)

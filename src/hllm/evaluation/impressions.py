@@ -95,22 +95,22 @@ def impressions(
     `config.ranking_negatives` items that the user has in no interaction, labelled 0. Raises DataError for labels that
     the data do not have.
     """
-    asked = queries(dataset, split, part)
+    questions = queries(dataset, split, part)
     if targets == (SAMPLED,):
-        drawn = _sampled(dataset, asked.users, asked.targets, config, part)
-        labels = [(np.arange(len(items)) == 0).astype(np.int64)[:, None] for items in drawn]
-        how = (
+        candidates = _sampled(dataset, questions.users, questions.targets, config, part)
+        labels = [(np.arange(len(items)) == 0).astype(np.int64)[:, None] for items in candidates]
+        description = (
             f"each target, label 1, and {config.ranking_negatives} items drawn evenly from those that the user has in "
             "no interaction, label 0"
         )
-        return Impressions(asked.users, asked.histories, drawn, labels, how)
+        return Impressions(questions.users, questions.histories, candidates, labels, description)
     columns = dataset.label_columns(targets)
     assert dataset.labels is not None, "there are columns"
     return Impressions(
-        asked.users,
-        asked.histories,
-        list(asked.targets[:, None]),
-        list(dataset.labels[asked.interactions][:, None, columns].astype(np.int64)),
+        questions.users,
+        questions.histories,
+        list(questions.targets[:, None]),
+        list(dataset.labels[questions.interactions][:, None, columns].astype(np.int64)),
         "each target by itself, with its labels in the data; unknown labels are left out",
     )
 
@@ -124,12 +124,12 @@ def evaluate_ranker(
     Raises DataError if the impressions of a target are all positive or all negative.
     """
     provenance = provenance or Provenance()
-    asked, start = impressions(dataset, split, part, ranker.targets, config), time.monotonic()
+    questions, start = impressions(dataset, split, part, ranker.targets, config), time.monotonic()
     require_both_kinds(dataset, split, part, ranker.targets)
-    scored = _scored(ranker, asked, part, Group())
+    by_target = _scored(ranker, questions, part, Group())
     seconds = time.monotonic() - start
     results = {}
-    for target, (logits, labels, users) in scored.items():
+    for target, (logits, labels, users) in by_target.items():
         weighted = WeightedRankerMetrics(logits, labels, users)
         results[target] = TargetResult(
             metrics=bootstrap_statistics(
@@ -147,7 +147,7 @@ def evaluate_ranker(
         split_options=dict(provenance.split_options),
         split_fingerprint=split.fingerprint,
         part=part,
-        candidates=asked.how,
+        candidates=questions.how,
         bootstrap_samples=config.bootstrap_samples,
         seed=config.seed,
     )
@@ -163,9 +163,9 @@ def mean_ranker_metrics(
     With several targets there is also "auc/NAME" and so on for each. Targets whose labels are all alike are left out,
     and so are metrics that have no value. Each process of `group` scores its share, and all get the means over all.
     """
-    asked = impressions(dataset, split, part, ranker.targets, config)
+    questions = impressions(dataset, split, part, ranker.targets, config)
     each = {}
-    for target, (logits, labels, users) in _scored(ranker, asked, part, group).items():
+    for target, (logits, labels, users) in _scored(ranker, questions, part, group).items():
         if labels.all() or not labels.any():
             continue
         weighted = WeightedRankerMetrics(logits, labels, users)
@@ -188,32 +188,32 @@ def require_both_kinds(dataset: Dataset, split: Split, part: Part, targets: tupl
     assert dataset.labels is not None, "there are columns"
     for target, column in zip(targets, dataset.label_columns(targets), strict=True):
         labels = dataset.labels[split.targets(part), column]
-        known, positive = int((labels != UNKNOWN).sum()), int((labels == 1).sum())
-        if positive in (0, known):
+        total, positive = int((labels != UNKNOWN).sum()), int((labels == 1).sum())
+        if positive in (0, total):
             raise DataError(
-                f"target {target!r}: {positive:,} of {known:,} labelled impressions of the {part} part are positive, "
+                f"target {target!r}: {positive:,} of {total:,} labelled impressions of the {part} part are positive, "
                 "and AUC needs both kinds: choose another split, or another rule in data.targets"
             )
 
 
-def _scored(ranker: Ranker, asked: Impressions, part: Part, group: Group) -> dict[str, _Scored]:
+def _scored(ranker: Ranker, questions: Impressions, part: Part, group: Group) -> dict[str, _Scored]:
     """Return logits, labels and users of the labelled impressions of each target."""
-    own = group.slice_of(len(asked.users))
-    ends = np.concatenate([[0], np.cumsum([len(items) for items in asked.candidates])])
-    every = torch.zeros(int(ends[-1]), len(ranker.targets))
-    if own.start < own.stop:
-        with progress(f"rank {part}", own.stop - own.start) as advance:
-            found = ranker.logits(asked.histories[own], asked.candidates[own], advance=advance)
-        every[ends[own.start] : ends[own.stop]] = torch.from_numpy(np.concatenate(found))
-    group.add_up([every])
-    logits = every.numpy()
-    labels = np.concatenate(asked.labels)
-    users = np.repeat(asked.users, [len(items) for items in asked.candidates])
-    scored = {}
+    share = group.slice_of(len(questions.users))
+    ends = np.concatenate([[0], np.cumsum([len(items) for items in questions.candidates])])
+    table = torch.zeros(int(ends[-1]), len(ranker.targets))
+    if share.start < share.stop:
+        with progress(f"rank {part}", share.stop - share.start) as advance:
+            share_logits = ranker.logits(questions.histories[share], questions.candidates[share], advance=advance)
+        table[ends[share.start] : ends[share.stop]] = torch.from_numpy(np.concatenate(share_logits))
+    group.add_up([table])
+    logits = table.numpy()
+    labels = np.concatenate(questions.labels)
+    users = np.repeat(questions.users, [len(items) for items in questions.candidates])
+    by_target = {}
     for column, target in enumerate(ranker.targets):
-        known = labels[:, column] != UNKNOWN
-        scored[target] = (logits[known, column], labels[known, column] == 1, users[known])
-    return scored
+        mask = labels[:, column] != UNKNOWN
+        by_target[target] = (logits[mask, column], labels[mask, column] == 1, users[mask])
+    return by_target
 
 
 def _sampled(
@@ -224,10 +224,10 @@ def _sampled(
     part: Part,
 ) -> list[Int[np.ndarray, " _"]]:
     """Return each target and items that its user never met, distinct; all of them where there are fewer."""
-    rng, drawn = stream(config.seed, "impressions", part), []
+    rng, candidates = stream(config.seed, "impressions", part), []
     for user, target in zip(users, targets, strict=True):
-        met = np.unique(dataset.history(user))
-        left = dataset.num_items - len(met)
-        chosen = rng.choice(left, size=min(left, config.ranking_negatives), replace=False)
-        drawn.append(np.append(target, others(met, chosen)))
-    return drawn
+        history = np.unique(dataset.history(user))
+        num_others = dataset.num_items - len(history)
+        draws = rng.choice(num_others, size=min(num_others, config.ranking_negatives), replace=False)
+        candidates.append(np.append(target, others(history, draws)))
+    return candidates

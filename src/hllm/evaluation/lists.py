@@ -51,8 +51,8 @@ def list_metrics(
         cutoffs=config.cutoffs,
     )
     each = {name: np.atleast_1d(value) for name, value in values.items()}
-    known = {name: value[~np.isnan(value)] for name, value in each.items()}
-    return {name: float(value.mean()) for name, value in known.items() if len(value)}
+    numbers = {name: value[~np.isnan(value)] for name, value in each.items()}
+    return {name: float(value.mean()) for name, value in numbers.items() if len(value)}
 
 
 def word_vectors(dataset: Dataset) -> Float[np.ndarray, "item dim"]:
@@ -65,12 +65,12 @@ def word_vectors(dataset: Dataset) -> Float[np.ndarray, "item dim"]:
     texts = render(dataset.items, dataset.text_cols, PromptConfig(prefix=""))
     words = [set(_WORD.findall(text.lower())) for text in texts]
     counts: dict[str, int] = {}
-    for found in words:
-        for word in found:
+    for bag in words:
+        for word in bag:
             counts[word] = counts.get(word, 0) + 1
     vectors = np.zeros((len(texts), _COLUMNS), dtype=np.float32)
-    for row, found in enumerate(words):
-        for word in found:
+    for row, bag in enumerate(words):
+        for word in bag:
             digest = zlib.crc32(word.encode())
             sign = 1.0 if digest & 1 else -1.0
             vectors[row, (digest >> 1) % _COLUMNS] += sign * np.log(len(texts) / counts[word])
@@ -89,6 +89,6 @@ def _categories(dataset: Dataset, config: EvaluationConfig) -> Bool[np.ndarray, 
     labels = [{label.strip() for label in text.split(config.category_separator)} - {""} for text in column]
     names = {name: number for number, name in enumerate(sorted(set().union(*labels)))}
     table = np.zeros((len(labels), len(names)), dtype=bool)
-    for row, found in enumerate(labels):
-        table[row, [names[name] for name in found]] = True
+    for row, categories in enumerate(labels):
+        table[row, [names[name] for name in categories]] = True
     return table

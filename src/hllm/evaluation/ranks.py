@@ -50,17 +50,17 @@ def write_ranks(path: Path, own: str, evaluated: Sequence[Evaluated]) -> None:
         "history_length": first.targets.history_length,
         "num_ranked": first.targets.num_ranked,
     }
-    columns |= {f"in:{name}": chosen for name, chosen in first.targets.groups.items()}
+    columns |= {f"in:{name}": members for name, members in first.targets.groups.items()}
     for each in evaluated:
         columns |= {f"better:{each.result.name}": each.ranks.better, f"tied:{each.result.name}": each.ranks.tied}
-    known = {
+    metadata = {
         "own": own,
         "protocol": first.result.protocol.model_dump(mode="json"),
         "facts": {each.result.name: each.result.facts.model_dump(mode="json") for each in evaluated},
     }
     table = pl.DataFrame(columns).to_arrow()
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({_KEY: json.dumps(known).encode()}), buffer, compression="zstd")
+    pq.write_table(table.replace_schema_metadata({_KEY: json.dumps(metadata).encode()}), buffer, compression="zstd")
     artifacts.write_bytes(path, buffer.getvalue())
 
 
@@ -71,23 +71,23 @@ def read_ranks(path: Path, baseline: str | None, *, name: str) -> Contender:
     """
     try:
         table = pq.read_table(path)
-        known = json.loads((table.schema.metadata or {})[_KEY])
-        protocol = Protocol.from_dict(known["protocol"], where=str(path))
-        facts = {who: RunFacts.from_dict(values, where=str(path)) for who, values in known["facts"].items()}
+        metadata = json.loads((table.schema.metadata or {})[_KEY])
+        protocol = Protocol.from_dict(metadata["protocol"], where=str(path))
+        facts = {label: RunFacts.from_dict(values, where=str(path)) for label, values in metadata["facts"].items()}
     except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path} is damaged, or written by another version of hllm ({error}); run hllm evaluate again"
         ) from None
-    wanted = known["own"] if baseline is None else baseline
-    if wanted not in facts:
+    recommender = metadata["own"] if baseline is None else baseline
+    if recommender not in facts:
         raise ConfigError(
-            f"{path} has no ranks of {wanted!r}{nearest(wanted, facts)}; known: {', '.join(facts)}. "
+            f"{path} has no ranks of {recommender!r}{nearest(recommender, facts)}; known: {', '.join(facts)}. "
             f"Add it with hllm evaluate --baselines"
         )
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     numbers = {name: frame[name].to_numpy().astype(np.int64) for name in ("history_length", "num_ranked")}
     groups = {name[3:]: frame[name].to_numpy() for name in frame.columns if name.startswith("in:")}
-    better, tied = (frame[f"{what}:{wanted}"].to_numpy().astype(np.int64) for what in ("better", "tied"))
+    better, tied = (frame[f"{column}:{recommender}"].to_numpy().astype(np.int64) for column in ("better", "tied"))
     targets = Targets(frame["user_id"], frame["item_id"], **numbers, groups=groups)
-    return Contender(name, protocol, facts[wanted], targets, TargetRanks(better, tied))
+    return Contender(name, protocol, facts[recommender], targets, TargetRanks(better, tied))

@@ -44,11 +44,11 @@ def bootstrap_means(
     if len(matrix) == 0:
         return {}
     sums, counts = user_sums(matrix, users)
-    # How often each user is drawn in a resample of the same size is multinomial. One resample at a time: the
-    # memory stays that of one row, whatever the number of users.
+    # In a resample of the same size, the number of times that each user is drawn is multinomial. One resample at a
+    # time: the memory stays that of one row, whatever the number of users.
     rng, equal = stream(seed, "bootstrap"), np.full(len(sums), 1 / len(sums))
-    drawn = (rng.multinomial(len(sums), equal) for _ in range(samples))
-    resampled = np.stack([(weight @ sums) / (weight @ counts) for weight in drawn])
+    weights = (rng.multinomial(len(sums), equal) for _ in range(samples))
+    resampled = np.stack([(weight @ sums) / (weight @ counts) for weight in weights])
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     means = matrix.mean(0)
     return {
@@ -69,15 +69,15 @@ def bootstrap_statistics(
     """
     whole = statistics(np.ones(num_users))
     rng, equal = stream(seed, "bootstrap"), np.full(num_users, 1 / num_users)
-    drawn = [statistics(rng.multinomial(num_users, equal).astype(np.float64)) for _ in range(samples)]
-    found = {}
+    resamples = [statistics(rng.multinomial(num_users, equal).astype(np.float64)) for _ in range(samples)]
+    estimates = {}
     for name, value in whole.items():
-        resampled = np.array([numbers[name] for numbers in drawn])
+        resampled = np.array([numbers[name] for numbers in resamples])
         resampled = resampled[np.isfinite(resampled)]
         if np.isfinite(value):
             low, high = np.percentile(resampled, [2.5, 97.5]) if len(resampled) else (np.nan, np.nan)
-            found[name] = Estimate(mean=float(value), low=float(low), high=float(high))
-    return found
+            estimates[name] = Estimate(mean=float(value), low=float(low), high=float(high))
+    return estimates
 
 
 def user_sums(
@@ -101,16 +101,16 @@ def randomisation_test(differences: Float[np.ndarray, " user"], *, samples: int 
     Source: Smucker, Allan & Carterette, "A comparison of statistical significance tests for information retrieval
     evaluation", CIKM 2007, section 3.3; for the added 1, Phipson & Smyth, SAGMB 9(1), 2010.
     """
-    moved = differences[differences != 0]  # a zero has no sign
-    if len(moved) == 0:
+    nonzero = differences[differences != 0]  # a zero has no sign
+    if len(nonzero) == 0:
         return 1.0
-    rng, total = stream(seed, "signs"), moved.sum()
-    least = abs(total) - 1e-12 * np.abs(moved).sum()  # sums in another order differ in their last digits
-    as_far, rows = 0, max(1, _BITS_AT_ONCE // len(moved))
+    rng, total = stream(seed, "signs"), nonzero.sum()
+    bound = abs(total) - 1e-12 * np.abs(nonzero).sum()  # sums in another order differ in their last digits
+    as_far, rows = 0, max(1, _BITS_AT_ONCE // len(nonzero))
     for start in range(0, samples, rows):
-        shape = (min(rows, samples - start), -(-len(moved) // 8))
-        flipped = np.unpackbits(rng.integers(256, size=shape, dtype=np.uint8), axis=1, count=len(moved))
-        as_far += int((np.abs(total - 2.0 * (flipped @ moved)) >= least).sum())
+        shape = (min(rows, samples - start), -(-len(nonzero) // 8))
+        flips = np.unpackbits(rng.integers(256, size=shape, dtype=np.uint8), axis=1, count=len(nonzero))
+        as_far += int((np.abs(total - 2.0 * (flips @ nonzero)) >= bound).sum())
     return (1 + as_far) / (1 + samples)
 
 

@@ -38,8 +38,8 @@ class Targets:
     def users(self) -> Int[np.ndarray, " target"]:
         """Return a number for each target that is equal for targets of one user."""
         ids = self.user_ids.alias("id")
-        numbered = ids.unique(maintain_order=True).to_frame().with_row_index("number")
-        numbers = ids.to_frame().join(numbered, on="id", how="left", maintain_order="left")["number"]
+        numbering = ids.unique(maintain_order=True).to_frame().with_row_index("number")
+        numbers = ids.to_frame().join(numbering, on="id", how="left", maintain_order="left")["number"]
         return numbers.cast(pl.Int64).to_numpy()
 
     def group(self, name: str | None) -> Bool[np.ndarray, " target"]:
@@ -67,24 +67,24 @@ class Asked:
     history_length: Int[np.ndarray, " target"]
 
 
-def _cold_items(asked: Asked) -> Groups:
-    return {"cold items": is_cold(asked.dataset, asked.split, asked.items, asked.config)}
+def _cold_items(targets: Asked) -> Groups:
+    return {"cold items": is_cold(targets.dataset, targets.split, targets.items, targets.config)}
 
 
-def _popularity(asked: Asked) -> Groups:
-    counts = asked.split.train_counts(asked.dataset)
-    return {f"{name} items": chosen for name, chosen in slices.popularity_slices(counts, asked.items).items()}
+def _popularity(targets: Asked) -> Groups:
+    counts = targets.split.train_counts(targets.dataset)
+    return {f"{name} items": members for name, members in slices.popularity_slices(counts, targets.items).items()}
 
 
-def _history_length(asked: Asked) -> Groups:
-    return {f"history {name}": chosen for name, chosen in slices.length_slices(asked.history_length).items()}
+def _history_length(targets: Asked) -> Groups:
+    return {f"history {name}": members for name, members in slices.length_slices(targets.history_length).items()}
 
 
-def _item_age(asked: Asked) -> Groups:
-    dataset, training = asked.dataset, asked.split.training
+def _item_age(targets: Asked) -> Groups:
+    dataset, training = targets.dataset, targets.split.training
     first = slices.first_seen(dataset.item_index[training], dataset.seconds[training], dataset.num_items)
-    ages = slices.age_slices(first, asked.items, dataset.seconds[asked.interactions])
-    return {f"item age {name}": chosen for name, chosen in ages.items()}
+    ages = slices.age_slices(first, targets.items, dataset.seconds[targets.interactions])
+    return {f"item age {name}": members for name, members in ages.items()}
 
 
 SLICES: dict[str, Callable[[Asked], Groups]] = {
@@ -98,7 +98,7 @@ SLICES: dict[str, Callable[[Asked], Groups]] = {
 
 def groups_of(asked: Asked) -> Groups:
     """Return the targets of each group that the config asks for, empty groups too."""
-    return {name: chosen for family in asked.config.slices for name, chosen in SLICES[family](asked).items()}
+    return {name: members for family in asked.config.slices for name, members in SLICES[family](asked).items()}
 
 
 def is_cold(

@@ -41,14 +41,14 @@ def save_checkpoint(
     `tokenizer` is the directory to copy the tokenizer from; `details` is kept in the manifest;
     `extra_files(folder)` may add files, such as the optimizer's state; `weights` is what they are kept in.
     """
-    kept = {"model": config.model_dump(mode="json"), "num_items": num_items, "num_actions": num_actions, **details}
-    kept |= {} if weights == "fp32" else {"weights": weights}
-    with artifacts.writing(path, KIND, kept) as folder:
+    entries = {"model": config.model_dump(mode="json"), "num_items": num_items, "num_actions": num_actions, **details}
+    entries |= {} if weights == "fp32" else {"weights": weights}
+    with artifacts.writing(path, KIND, entries) as folder:
         repeated = _repeated(model)
         for part in MODULES:
             if (module := getattr(model, part)) is not None:
-                again = {name.removeprefix(f"{part}.") for name in repeated if name.startswith(f"{part}.")}
-                save_part(module, folder, part, weights, leave_out=again)
+                repeats = {name.removeprefix(f"{part}.") for name in repeated if name.startswith(f"{part}.")}
+                save_part(module, folder, part, weights, leave_out=repeats)
         save_file({"log_scale": model.log_scale.detach().reshape(1).cpu()}, folder / "scale.safetensors")
         model.item_encoder.keep_files(folder / ITEM_BACKBONE, tokenizer)
         model.user_encoder.keep_files(folder / USER_BACKBONE)
@@ -128,8 +128,8 @@ def _rebuilt(
 ) -> SequentialRecommender:
     """Return a checkpoint's model with its weights; see `_fill` for `grown`."""
     with _fitting(path):
-        kept = _read_parts(path, weights)
-        item, user = (_network_of(kept[part]) for part in ("item_encoder", "user_encoder"))
+        parts = _read_parts(path, weights)
+        item, user = (_network_of(parts[part]) for part in ("item_encoder", "user_encoder"))
         model = build_model(
             config.model_copy(update=_kept(config)),
             num_items=num_items,
@@ -138,7 +138,7 @@ def _rebuilt(
             weights={"item": item, "user": item if config.share_backbone else user},
             fast=fast,
         )
-        _fill(model, path, kept, grown=grown)
+        _fill(model, path, parts, grown=grown)
     return model
 
 
@@ -175,10 +175,10 @@ def _fill(
     repeated = _repeated(model)
     for part in MODULES:
         if (module := getattr(model, part)) is not None:
-            here, kept = module.state_dict(), parts[part]
+            state, weights = module.state_dict(), parts[part]
             if grown:
-                kept = {k: torch.cat([v, here[k][len(v) :]]) if v.dim() else v for k, v in kept.items()}
-            module.load_state_dict({k: v for k, v in here.items() if f"{part}.{k}" in repeated} | kept)
+                weights = {k: torch.cat([v, state[k][len(v) :]]) if v.dim() else v for k, v in weights.items()}
+            module.load_state_dict({k: v for k, v in state.items() if f"{part}.{k}" in repeated} | weights)
     model.log_scale.data.copy_(load_file(path / "scale.safetensors")["log_scale"][0])
 
 
@@ -197,7 +197,7 @@ def _copy(
 ) -> None:  # fmt: skip
     """Save a loaded checkpoint again, without LoRA."""
     tiers = _tiers_with_lora(config)
-    own = ("model", "num_items", "num_actions")
+    arguments = ("model", "num_items", "num_actions")
     save_checkpoint(
         destination,
         merge_lora(model) if tiers else model,
@@ -205,7 +205,7 @@ def _copy(
         num_items=manifest.details["num_items"],
         num_actions=manifest.details["num_actions"],
         tokenizer=path / ITEM_BACKBONE,
-        details={name: value for name, value in manifest.details.items() if name not in own},
+        details={name: value for name, value in manifest.details.items() if name not in arguments},
         weights=weights,
     )
 
@@ -226,5 +226,5 @@ def _require_fp32(path: Path, manifest: artifacts.Manifest, error: type[ConfigEr
 
 def _repeated(model: SequentialRecommender) -> set[str]:
     """Return the names of weights that the model holds under an earlier name too: those of tiers that share them."""
-    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return every - {name for name, _ in model.named_parameters()}
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return names - {name for name, _ in model.named_parameters()}

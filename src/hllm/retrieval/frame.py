@@ -25,8 +25,8 @@ def recommended(dataset: Dataset, users: pl.Series, best: Recommendations, sourc
 
 def frame_of(dataset: Dataset, queries: Mapping[str, pl.Series], best: Recommendations) -> pl.DataFrame:
     """Return a frame of the columns of `queries`, item_id, score and rank (from 1)."""
-    kept = np.isfinite(best.scores)
-    query = np.nonzero(kept)[0]
-    rank = np.broadcast_to(np.arange(1, kept.shape[1] + 1), kept.shape)[kept]
-    answer = {"item_id": dataset.item_ids[best.items[kept]], "score": best.scores[kept].astype(np.float64)}
+    mask = np.isfinite(best.scores)
+    query = np.nonzero(mask)[0]
+    rank = np.broadcast_to(np.arange(1, mask.shape[1] + 1), mask.shape)[mask]
+    answer = {"item_id": dataset.item_ids[best.items[mask]], "score": best.scores[mask].astype(np.float64)}
     return pl.DataFrame({name: values[query] for name, values in queries.items()} | answer | {"rank": rank})

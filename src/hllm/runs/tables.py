@@ -59,9 +59,9 @@ def embed_run_items(
         compute = encoder.texts(catalogue, dataset, prompt, run.best_path / ITEM_BACKBONE)
         work = origin.texts(catalogue, dataset, prompt, compute)
     else:
-        known = dataset.item_ids if items is None else _items_of(items, dataset, ())[dataset.item_col]
-        rows = dataset.item_rows(known)
-        work = origin.indices(known, rows, encoder.indices(rows))
+        ids = dataset.item_ids if items is None else _items_of(items, dataset, ())[dataset.item_col]
+        rows = dataset.item_rows(ids)
+        work = origin.indices(ids, rows, encoder.indices(rows))
     return embed_items(replace(work, dim=dim), path, dtype=dtype, share=share or Share(), reuse=(run.table_path,))
 
 
@@ -70,9 +70,9 @@ def embed_catalogue(run: Run, group: Group, vectors: Float[torch.Tensor, "item d
 
     `vectors` are what that checkpoint gives for the run's items, where they are known.
     """
-    found = open_if_good(run.table_path)
+    table = open_if_good(run.table_path)
     group.wait()  # all have looked
-    if found is not None and found.checkpoint == artifacts.read_manifest(run.best_path, "checkpoint").fingerprint:
+    if table is not None and table.checkpoint == artifacts.read_manifest(run.best_path, "checkpoint").fingerprint:
         return
     if vectors is not None:
         if group.first:
@@ -131,8 +131,8 @@ class _Origin:
 
     def indices(self, ids: pl.Series, index: Int[np.ndarray, " item"], compute: Compute) -> ItemWork:
         """Return the work on items that are known by their number only."""
-        named = (f"item {number}" for number in index)
-        keys = content_keys(named, checkpoint=self.checkpoint, precision=self.precision)
+        texts = (f"item {number}" for number in index)
+        keys = content_keys(texts, checkpoint=self.checkpoint, precision=self.precision)
         return ItemWork(ids, keys, np.zeros(len(ids), dtype=np.int64), compute, self.checkpoint, self.precision)
 
 
@@ -171,17 +171,17 @@ class _Encoder:
 
 def _items_of(source: Table, dataset: Dataset, text_cols: tuple[str, ...]) -> pl.DataFrame:
     """Read a table of items into the types of the dataset's catalogue."""
-    wanted = {"item_col": dataset.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(text_cols)}
-    given = read_table(source, name="items")
-    require_columns(given, wanted, name="items")
-    kinds = {name: dataset.items.schema[name] for name in wanted.values()}
+    columns = {"item_col": dataset.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(text_cols)}
+    table = read_table(source, name="items")
+    require_columns(table, columns, name="items")
+    kinds = {name: dataset.items.schema[name] for name in columns.values()}
     try:
-        items = given.select(pl.col(name).cast(kind) for name, kind in kinds.items())
+        items = table.select(pl.col(name).cast(kind) for name, kind in kinds.items())
     except PolarsError as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"the items' columns do not have the catalogue's types: {reason}") from None
     looked_for = ("missing_item_ids", "duplicate_items", *(("items_without_text",) if text_cols else ()))
     policies: dict[str, checks.Policy] = {name: "error" for name in looked_for}
-    read = text_cols or (dataset.item_col,)
-    checks.refuse(checks.errors(checks.item_faults(items, dataset.item_col, read, policies)))
+    text_columns = text_cols or (dataset.item_col,)
+    checks.refuse(checks.errors(checks.item_faults(items, dataset.item_col, text_columns, policies)))
     return items

@@ -129,12 +129,12 @@ def _train(
         with group.one_by_one():  # the first makes them, the others find them
             tokens = catalogue_tokens(run, dataset, prompt, tokenizer)
 
-    wanted = recipe.tracking.tensorboard and group.first
-    board = TensorBoard(run.folder / "tensorboard", step=position.step) if wanted else None
-    told = run if board is None else Run(run.folder, (*run.listeners, board.write))
+    with_board = recipe.tracking.tensorboard and group.first
+    board = TensorBoard(run.folder / "tensorboard", step=position.step) if with_board else None
+    board_run = run if board is None else Run(run.folder, (*run.listeners, board.write))
     data, parallel = TrainingData(dataset, split, tokens, tokenizer), Replicated(group, choose_device())
     try:
-        return train(model, recipe, data, objective, told, parallel, fresh=start is None)
+        return train(model, recipe, data, objective, board_run, parallel, fresh=start is None)
     except StopTraining as stopped:
         if not run.best_path.exists():
             raise TrainingError(f"stopped before the first validation: {stopped}") from None
@@ -154,10 +154,10 @@ def catalogue_tokens(run: Run, dataset: Dataset, prompt: PromptConfig, tokenizer
 def _begin(run: Run, recipe: Recipe, dataset: Dataset, group: Group) -> None:
     """Put recipe and dataset into the run; DataError if it has been trained on other data."""
     if run.checkpoints():
-        kept = artifacts.verify(run.dataset_path, "dataset").details["fingerprint"]
-        if kept != dataset.fingerprint:
+        digest = artifacts.verify(run.dataset_path, "dataset").details["fingerprint"]
+        if digest != dataset.fingerprint:
             raise DataError(
-                f"{run.folder} was begun on other data (fingerprint {kept[:12]}…, now {dataset.fingerprint[:12]}…); "
+                f"{run.folder} was begun on other data (fingerprint {digest[:12]}…, now {dataset.fingerprint[:12]}…); "
                 "give another --out, or remove that directory"
             )
         return

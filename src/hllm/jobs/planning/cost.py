@@ -123,33 +123,35 @@ def _batch(
     sequences = stage.batch_size if stage.gradient_cache else stage.micro_batch_size or stage.batch_size
     share = counts / counts.sum()
     both_ways = stage.objective.facts.reads_both_ways  # so it reads the whole window
-    asked = stage.objective.num_queries((lengths - 1).astype(np.float64))
-    targets = sequences * float((share * asked).sum())
-    drawn = sequences * float((share * lengths).sum())
+    queries = stage.objective.num_queries((lengths - 1).astype(np.float64))
+    targets = sequences * float((share * queries).sum())
+    interactions = sequences * float((share * lengths).sum())
     up_to = np.cumsum(share) ** sequences  # chance that no sequence is longer
     longest = float((np.diff(up_to, prepend=0.0) * (lengths - (0 if both_ways else 1))).sum())
     suffixes, others = 0.0, 0.0
     if stage.points is not None and recipe.model.ranking is not None:
-        points = float((share * np.minimum(stage.points.per_window, asked)).sum())
+        points = float((share * np.minimum(stage.points.per_window, queries)).sum())
         # Labelled candidates are items of the window.
         candidates = 1 if recipe.model.ranking.targets else 1 + stage.points.num_negatives
         others = sequences * points * (candidates - 1)
         suffixes = points * (candidates if recipe.model.ranking.fusion == "early" else 1)
 
     def distinct(negatives: NegativesConfig) -> float:
-        return min(float(facts.num_items), facts.expected_distinct(drawn, negatives, sequences, targets) + others)
+        return min(
+            float(facts.num_items), facts.expected_distinct(interactions, negatives, sequences, targets) + others
+        )
 
     items = distinct(stage.negatives or _IN_BATCH)
-    compared = _negatives(facts, stage.negatives, sequences, items) if stage.negatives is not None else 0.0
-    read = _read(stage, items, distinct(_IN_BATCH))
-    return _Batch(sequences, items, read, targets, compared, longest, suffixes)
+    comparisons = _negatives(facts, stage.negatives, sequences, items) if stage.negatives is not None else 0.0
+    num_read = _read(stage, items, distinct(_IN_BATCH))
+    return _Batch(sequences, items, num_read, targets, comparisons, longest, suffixes)
 
 
-def _read(stage: StageConfig, items: float, asked_for: float) -> float:
-    """Return how many of a batch's items are read; `asked_for` are those that are not negatives alone."""
+def _read(stage: StageConfig, items: float, non_negatives: float) -> float:
+    """Return how many of a batch's items are read; `non_negatives` are those that are not negatives alone."""
     if stage.item_tier == "frozen":
         return 0.0
-    return (asked_for if stage.reuse.negatives else items) * stage.reuse.share / stage.reuse.every
+    return (non_negatives if stage.reuse.negatives else items) * stage.reuse.share / stage.reuse.every
 
 
 def _negatives(facts: DataFacts, config: NegativesConfig, sequences: int, items: float) -> float:
@@ -236,6 +238,6 @@ def _by_muon(stage: StageConfig, outline: SequentialRecommender) -> list[tuple[i
 def _positions_of_texts(facts: DataFacts, outline: SequentialRecommender) -> Int[np.ndarray, " sample"]:
     """Return how many positions the item tier reads of each sampled item, [ITEM] vectors included."""
     reader = outline.item_encoder.reader
-    added = 0 if reader is None or reader.item_token is None else len(reader.item_token)
-    positions: Int[np.ndarray, " sample"] = facts.token_lengths + added
+    item_tokens = 0 if reader is None or reader.item_token is None else len(reader.item_token)
+    positions: Int[np.ndarray, " sample"] = facts.token_lengths + item_tokens
     return positions

@@ -84,13 +84,13 @@ def tune(
     require("optuna", extra="tune", purpose="hllm tune")
     config = read_search(search)
     budget = config.trials if trials is None else trials
-    given = Recipe.from_toml(recipe, overrides)
-    tuning = _Tuning(out, config, recipe, overrides, locate(given.data, recipe.parent.resolve()))
+    template = Recipe.from_toml(recipe, overrides)
+    tuning = _Tuning(out, config, recipe, overrides, locate(template.data, recipe.parent.resolve()))
     _check_first_values(tuning, search)
     inputs = {
         "search": config.fingerprint,
-        "recipe": given.fingerprint,
-        "data": build_dataset(*tuning.tables, given.data).fingerprint,
+        "recipe": template.fingerprint,
+        "data": build_dataset(*tuning.tables, template.data).fingerprint,
     }
     _claim(out, inputs)
     done = read_trials(out)
@@ -98,7 +98,7 @@ def tune(
         raise ConfigError(f"{out} holds {len(done)} trials already, more than the {budget} asked for")
     start = time.monotonic()
     while len(done) < budget and (seconds is None or time.monotonic() - start < seconds):
-        done.append(_try(tuning, len(done), budget, ask(config, done, given.seed), say))
+        done.append(_try(tuning, len(done), budget, ask(config, done, template.seed), say))
         artifacts.write_text(out / "trials.jsonl", "".join(trial.model_dump_json() + "\n" for trial in done))
         _conclude(tuning, budget, inputs, done)
         say(_outcome(config.metric, done))
@@ -205,8 +205,8 @@ def _claim(out: Path, inputs: dict[str, str]) -> None:
     file = out / "tune.json"
     if file.is_file():
         try:
-            stored = json.loads(file.read_text(encoding="utf-8"))
-            differing = ", ".join(name for name in inputs if stored[name] != inputs[name])
+            record = json.loads(file.read_text(encoding="utf-8"))
+            differing = ", ".join(name for name in inputs if record[name] != inputs[name])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file} is damaged: {error!r}; restore it, or tune anew") from None
         if differing:

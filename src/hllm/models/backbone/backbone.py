@@ -51,7 +51,7 @@ class Backbone(nn.Module):
         self.input_width = int(words.embedding_dim)
         """Size of the vectors that enter; ALBERT's and ELECTRA's differ from those that leave."""
         self.word_scale = float(getattr(words, "scalar_embed_scale", 1.0))
-        """What `embed` multiplies words by."""
+        """`embed` multiplies words by it."""
         self.max_positions = _max_positions(network)
         """The longest sequence it can read; None if it computes its positions and so has no bound."""
         self.compiled = False
@@ -166,9 +166,9 @@ class Backbone(nn.Module):
 
     def reads_rows(self, device: torch.device) -> bool:
         """Return whether `in_row` is there: on CUDA, in half precision, where torch's kernel is seen to be right."""
-        known = self.facts.rows if device.type == "cuda" and torch.is_autocast_enabled("cuda") else None
-        return bool(known) and all(
-            kernel_agrees(heads, torch.get_autocast_dtype("cuda"), device) for heads in known or ()
+        shapes = self.facts.rows if device.type == "cuda" and torch.is_autocast_enabled("cuda") else None
+        return bool(shapes) and all(
+            kernel_agrees(heads, torch.get_autocast_dtype("cuda"), device) for heads in shapes or ()
         )
 
     def in_row(
@@ -219,10 +219,10 @@ class Backbone(nn.Module):
             return
         vectors = torch.randn(1, 3, self.input_width, generator=torch.Generator().manual_seed(0))
         try:
-            _, found = self.with_suffixes(vectors[:, :2], vectors[:, 2:].expand(-1, 2, -1), torch.tensor([[0, 1]]))
+            _, states = self.with_suffixes(vectors[:, :2], vectors[:, 2:].expand(-1, 2, -1), torch.tensor([[0, 1]]))
             short = self.network(inputs_embeds=vectors[:, [0, 2]]).last_hidden_state[:, -1]
             whole = self.network(inputs_embeds=vectors).last_hidden_state[:, -1]
-            agree = torch.allclose(found[0], torch.cat([short, whole]), rtol=0, atol=1e-3 * float(whole.abs().max()))
+            agree = torch.allclose(states[0], torch.cat([short, whole]), rtol=0, atol=1e-3 * float(whole.abs().max()))
         except (TypeError, ValueError, RuntimeError, AttributeError):
             agree = False
         if not agree:
@@ -300,18 +300,18 @@ def load_backbone(
                 )
             except (OSError, RuntimeError) as error:
                 raise CheckpointError(f"{path} holds no safetensors weights that fit its config: {error}") from None
-        missing = [name for name in report["missing_keys"] if not name.startswith("pooler")]
-        if missing:
+        names = [name for name in report["missing_keys"] if not name.startswith("pooler")]
+        if names:
             raise CheckpointError(
-                f"the weights in {path} lack {len(missing)} of the network's tensors; first: {', '.join(missing[:3])}"
+                f"the weights in {path} lack {len(names)} of the network's tensors; first: {', '.join(names[:3])}"
             )
     if getattr(network, "pooler", None) is not None:
         network.pooler = None  # BERT's classification head over [CLS]; the tiers pool for themselves
     network.config.use_cache = False
     backbone = Backbone(network, network.config)
-    kept = BackboneFacts.load(path) if isinstance(path, Path) and fast else None
-    if kept is not None:
-        backbone.use(kept)
+    facts = BackboneFacts.load(path) if isinstance(path, Path) and fast else None
+    if facts is not None:
+        backbone.use(facts)
     else:
         backbone.probe(fast=fast)
     return backbone

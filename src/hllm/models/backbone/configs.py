@@ -42,8 +42,8 @@ def cut(config: Any, num_layers: int) -> None:
 
 def _require_text(config: Any, path: Path) -> None:
     """Raise ConfigError unless this is a language model or an encoder of text alone."""
-    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or type(config) in MODEL_FOR_MASKED_LM_MAPPING
-    if not known or config.is_encoder_decoder or not hasattr(config, "num_hidden_layers"):
+    is_text_model = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    if not is_text_model or config.is_encoder_decoder or not hasattr(config, "num_hidden_layers"):
         raise ConfigError(
             f"the model in {path} is of type {config.model_type!r}, which is neither a causal language model nor a "
             "bidirectional encoder of text alone; choose a model such as smollm2-135m or minilm-l6"

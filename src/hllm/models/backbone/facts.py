@@ -42,11 +42,11 @@ class BackboneFacts:
         """Read facts; None if there are none, or none that hold for the libraries installed here."""
         if not (folder / _FILE).is_file():
             return None
-        kept = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        if kept["versions"] != _versions():
+        content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        if content["versions"] != _versions():
             return None
-        rows = kept["facts"].pop("rows")
-        return cls(**kept["facts"], rows=None if rows is None else frozenset(Heads(*heads) for heads in rows))
+        rows = content["facts"].pop("rows")
+        return cls(**content["facts"], rows=None if rows is None else frozenset(Heads(*heads) for heads in rows))
 
 
 def _versions() -> dict[str, str]:

@@ -16,9 +16,9 @@ _SUFFIXES_AT_ONCE = 256
 class LayerCache(DynamicCache):
     """Keys and values by layer."""
 
-    def update(self, *given: Any, **options: Any) -> tuple[Tensor, Tensor]:
+    def update(self, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
         """Add to a layer's, and return all of them; a method of our own, which `models.compiled` leaves out."""
-        return super().update(*given, **options)
+        return super().update(*arguments, **options)
 
 
 def keep(network: nn.Module, embeddings: Float[Tensor, "1 prefix input"]) -> KeysAndValues:
@@ -46,15 +46,15 @@ def can_read_behind(network: nn.Module, width: int) -> bool:
     """
     if next(network.parameters()).is_meta:
         return False
-    shared, own = torch.randn(2, 3, width, generator=torch.Generator().manual_seed(0))
-    both = torch.stack([own, own.flip(0)])
+    beginning, text = torch.randn(2, 3, width, generator=torch.Generator().manual_seed(0))
+    texts = torch.stack([text, text.flip(0)])
     try:
-        found = network(inputs_embeds=both, **behind(keep(network, shared[None]), both)).last_hidden_state
-        whole = torch.cat([shared.expand(2, -1, -1), both], dim=1)
-        expected = network(inputs_embeds=whole).last_hidden_state[:, len(shared) :]
+        states = network(inputs_embeds=texts, **behind(keep(network, beginning[None]), texts)).last_hidden_state
+        whole = torch.cat([beginning.expand(2, -1, -1), texts], dim=1)
+        expected = network(inputs_embeds=whole).last_hidden_state[:, len(beginning) :]
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
         return False
-    return torch.allclose(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    return torch.allclose(states, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 def read_suffixes(

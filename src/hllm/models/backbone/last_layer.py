@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-# What such a layer is made of, in Llama and most that came after it.
+# The parts of such a layer, in Llama and most models that came after it.
 _PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 
 
@@ -36,13 +36,13 @@ def only_at(positions: Int[Tensor, "batch chosen"]) -> Iterator[None]:
 class _EndsEarly:
     """Put before a layer's class: skips positions where that is asked for."""
 
-    def forward(self, hidden_states: Tensor, *given: Any, **options: Any) -> Any:
+    def forward(self, hidden_states: Tensor, *arguments: Any, **options: Any) -> Any:
         if _thread.places is None:
-            return super().forward(hidden_states, *given, **options)  # type: ignore[misc]
+            return super().forward(hidden_states, *arguments, **options)  # type: ignore[misc]
         layer: Any = self
         attended, *_ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **options)
-        chosen = (hidden_states + attended)[_thread.places]
-        return chosen + layer.mlp(layer.post_attention_layernorm(chosen))
+        states = (hidden_states + attended)[_thread.places]
+        return states + layer.mlp(layer.post_attention_layernorm(states))
 
 
 def ends_early(layer: nn.Module) -> bool:

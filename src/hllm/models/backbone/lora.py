@@ -26,7 +26,7 @@ class LoraConfig(Config):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On what enters an addition, in training. Above 0, an item's vector in training differs from the cached one."""
     targets: Literal["attention", "all-linear"] = "attention"
-    """Which linear maps get one: those of the attention, or all."""
+    """The linear maps that get an addition: those of the attention, or all."""
 
 
 def add_lora(backbone: Backbone, config: LoraConfig) -> None:

@@ -74,9 +74,9 @@ def can_read_packed(network: nn.Module, width: int) -> bool:
     vectors = torch.randn(3, 3, width, generator=torch.Generator().manual_seed(0))
     mask = torch.arange(3) < torch.tensor([[2], [3], [1]])  # in two rows
     try:
-        found = read_packed(network, vectors, mask)
+        states = read_packed(network, vectors, mask)
         expected = network(inputs_embeds=vectors).last_hidden_state
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
         return False
     bound = 1e-5 * float(expected[mask].abs().max())
-    return found is not None and torch.allclose(found[mask], expected[mask], rtol=0, atol=bound)
+    return states is not None and torch.allclose(states[mask], expected[mask], rtol=0, atol=bound)

@@ -23,10 +23,10 @@ from hllm.errors import HllmWarning
 from hllm.models.backbone.key_values import KeysAndValues, LayerCache, keep
 
 NAME = "hllm-rows"
-"""What transformers knows `attend` by."""
+"""The name by which transformers knows `attend`."""
 
 _KNOWN = {"is_causal", "position_ids", "use_cache", "cache_position", "output_attentions"}
-"""What a layer may tell its attention without changing what it is."""
+"""Arguments that a layer may give its attention without changing what it computes."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class PackedRow:
     lengths: Int[Tensor, " sequence"]
     """On the host, where shapes are decided."""
     prefix: int
-    """How many positions each is read behind; their keys and values stand before those of the row."""
+    """The number of positions that each is read behind; their keys and values stand before those of the row."""
     ends: Int[Tensor, " sequences_plus_one"]
-    """Where each begins, and where the last ends."""
+    """The place where each begins, and the place where the last ends."""
     key_ends: Int[Tensor, " sequences_plus_one"]
     """The same where each has a copy of the prefix before it."""
     keys: Int[Tensor, " key"] | None
-    """Which keys these copies and the sequences are; None without a prefix."""
+    """The keys of these copies and of the sequences; None without a prefix."""
     positions: Int[Tensor, "1 position"]
     """Of each element in its own sequence."""
 
@@ -73,12 +73,12 @@ class Heads(NamedTuple):
     keys: int
     width: int
     window: int | None
-    """How many positions back it looks, its own included; None: all."""
+    """The number of positions back that it looks, its own included; None: all."""
 
 
 class _Thread(threading.local):
     row: PackedRow | None = None
-    """What the network that runs in this thread reads, while `_reading` lasts."""
+    """The row that the network in this thread reads, while `_reading` lasts."""
     seen: set[Heads] | None = None
     """Attention that was met meanwhile, if it is asked for."""
 
@@ -104,7 +104,7 @@ def attend(
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    **given: Any,
+    **options: Any,
 ) -> tuple[Float[Tensor, "batch position head width"], None]:
     """Attend as transformers asks for each layer: by torch's fused attention, unless a row is being read.
 
@@ -115,12 +115,12 @@ def attend(
     if row is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        given |= {} if sliding_window is None else {"sliding_window": sliding_window}
+        options |= {} if sliding_window is None else {"sliding_window": sliding_window}
         states, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **given
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
         return states, None
-    strange = [name for name, value in (given | {"dropout": dropout or None}).items() if value is not None]
+    strange = [name for name, value in (options | {"dropout": dropout or None}).items() if value is not None]
     if strange := sorted(set(strange) - _KNOWN):
         raise TypeError(f"attention in a row takes no {', '.join(strange)}")
     heads = Heads(query.shape[1], key.shape[1], query.shape[3], sliding_window)
@@ -177,9 +177,9 @@ def attend_by_length(
     ends, key_ends = (F.pad((row.lengths + more).cumsum(0), (1, 0)) for more in (0, row.prefix))
     states, places = [], []
     for length in row.lengths.unique().tolist():
-        own = (row.lengths == length).nonzero()
-        at = (ends[own] + torch.arange(length)).to(query.device, non_blocking=True)  # (sequence, position)
-        keys_at = (key_ends[own] + torch.arange(row.prefix + length)).to(query.device, non_blocking=True)
+        sequences = (row.lengths == length).nonzero()
+        at = (ends[sequences] + torch.arange(length)).to(query.device, non_blocking=True)  # (sequence, position)
+        keys_at = (key_ends[sequences] + torch.arange(row.prefix + length)).to(query.device, non_blocking=True)
         back = row.prefix + torch.arange(length)[:, None] - torch.arange(row.prefix + length)
         visible = back >= 0 if window is None else (back >= 0) & (back < window)
         part = F.scaled_dot_product_attention(
@@ -233,22 +233,24 @@ def let_read_rows(network: Any, width: int) -> frozenset[Heads]:
 
     def whole(before: Tensor) -> Tensor:
         sequences = [torch.cat([before, part])[None] for part in vectors.split(lengths.tolist())]
-        return torch.cat([network(inputs_embeds=one).last_hidden_state[0, len(before) :] for one in sequences])
+        return torch.cat(
+            [network(inputs_embeds=sequence).last_hidden_state[0, len(before) :] for sequence in sequences]
+        )
 
     expected = [whole(vectors[:0]), whole(beginning)]
-    seen: set[Heads] = set()
-    _thread.seen = seen
+    shapes: set[Heads] = set()
+    _thread.seen = shapes
     try:
         read_rows(network)
         prefix = keep(network, beginning[None])
-        found = [
+        states = [
             read_row(network, vectors, PackedRow.of(lengths, 0, vectors.device))[0],
             read_row(network, vectors, PackedRow.of(lengths, 2, vectors.device), prefix)[0],
         ]
-        found += [whole(vectors[:0]), whole(beginning)]
+        states += [whole(vectors[:0]), whole(beginning)]
         bound = 1e-5 * float(expected[0].abs().max())
-        agree = bool(seen) and all(
-            torch.allclose(a, b, rtol=0, atol=bound) for a, b in zip(found, expected * 2, strict=True)
+        agree = bool(shapes) and all(
+            torch.allclose(a, b, rtol=0, atol=bound) for a, b in zip(states, expected * 2, strict=True)
         )
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
         agree = False
@@ -256,7 +258,7 @@ def let_read_rows(network: Any, width: int) -> frozenset[Heads]:
         _thread.seen = None
     if not agree:
         network.set_attn_implementation(stock)
-    return frozenset(seen if agree else ())
+    return frozenset(shapes if agree else ())
 
 
 @functools.cache
@@ -274,20 +276,20 @@ def kernel_agrees(heads: Heads, format_: torch.dtype, device: torch.device) -> b
         for prefix in (0, 9):
             row = PackedRow.of(lengths, prefix, device)
             shapes = [(96, heads.queries), *[(96 + 5 * prefix, heads.keys)] * 2]
-            drawn = [torch.randn(*shape, heads.width, generator=generator).to(device, format_) for shape in shapes]
+            inputs = [torch.randn(*shape, heads.width, generator=generator).to(device, format_) for shape in shapes]
             weights = torch.randn(96, heads.queries, heads.width, generator=generator).to(device)
             results = []
             for attend_by, dtype in ((attend_by_kernel, format_), (attend_by_length, torch.float32)):
-                q, k, v = entered = [part.detach().to(dtype).requires_grad_() for part in drawn]
+                q, k, v = leaves = [part.detach().to(dtype).requires_grad_() for part in inputs]
                 with torch.autocast(device.type, enabled=False):
                     states = attend_by(q, k, v, row, scale=heads.width**-0.5, window=heads.window)
                     (states.float() * weights).sum().backward()
-                results.append([states.detach(), *(part.grad for part in entered)])
+                results.append([states.detach(), *(part.grad for part in leaves)])
             # Sums of up to forty numbers that are rounded to bf16's eight bits, or fp16's eleven.
             for kernel, plain in zip(*results, strict=True):
-                off = float((kernel.float() - plain).abs().max() / plain.abs().max())
-                if not off <= 0.02:
-                    problem = f"it is off by {off:.2g} of the largest number"
+                deviation = float((kernel.float() - plain).abs().max() / plain.abs().max())
+                if not deviation <= 0.02:
+                    problem = f"it is off by {deviation:.2g} of the largest number"
     except (TypeError, ValueError, RuntimeError) as error:
         problem = str(error).partition(". ")[0]
     if problem:

@@ -72,7 +72,7 @@ def import_published(
         raise ConfigError(f"{out} exists already; give a new directory")
     state = read_state_dict(weights)
     ignored = _set_aside(state)
-    used = len(state)
+    num_tensors = len(state)
     _unpack(state)
     log_scale, clamped_from = _log_scale(state, weights)
     pooling: Literal["item", "mean"] = "item" if _ITEM_TOKEN in state else "mean"
@@ -95,7 +95,7 @@ def import_published(
             tokenizer=shapes / ITEM_BACKBONE,
             details={"imported": {"file": weights.name, "sha256": artifacts.sha256_of(weights)}},
         )
-    return ImportedWeights(used, ignored, pooling, log_scale, clamped_from, tokenizer)
+    return ImportedWeights(num_tensors, ignored, pooling, log_scale, clamped_from, tokenizer)
 
 
 def published_name(tier: str, key: str) -> str:
@@ -167,14 +167,14 @@ def _log_scale(state: dict[str, Tensor], weights: Path) -> tuple[float, float | 
     if _SCALE not in state:
         raise CheckpointError(f"{weights} lacks {_SCALE!r}: it is not a state dict of HLLM")
     tensor = state.pop(_SCALE)
-    found = float(tensor) if tensor.shape == () else math.nan
-    if not math.isfinite(found):
+    value = float(tensor) if tensor.shape == () else math.nan
+    if not math.isfinite(value):
         raise CheckpointError(
-            f"{_SCALE!r} in {weights} has shape {tuple(tensor.shape)} and value {found}; expected one finite number"
+            f"{_SCALE!r} in {weights} has shape {tuple(tensor.shape)} and value {value}; expected one finite number"
         )
-    log_scale = min(max(found, 0.0), math.log(MAX_SCALE))
+    log_scale = min(max(value, 0.0), math.log(MAX_SCALE))
     # A float32 just above ln 100 is what the reference's own clamp leaves behind.
-    return log_scale, found if abs(found - log_scale) > 1e-6 else None
+    return log_scale, value if abs(value - log_scale) > 1e-6 else None
 
 
 def _fill(model: SequentialRecommender, state: Mapping[str, Tensor], weights: Path) -> None:
@@ -185,11 +185,11 @@ def _fill(model: SequentialRecommender, state: Mapping[str, Tensor], weights: Pa
             "the two configs are of different hidden_size, which the reference cannot have; check --item-config and "
             "--user-config"
         )
-    wanted = {published_name(t, k): (t, k, v) for t in _LLMS for k, v in getattr(model, t).state_dict().items()}
-    shapes = {name: (1, *v.shape) if name == _ITEM_TOKEN else tuple(v.shape) for name, (_, _, v) in wanted.items()}
+    tensors = {published_name(t, k): (t, k, v) for t in _LLMS for k, v in getattr(model, t).state_dict().items()}
+    shapes = {name: (1, *v.shape) if name == _ITEM_TOKEN else tuple(v.shape) for name, (_, _, v) in tensors.items()}
     faults = [
-        _listed("missing", [name for name in wanted if name not in state]),
-        _listed("unexpected", [name for name in state if name not in wanted]),
+        _listed("missing", [name for name in tensors if name not in state]),
+        _listed("unexpected", [name for name in state if name not in tensors]),
         _listed(
             "of another shape",
             [
@@ -206,13 +206,13 @@ def _fill(model: SequentialRecommender, state: Mapping[str, Tensor], weights: Pa
             "Check that --item-config and --user-config are those of the base model"
         )
     for tier in _LLMS:
-        fitting = {k: state[name].reshape(v.shape) for name, (t, k, v) in wanted.items() if t == tier}
-        getattr(model, tier).load_state_dict(fitting, assign=True)
+        tier_state = {k: state[name].reshape(v.shape) for name, (t, k, v) in tensors.items() if t == tier}
+        getattr(model, tier).load_state_dict(tier_state, assign=True)
 
 
-def _listed(what: str, names: Iterable[str]) -> str:
-    found = list(names)
-    return f"{len(found)} {what}, first: {', '.join(found[:3])}" if found else ""
+def _listed(fault: str, names: Iterable[str]) -> str:
+    listing = list(names)
+    return f"{len(listing)} {fault}, first: {', '.join(listing[:3])}" if listing else ""
 
 
 def _write_config(source: Path, folder: Path) -> None:
@@ -246,14 +246,14 @@ def _as_llama(baichuan: Mapping[str, Any], source: Path) -> dict[str, Any]:
     absent = [name for name in sizes if name not in baichuan]
     if absent:
         raise ConfigError(f"{source}/config.json lacks {', '.join(absent)}; take it from the model's own directory")
-    kept = {name: baichuan[name] for name in sizes}
+    dimensions = {name: baichuan[name] for name in sizes}
     return {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
         "num_key_value_heads": baichuan["num_attention_heads"],
         "rope_theta": 10_000.0,
         "tie_word_embeddings": False,
-        **kept,
+        **dimensions,
     }
 
 

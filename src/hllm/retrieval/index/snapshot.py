@@ -84,10 +84,10 @@ class Snapshot:
     def added(self, item_ids: Sequence[Any] | pl.Series, vectors: Float[Tensor, "item dim"]) -> "Snapshot":
         """Return a snapshot with new rows at the end; DataError for ids that the index holds already."""
         ids, rows = self._found(item_ids)
-        if len(known := ids.filter(rows.is_not_null())):
+        if len(duplicates := ids.filter(rows.is_not_null())):
             raise DataError(
-                f"{len(known):,} of {len(ids):,} item ids to add are in the index already; first: "
-                f"{first_few(known)}. To change their vectors, use update"
+                f"{len(duplicates):,} of {len(ids):,} item ids to add are in the index already; first: "
+                f"{first_few(duplicates)}. To change their vectors, use update"
             )
         _require_distinct(ids)
         new = self._accepted(ids, vectors)
@@ -107,10 +107,10 @@ class Snapshot:
         ids = self.item_ids[rows]
         _require_distinct(ids)
         new = self._accepted(ids, vectors)
-        kept = ~np.isin(self.changed, rows)
-        changed = np.concatenate([self.changed[kept], rows])
+        mask = ~np.isin(self.changed, rows)
+        changed = np.concatenate([self.changed[mask], rows])
         order = np.argsort(changed, kind="stable")
-        delta = torch.cat([self.delta[torch.from_numpy(kept)], new])[torch.from_numpy(order)]
+        delta = torch.cat([self.delta[torch.from_numpy(mask)], new])[torch.from_numpy(order)]
         return replace(self, changed=changed[order], delta=delta, longest=max(self.longest, _longest(new, ids)))
 
     def deleted(self, item_ids: Sequence[Any] | pl.Series) -> "Snapshot":
@@ -118,8 +118,8 @@ class Snapshot:
         rows = self.rows(item_ids)
         live = self.live.copy()
         live[rows] = False
-        kept = ~np.isin(self.changed, rows)
-        return replace(self, live=live, changed=self.changed[kept], delta=self.delta[torch.from_numpy(kept)])
+        mask = ~np.isin(self.changed, rows)
+        return replace(self, live=live, changed=self.changed[mask], delta=self.delta[torch.from_numpy(mask)])
 
     def compacted(self) -> "Snapshot":
         """Return a snapshot of the same items with nothing deleted or changed; the rows are numbered anew."""
@@ -135,8 +135,8 @@ class Snapshot:
                 f"{len(bad):,} of {len(ids):,} item ids are not of the type {self.item_ids.dtype} that the index's "
                 f"ids have; first: {first_few(bad)}"
             )
-        known = self.item_ids if self.live.all() else self.item_ids.filter(pl.Series(self.live))
-        return cast, rows_of(known, cast)
+        live_ids = self.item_ids if self.live.all() else self.item_ids.filter(pl.Series(self.live))
+        return cast, rows_of(live_ids, cast)
 
     def _accepted(self, item_ids: pl.Series, vectors: Float[Tensor, "item dim"]) -> Float[Tensor, "item dim"]:
         """Return vectors in the base's dtype; DataError if their number or width is wrong."""
