@@ -294,15 +294,14 @@ def test_settings_that_came_later_do_not_change_the_fingerprint_of_a_stored_reci
 
 @pytest.mark.filterwarnings("ignore")  # torch's own
 def test_without_a_compiler_compiling_is_refused_and_the_folder_serves_the_next_try(
-    tmp_path, monkeypatch, interactions, items, recipe
+    tmp_path, interactions, items, recipe
 ):
     from torch._inductor import config
 
-    monkeypatch.setattr(config, "force_disable_caches", True)
-    monkeypatch.setattr(config.cpp, "cxx", ("/nowhere/g++",))
     compiling = recipe.model_copy(update={"compile": True})
     assert compiling.fingerprint == recipe.fingerprint
-    with pytest.raises(ConfigError, match=r"compile = true, but .*/nowhere/g\+\+"):
+    without_compiler = {"force_disable_caches": True, "cpp.cxx": ("/nowhere/g++",)}
+    with config.patch(without_compiler), pytest.raises(ConfigError, match=r"compile = true, but .*/nowhere/g\+\+"):
         fit(interactions, items, compiling, tmp_path / "run", base=tmp_path)
     assert not Run(tmp_path / "run").checkpoints()
     fit(interactions, items, recipe, tmp_path / "run", base=tmp_path)
