@@ -33,7 +33,7 @@ def write_log(folder: Path) -> None:
     """Write the interactions as RecBole reads them."""
     import polars as pl
 
-    from hllm.data.files import scan_file
+    from hllm.data.reading.files import scan_file
     from hllm.data.schema import DataConfig
     from hllm.sources.data_sets import locate
 

@@ -13,8 +13,8 @@ from jaxtyping import Float
 
 from hllm import artifacts
 from hllm.data.dataset import Dataset
+from hllm.data.reading.tables import Table
 from hllm.data.split import Split
-from hllm.data.tables import Table
 from hllm.embedding.texts import ItemText
 from hllm.errors import ConfigError, Stopped
 from hllm.evaluation.evaluate import Part, Result

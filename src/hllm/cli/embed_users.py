@@ -38,7 +38,7 @@ def embed_users(
 
 
 def _moment(text: str) -> Fraction:
-    from hllm.data.times import as_moment
+    from hllm.data.reading.times import as_moment
 
     try:
         return Fraction(int(text)) if text.lstrip("-").isdecimal() else as_moment(text)

@@ -14,8 +14,8 @@ from hllm.data.events import Events, in_order, repeated, without_empty_users
 from hllm.data.filters import filter_interactions
 from hllm.data.log import MISSING, InteractionLog, read_log, texts_of_times
 from hllm.data.quarantine import write_quarantine
+from hllm.data.reading.tables import Table, read_table, require_columns, scan_table
 from hllm.data.schema import DataConfig
-from hllm.data.tables import Table, read_table, require_columns, scan_table
 from hllm.errors import DataError
 
 _LEFT_OUT = -2  # the row of an item that is in the table, but left out for want of text

@@ -15,7 +15,7 @@ from polars.exceptions import PolarsError
 
 from hllm import artifacts
 from hllm.data import checks
-from hllm.data.tables import Table, read_table, require_columns
+from hllm.data.reading.tables import Table, read_table, require_columns
 from hllm.errors import DataError, first_few
 
 KIND = "dataset"
@@ -35,7 +35,7 @@ class Dataset:
     item_index: Int[np.ndarray, " interaction"]
     """Every interaction's item; each user's interactions stand together, oldest first."""
     timestamps: Int[np.ndarray, " interaction"]
-    """Times from `data.times.as_integers`; they never decrease within a user."""
+    """Times from `data.reading.times.as_integers`; they never decrease within a user."""
     seconds_per_unit: float | None
     """Seconds in one unit of `timestamps`, which count from 1970; None if the times only order."""
     actions: Int[np.ndarray, " interaction"]

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Int
 from hllm.data import checks
 from hllm.data.build import prepare, refusals
 from hllm.data.dataset import Dataset, in_columns_of, rows_of
+from hllm.data.reading.tables import Table, read_table, require_columns
 from hllm.data.schema import DataConfig
-from hllm.data.tables import Table, read_table, require_columns
 from hllm.errors import DataError, HllmWarning, first_few
 
 KnownItems = Literal["error", "keep", "update"]

@@ -1,6 +1,6 @@
 """Read the table of interactions as integers, in one streaming pass; an id of any length takes four bytes a row."""
 
-# Proved by tests/data/test_tables.py.
+# Proved by tests/data/reading/test_tables.py.
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,9 @@ from jaxtyping import Bool, Int
 
 from hllm.data.checks import is_missing
 from hllm.data.labels import read_labels
+from hllm.data.reading.tables import Table, explained, require_columns, scan_table
+from hllm.data.reading.times import as_integers, seconds_per_unit
 from hllm.data.schema import DataConfig
-from hllm.data.tables import Table, explained, require_columns, scan_table
-from hllm.data.times import as_integers, seconds_per_unit
 from hllm.errors import DataError
 
 MISSING = -1

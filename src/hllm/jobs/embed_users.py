@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from hllm.data.dataset import Dataset
-from hllm.data.tables import Table, read_table, require_columns
+from hllm.data.reading.tables import Table, read_table, require_columns
 from hllm.embedding.rows import Dtype
 from hllm.embedding.shards import Embedded, Share
 from hllm.embedding.table import ItemEmbeddingTable

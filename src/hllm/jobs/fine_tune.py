@@ -12,8 +12,8 @@ from jaxtyping import Bool
 from hllm import artifacts
 from hllm.config import Config
 from hllm.data.growth import Grown, grow
+from hllm.data.reading.tables import Table
 from hllm.data.split import Split, split_dataset
-from hllm.data.tables import Table
 from hllm.distributed import Group, joined
 from hllm.embedding.drift import Drift, measure_drift
 from hllm.embedding.table import ItemEmbeddingTable

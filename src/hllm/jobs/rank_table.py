@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from hllm.api import Recommender
-from hllm.data.tables import read_table, require_columns
+from hllm.data.reading.tables import read_table, require_columns
 from hllm.errors import ConfigError, DataError
 
 HISTORY = "history"

@@ -15,8 +15,8 @@ from hllm import artifacts
 from hllm.api import Recommender
 from hllm.config import Config
 from hllm.data.dataset import Dataset, rows_of
-from hllm.data.files import find_files
-from hllm.data.tables import read_table, require_columns
+from hllm.data.reading.files import find_files
+from hllm.data.reading.tables import read_table, require_columns
 from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.jobs.growing import GrowingParquet
 from hllm.jobs.requests import RequestCounts, prepare_requests

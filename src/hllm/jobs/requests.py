@@ -12,8 +12,8 @@ import polars as pl
 from hllm import artifacts
 from hllm.config import Config
 from hllm.data.dataset import Dataset, rows_of
-from hllm.data.files import find_files, scan_file
-from hllm.data.tables import explained
+from hllm.data.reading.files import find_files, scan_file
+from hllm.data.reading.tables import explained
 from hllm.errors import DataError, first_few
 from hllm.jobs.growing import GrowingParquet
 
@@ -62,8 +62,8 @@ def prepare_requests(
 ) -> RequestCounts:
     """Write `target`, a Parquet file of user_id, user_index, items and text, a row for each row of the table `source`.
 
-    `source` is what `data.tables.read_table` reads, with at least one of three columns. A history is a list of item
-    ids, or a text of them joined by `separator`, oldest first; where there is none, the user's own is meant:
+    `source` is what `read_table` reads, with at least one of three columns. A history is a list of item ids, or a
+    text of them joined by `separator`, oldest first; where there is none, the user's own is meant:
     `user_index`. Without `user_col` the row's number, from 0, is the user_id. `items` are item indices; null where no
     history was given. `text` is a sentence, or null. Raises DataError if all columns are missing or one is of another
     type, or if there are no rows.

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hllm.data.dataset import Dataset
 from hllm.data.prompt import render
+from hllm.data.reading.tables import Table
 from hllm.data.split import Split, split_dataset
-from hllm.data.tables import Table
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.embedding.texts import ItemReader
 from hllm.errors import CheckpointError, ConfigError

@@ -14,7 +14,7 @@ from hllm.batches.batch import item_batch
 from hllm.data import checks
 from hllm.data.dataset import Dataset
 from hllm.data.prompt import PromptConfig, render
-from hllm.data.tables import Table, read_table, require_columns
+from hllm.data.reading.tables import Table, read_table, require_columns
 from hllm.data.tokens import TokenCache
 from hllm.distributed import Group
 from hllm.embedding.encode import encode_in_batches

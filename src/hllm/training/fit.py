@@ -14,8 +14,8 @@ from hllm import artifacts
 from hllm.data.build import build_dataset
 from hllm.data.dataset import Dataset
 from hllm.data.prompt import PromptConfig, render
+from hllm.data.reading.tables import Table
 from hllm.data.split import split_dataset
-from hllm.data.tables import Table
 from hllm.data.tokens import TokenCache, token_cache
 from hllm.distributed import Group, joined
 from hllm.errors import ConfigError, DataError, TrainingError

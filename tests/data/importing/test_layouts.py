@@ -12,7 +12,7 @@ from hllm.data.build import build_dataset
 from hllm.data.importing.import_layout import import_layout
 from hllm.data.importing.layout import Columns
 from hllm.data.importing.layouts import LAYOUTS
-from hllm.data.importing.lines import parse, price
+from hllm.data.reading.lines import parse, price
 from hllm.data.schema import DataConfig
 from hllm.errors import ConfigError, DataError
 
@@ -405,7 +405,7 @@ def test_a_broken_line_is_named_and_nothing_is_left(name, tmp_path):
 
 
 def test_lines_may_be_compressed_and_are_written_in_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("hllm.data.importing.lines._BATCH", 2)
+    monkeypatch.setattr("hllm.data.reading.lines._BATCH", 2)
     folder = tmp_path / "yelp"
     folder.mkdir()
     for path in (SAMPLES / "yelp").iterdir():

@@ -28,7 +28,7 @@ from hllm.data.cuts.cut import (
     with_targets,
 )
 from hllm.data.dataset import Dataset
-from hllm.data.times import as_moment
+from hllm.data.reading.times import as_moment
 from hllm.errors import DataError
 
 

@@ -8,9 +8,9 @@ from hllm.data.describing.description import Description, FaultCount
 from hllm.data.describing.measure import TokenCounter, columns, describe, item_roles
 from hllm.data.describing.notes import notes
 from hllm.data.prompt import PromptConfig
+from hllm.data.reading.tables import Table, read_table
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
-from hllm.data.tables import Table, read_table
 from hllm.errors import DataError
 
 _DESCRIBED = ("repeated_texts", "duplicate_interactions")  # by numbers of their own

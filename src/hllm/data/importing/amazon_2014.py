@@ -9,7 +9,7 @@ and meta_X.json.gz). Times are whole days, so many of a user's reviews are tied.
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.importing.lines import Record, convert, joined, number, price, scan_delimited, text, typed, whole
+from hllm.data.reading.lines import Record, convert, joined, number, price, scan_delimited, text, typed, whole
 
 TEXT = ("title", "brand", "categories", "description")
 _INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float64}

@@ -10,7 +10,7 @@ title is left empty, as the data set's own notebook advises to filter them.
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.importing.lines import Record, convert, joined, number, price, scan_delimited, text, typed, whole
+from hllm.data.reading.lines import Record, convert, joined, number, price, scan_delimited, text, typed, whole
 
 TEXT = ("title", "brand", "category", "feature", "description")
 _KINDS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float64}

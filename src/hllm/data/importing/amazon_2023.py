@@ -9,8 +9,8 @@ meta_X.jsonl.gz). An item is a parent_asin: colours and sizes of one product sha
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.importing.lines import Record, convert, joined, number, price, text, typed, whole
-from hllm.data.tables import scan_table
+from hllm.data.reading.lines import Record, convert, joined, number, price, text, typed, whole
+from hllm.data.reading.tables import scan_table
 from hllm.errors import DataError
 
 TEXT = ("title", "store", "categories", "features", "description")

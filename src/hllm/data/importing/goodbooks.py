@@ -10,8 +10,8 @@ books' average ratings and counts: they are of all time.
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.importing.lines import numbered, typed
-from hllm.data.tables import scan_table
+from hllm.data.reading.lines import numbered, typed
+from hllm.data.reading.tables import scan_table
 from hllm.errors import DataError
 
 TEXT = ("title", "authors", "year")

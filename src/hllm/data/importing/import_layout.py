@@ -12,9 +12,9 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from hllm import artifacts
-from hllm.data.files import KINDS, find_fault, find_files
 from hllm.data.importing.layout import Columns, Source, Tables, matching
 from hllm.data.importing.layouts import layout_named
+from hllm.data.reading.files import KINDS, find_fault, find_files
 from hllm.errors import ConfigError, DataError, HllmError
 
 KIND = "data set"

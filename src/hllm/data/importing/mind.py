@@ -9,7 +9,7 @@ user, time, history, impressions such as "N1-0 N2-1"; news.tsv). One folder at a
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.importing.lines import scan_delimited
+from hllm.data.reading.lines import scan_delimited
 from hllm.errors import DataError
 
 TEXT = ("title", "category", "subcategory", "abstract")

@@ -10,8 +10,8 @@ column of 0 or 1 for each genre). 1M and 10M: ratings.dat and movies.dat with ":
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.importing.lines import scan_delimited, typed
-from hllm.data.tables import scan_table
+from hllm.data.reading.lines import scan_delimited, typed
+from hllm.data.reading.tables import scan_table
 from hllm.errors import DataError
 
 TEXT = ("title", "year", "genres")

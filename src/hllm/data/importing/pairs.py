@@ -13,8 +13,8 @@ from typing import Literal
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find, matching
-from hllm.data.importing.lines import first_line, scan_delimited, typed
-from hllm.data.tables import scan_table
+from hllm.data.reading.lines import first_line, scan_delimited, typed
+from hllm.data.reading.tables import scan_table
 from hllm.errors import DataError
 
 _KINDS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.importing.lines import first_line, numbered, scan_delimited, typed
+from hllm.data.reading.lines import first_line, numbered, scan_delimited, typed
 from hllm.errors import DataError, nearest
 
 _TYPES = ("token", "token_seq", "float", "float_seq")

@@ -13,9 +13,9 @@ from pathlib import Path
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find, matching
-from hllm.data.importing.lines import typed
 from hllm.data.importing.pairs import unit_of
-from hllm.data.tables import scan_table
+from hllm.data.reading.lines import typed
+from hllm.data.reading.tables import scan_table
 from hllm.errors import DataError
 
 _POSITIONS = ("item_id", "user_id", "timestamp")

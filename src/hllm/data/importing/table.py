@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables
-from hllm.data.importing.lines import numbered
-from hllm.data.tables import scan_table
+from hllm.data.reading.lines import numbered
+from hllm.data.reading.tables import scan_table
 from hllm.errors import DataError, nearest
 
 

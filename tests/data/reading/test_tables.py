@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from hllm.data.tables import explained, read_table, scan_table
+from hllm.data.reading.tables import explained, read_table, scan_table
 from hllm.errors import DataError
 
 ROWS = [("007", "Bond"), ("8", 'a "b", c')]
@@ -52,7 +52,7 @@ def test_json_ids_keep_their_type(tmp_path):
 
 def test_json_fields_that_appear_late_are_read(tmp_path, monkeypatch):
     """A reader that guesses the columns from the first lines would drop the field, or fail on the later type."""
-    monkeypatch.setattr("hllm.data.files._BLOCK_BYTES", 64)
+    monkeypatch.setattr("hllm.data.reading.files._BLOCK_BYTES", 64)
     lines = [json.dumps({"n": n}) for n in range(300)] + ['{"n": 0.5, "new": "x", "list": ["a"]}']
     frame = read_table(write(tmp_path / "a.jsonl", "\n".join(lines)), name="items")
     assert frame.row(-1) == (0.5, "x", "a")

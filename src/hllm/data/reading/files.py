@@ -1,6 +1,6 @@
 """Find the files that a path names, scan each kind of table, and tell at which line a broken one is broken."""
 
-# Proved by tests/data/test_tables.py.
+# Proved by tests/data/reading/test_tables.py.
 
 import csv
 import glob

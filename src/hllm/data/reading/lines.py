@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hllm.data.files import open_bytes
+from hllm.data.reading.files import open_bytes
 from hllm.errors import DataError, first_few
 from hllm.progress import Progress, progress
 

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
-from hllm.data.files import find_fault, find_files, kind_of, scan_file
+from hllm.data.reading.files import find_fault, find_files, kind_of, scan_file
 from hllm.errors import DataError, nearest
 
 Table = pl.DataFrame | Path | str | Any
