@@ -6,6 +6,7 @@ last the SHA-256 of its own text up to there.
 """
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -181,7 +182,8 @@ def recover(path: Path) -> None:
 
     What belongs to a process that still runs is left alone.
     """
-    for left in [*path.parent.glob(f".{path.name}.partial-*"), *path.parent.glob(f".{path.name}.old-*")]:
+    name = glob.escape(path.name)
+    for left in [*path.parent.glob(f".{name}.partial-*"), *path.parent.glob(f".{name}.old-*")]:
         kind, pid = left.name.removeprefix(f".{path.name}.").split("-")[:2]
         if _runs(int(pid)):
             continue

@@ -195,12 +195,12 @@ class Dataset:
     def load(cls, path: Path) -> "Dataset":
         """Read a directory written by `save`, after checking every byte; CheckpointError if it is damaged."""
         details = artifacts.verify(path, KIND).details
-        users = pl.read_parquet(path / "users.parquet")
-        events = pl.read_parquet(path / "interactions.parquet")
+        users = pl.read_parquet(path / "users.parquet", glob=False)
+        events = pl.read_parquet(path / "interactions.parquet", glob=False)
         names = details.get("label_names", [])
         labels = [events[f"label_{number}"].to_numpy() for number in range(len(names))]
         return cls(
-            items=pl.read_parquet(path / "items.parquet"),
+            items=pl.read_parquet(path / "items.parquet", glob=False),
             users=users["user_id"],
             item_col=details["item_col"],
             text_cols=tuple(details["text_cols"]),

@@ -2,6 +2,7 @@
 
 # Proved by tests/runs/test_tables.py.
 
+import glob
 import hashlib
 import shutil
 import warnings
@@ -128,5 +129,5 @@ class Shards:
 
 def clear_shards(path: Path) -> None:
     """Remove the shards of the artefact at `path`, which is written: its own, and what other jobs have left."""
-    for left in path.parent.glob(f".{path.name}.shards-*"):
+    for left in path.parent.glob(f".{glob.escape(path.name)}.shards-*"):
         shutil.rmtree(left, ignore_errors=True)

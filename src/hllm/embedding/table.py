@@ -145,7 +145,7 @@ def _read(
             f"the item vectors in {path} were made by checkpoint {made_by[:12]}…, the model is {checkpoint[:12]}…; "
             "vectors of two models do not mix: make them again"
         )
-    ids = pl.read_parquet(path / f"{_IDS[kind]}s.parquet")[_IDS[kind]]
+    ids = pl.read_parquet(path / f"{_IDS[kind]}s.parquet", glob=False)[_IDS[kind]]
     keys = np.load(path / _KEYS) if (path / _KEYS).is_file() else None
     # Tables of hllm before 0.1.0 was released say no dtype: they are in fp32.
     return ids, Rows.open(path, details.get("dtype", "fp32")), made_by, keys, details, manifest.fingerprint

@@ -94,7 +94,7 @@ def recommend_table(
         for start in range(0, job.counts.rows, worker.rows_per_part):
             part = folder / f"part-{start // worker.rows_per_part:06d}.parquet"
             parts.append(part)
-            requests = pl.scan_parquet(folder / _REQUESTS).slice(start, worker.rows_per_part).collect()
+            requests = pl.scan_parquet(folder / _REQUESTS, glob=False).slice(start, worker.rows_per_part).collect()
             if part.is_file():
                 advance(len(requests))
                 continue
@@ -102,11 +102,11 @@ def recommend_table(
                 for frame in requests.iter_slices(worker.rows_per_batch):
                     rows.append(worker.recommend(frame))
                     advance(len(frame))
-    joined = pl.scan_parquet(parts)
+    joined = pl.scan_parquet(parts, glob=False)
     with artifacts.replacing(output) as partial:
         joined.sink_parquet(partial)
     shutil.rmtree(folder)
-    total = pl.scan_parquet(output).select(pl.len()).collect().item()
+    total = pl.scan_parquet(output, glob=False).select(pl.len()).collect().item()
     return TableReport(job.counts, job.unknown_candidates, total)
 
 

@@ -73,7 +73,7 @@ def prepare_requests(
     try:
         with explained(source, name=_NAME):
             _select(source, user_col, history_col, text_col).sink_parquet(copy, row_group_size=_ROWS_AT_ONCE)
-        if not pl.scan_parquet(copy).select(pl.len()).collect().item():
+        if not pl.scan_parquet(copy, glob=False).select(pl.len()).collect().item():
             raise DataError(f"{source} is empty: {_NAME} need at least one row")
         with artifacts.replacing(target) as partial:
             return _write(partial, _batches(copy), dataset, separator)
@@ -105,7 +105,7 @@ def _select(source: Path, user_col: str, history_col: str, text_col: str) -> pl.
 
 def _batches(copy: Path) -> Iterator[pl.DataFrame]:
     start = 0
-    while len(frame := pl.scan_parquet(copy).slice(start, _ROWS_AT_ONCE).collect()):
+    while len(frame := pl.scan_parquet(copy, glob=False).slice(start, _ROWS_AT_ONCE).collect()):
         yield frame
         start += len(frame)
 

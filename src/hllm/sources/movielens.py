@@ -34,14 +34,14 @@ def fetch() -> tuple[Path, bool]:
 
 def _prepare(unpacked: Path, folder: Path) -> None:
     """Write interactions.parquet and items.parquet, every rating as one interaction, in the file's order."""
-    events = pl.read_csv(unpacked / "ml-100k.inter", separator="\t", quote_char=None, infer_schema=False)
+    events = pl.read_csv(unpacked / "ml-100k.inter", separator="\t", quote_char=None, infer_schema=False, glob=False)
     events.select(
         user_id=pl.col("user_id:token"),
         item_id=pl.col("item_id:token"),
         rating=pl.col("rating:float").cast(pl.Float32),
         timestamp=pl.col("timestamp:float").cast(pl.Int64),
     ).write_parquet(folder / "interactions.parquet")
-    items = pl.read_csv(unpacked / "ml-100k.item", separator="\t", quote_char=None, infer_schema=False)
+    items = pl.read_csv(unpacked / "ml-100k.item", separator="\t", quote_char=None, infer_schema=False, glob=False)
     items.select(
         item_id=pl.col("item_id:token"),
         title=pl.col("movie_title:token_seq"),

@@ -107,7 +107,7 @@ def _write(tables: Tables, folder: Path, scratch: Path) -> list[str]:
     columns = ["item_id", *(c for c in tables.items.collect_schema() if c != "item_id")]
     path = scratch / "every-item.parquet"
     tables.items.select(columns).sink_parquet(path)
-    ids = pl.scan_parquet(path).select("item_id").with_row_index("row").collect()
+    ids = pl.scan_parquet(path, glob=False).select("item_id").with_row_index("row").collect()
     blanks = ids.filter(pl.col("item_id").is_null() | (pl.col("item_id").cast(pl.String) == ""))["row"]
     representatives = ids.unique("item_id", keep=tables.keep, maintain_order=True)["row"]
     survivors = representatives.filter(~representatives.is_in(blanks.implode()))
@@ -116,7 +116,7 @@ def _write(tables: Tables, folder: Path, scratch: Path) -> list[str]:
         notes.append(f"{len(blanks):,} rows of the items have no id and were left out")
     if num_repeats := len(ids) - len(blanks) - len(survivors):
         notes.append(f"{num_repeats:,} rows repeat an item; the {tables.keep} row of each was kept")
-    rows = pl.scan_parquet(path, row_index_name="row")
+    rows = pl.scan_parquet(path, row_index_name="row", glob=False)
     if notes:
         rows = rows.join(survivors.to_frame().lazy(), on="row", how="semi", maintain_order="left")
     rows.drop("row").sink_parquet(folder / "items.parquet")
@@ -125,7 +125,7 @@ def _write(tables: Tables, folder: Path, scratch: Path) -> list[str]:
 
 def _facts(folder: Path, text_cols: tuple[str, ...]) -> dict[str, int]:
     """Count what was written, and what a dataset could not use; DataError if there is nothing."""
-    log, items = pl.scan_parquet(folder / "interactions.parquet"), pl.scan_parquet(folder / "items.parquet")
+    log, items = (pl.scan_parquet(folder / f"{name}.parquet", glob=False) for name in ("interactions", "items"))
     no_text = pl.all_horizontal(pl.col(c).cast(pl.String).fill_null("").str.strip_chars() == "" for c in text_cols)
     id_types = [frame.collect_schema()["item_id"] for frame in (log, items)]
     log_ids, item_ids = log.select("item_id"), items.select("item_id")

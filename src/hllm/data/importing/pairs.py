@@ -101,7 +101,7 @@ def _titles(path: Path) -> pl.LazyFrame:
     """Read item,title rows; some of the published files have a header, some have none."""
     first_cell = first_line(path).split(",")[0].strip('"')
     has_header = not first_cell.isdigit()
-    frame = pl.scan_csv(path, has_header=has_header, infer_schema=False)
+    frame = pl.scan_csv(path, has_header=has_header, infer_schema=False, glob=False)
     columns = frame.collect_schema().names()
     if len(columns) != 2:
         raise DataError(f"{path}, line 1: found {len(columns)} columns, expected 2: item and title")

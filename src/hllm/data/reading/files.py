@@ -1,7 +1,5 @@
 """Find the files that a path names, scan each kind of table, and tell at which line a broken one is broken."""
 
-# Proved by tests/data/reading/test_tables.py.
-
 import csv
 import glob
 import gzip
@@ -39,7 +37,7 @@ def find_files(source: str | Path, *, name: str) -> list[Path]:
     elif path.exists() or not glob.has_magic(str(path)):
         files = [path]
     else:
-        files = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
+        files = sorted(file for file in _matches(path) if file.is_file())
         if not files:
             raise DataError(f"{name}: no file is called {path}; check the pattern, or name one file")
     for file in files:
@@ -53,6 +51,15 @@ def find_files(source: str | Path, *, name: str) -> list[Path]:
             f"{name}: {source} names files of more than one kind: {', '.join(sorted(kinds))}; name one kind"
         )
     return files
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """Return what a pattern names; a part of it that is the name of a folder means that folder alone."""
+    literal = Path(pattern.anchor)
+    parts = list(pattern.relative_to(literal).parts)
+    while parts and (not glob.has_magic(parts[0]) or (literal / parts[0]).exists()):
+        literal /= parts.pop(0)
+    return [literal / name for name in glob.glob("/".join(parts), root_dir=literal, recursive=True)]
 
 
 def kind_of(path: Path) -> str:
@@ -74,12 +81,14 @@ def scan_file(path: Path) -> pl.LazyFrame:
     """
     kind = kind_of(path)
     if kind == ".parquet":
-        return pl.scan_parquet(path)
+        return pl.scan_parquet(path, glob=False)
     if kind in (".csv", ".tsv"):
         separator = "," if kind == ".csv" else "\t"
         _check_header(path, separator)
-        return pl.scan_csv(path, infer_schema=False, separator=separator, quote_char='"' if kind == ".csv" else None)
-    return pl.scan_ndjson(path, schema=_json_schema(path))
+        return pl.scan_csv(
+            path, infer_schema=False, separator=separator, quote_char='"' if kind == ".csv" else None, glob=False
+        )
+    return pl.scan_ndjson(glob.escape(str(path)), schema=_json_schema(path))  # it has no option `glob`
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:

@@ -64,7 +64,7 @@ def convert(
                 units = _show(advance, raw.tell(), units, total, number)
         _write(writer, batch, schema)
         advance(total - units, f"{number:,} lines")
-    return pl.scan_parquet(to), num_left_out
+    return pl.scan_parquet(to, glob=False), num_left_out
 
 
 def parse(line: bytes) -> Record:
@@ -101,7 +101,7 @@ def scan_delimited(path: Path, separator: str, columns: Sequence[str], *, scratc
     """
     lines = pl.scan_csv(
         _as_utf8(path, scratch), has_header=False, skip_lines=int(header), separator="\x1f", quote_char=None,
-        infer_schema=False, new_columns=["line"], row_index_name="number", row_index_offset=1 + int(header),
+        infer_schema=False, new_columns=["line"], row_index_name="number", row_index_offset=1 + int(header), glob=False
     ).filter(pl.col("line").str.strip_chars() != "")  # fmt: skip
     parts = pl.col("line").str.split(separator)
     bad_lines = lines.filter(parts.list.len() != len(columns)).head(1).collect(engine="streaming")

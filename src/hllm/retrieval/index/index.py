@@ -85,7 +85,7 @@ class Index:
         base, delta = (_load_vectors(path / name, config) for name in (_VECTORS, "delta.npy"))
         snapshot = Snapshot(
             base,
-            pl.read_parquet(path / _IDS)["item_id"],
+            pl.read_parquet(path / _IDS, glob=False)["item_id"],
             np.load(path / "live.npy"),
             np.load(path / "changed.npy"),
             delta,
