@@ -1,11 +1,13 @@
 """Tiny worlds: 12 users, 30 items, two-layer language models 16 wide, all made here."""
 
+import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -191,3 +193,21 @@ def trained(trained_folder: Path) -> Recommender:
 @pytest.fixture
 def read_manifest():
     return lambda path: json.loads((path / "manifest.json").read_text())
+
+
+@pytest.fixture
+def reseal():
+    """A forger's tool: change a manifest, hash every file anew, and seal it all."""
+
+    def reseal(path: Path, change: Callable[[dict[str, Any]], None] = lambda manifest: None) -> None:
+        manifest = json.loads((path / "manifest.json").read_text())
+        del manifest["sha256"]
+        for name in manifest["files"]:
+            if (path / name).is_file():
+                manifest["files"][name] = hashlib.sha256((path / name).read_bytes()).hexdigest()
+        change(manifest)
+        text = json.dumps(manifest, indent=1)
+        seal = hashlib.sha256(text.encode()).hexdigest()
+        (path / "manifest.json").write_text(text.removesuffix("\n}") + f',\n "sha256": "{seal}"\n}}')
+
+    return reseal

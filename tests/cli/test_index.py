@@ -12,6 +12,9 @@ from hllm.retrieval.index.index import Index
 from hllm.retrieval.index.qdrant import collection_of
 from hllm.retrieval.index.retriever import source_of
 
+# The store that answers in place of a server warns of settings that only a server heeds.
+pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")
+
 
 @pytest.fixture
 def run(tmp_path, trained_folder):
@@ -49,14 +52,27 @@ def test_a_wrong_kind_or_setting_is_refused_before_the_run_is_opened(hllm, tmp_p
     assert "unknown key 'ef_serch' (did you mean 'ef_search'?)" in err
     code, _, err = hllm("index", "--run", tmp_path, "--kind", "qdrant")
     assert code == 2
-    assert 'kind = "qdrant" needs url, such as url=http://localhost:6333' in err
+    assert "is not a run: it has no recipe.json" in err, "the server may be that of QDRANT_URL"
+    code, _, err = hllm("index", "--run", tmp_path, "--kind", "qdrant", "--set", "url=collections")
+    assert code == 2
+    assert "expected the address of a Qdrant server, such as http://localhost:6333" in err
 
 
-def test_a_run_recommends_by_way_of_a_qdrant_collection(hllm, run, tmp_path):
-    pytest.importorskip("qdrant_client")
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """The address of a store of Qdrant's client, which answers in place of a server."""
+    client = pytest.importorskip("qdrant_client").QdrantClient(path=str(tmp_path / "qdrant"))
+    address = "http://qdrant.example:6333"
+    monkeypatch.setattr(qdrant, "_CLIENTS", {})
+    monkeypatch.setenv(qdrant.URL, address)
+    qdrant.use_client(address, client)
+    yield client
+    client.close()
+
+
+def test_a_run_recommends_by_way_of_a_qdrant_collection(hllm, run, server):
     before = hllm("recommend", "--run", run, "--user", "u3", "--json")[1]
-    settings = ["--set", f"url={tmp_path / 'qdrant'}", "--set", "exact_below=0"]
-    code, out, _ = hllm("index", "--run", run, "--kind", "qdrant", *settings, "--json")
+    code, out, _ = hllm("index", "--run", run, "--kind", "qdrant", "--set", "exact_below=0", "--json")
     printed = json.loads(out)
     assert code == 0
     assert (printed["config"]["kind"], printed["certificate"]["recall"]) == ("qdrant", 1.0)
@@ -66,11 +82,9 @@ def test_a_run_recommends_by_way_of_a_qdrant_collection(hllm, run, tmp_path):
     ]
 
 
-def test_a_refused_qdrant_index_leaves_the_one_before_and_a_saved_one_names_it(hllm, run, tmp_path, monkeypatch):
+def test_a_refused_qdrant_index_leaves_the_one_before_and_a_saved_one_names_it(hllm, run, server, monkeypatch):
     """The new index was uploaded in place of the old one's collection before its recall could refuse it."""
-    pytest.importorskip("qdrant_client")
-    command = ["index", "--run", run, "--kind", "qdrant", "--set", f"url={tmp_path / 'qdrant'}"]
-    command += ["--set", "exact_below=0"]
+    command = ["index", "--run", run, "--kind", "qdrant", "--set", "exact_below=0"]
     assert hllm(*command)[0] == 0
     name = collection_of(run / "index")
     before = hllm("recommend", "--run", run, "--user", "u3", "--json")
@@ -80,8 +94,8 @@ def test_a_refused_qdrant_index_leaves_the_one_before_and_a_saved_one_names_it(h
         assert (code, "recall@10 of the qdrant index is 0.0000, below the 0.95" in err) == (2, True)
         assert hllm(*command)[0] == 2, "of the same content, which was there before"
     assert hllm("recommend", "--run", run, "--user", "u3", "--json") == before
-    collections = qdrant._client(str(tmp_path / "qdrant")).get_collections().collections
+    collections = server.get_collections().collections
     assert [each.name for each in collections] == [name]
     code, _, err = hllm(*command, "--set", "neighbours=8")
     assert code == 0
-    assert f"the Qdrant collection {name} is not this run's any more" in err
+    assert f"the Qdrant collection {name!r} is not this run's any more" in err

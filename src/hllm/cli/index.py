@@ -13,8 +13,8 @@ def index(
     kind: str = typer.Option(
         "exact",
         "--kind",
-        help='"exact"; "hnsw", "ivf-pq" or "flat", which need the extra faiss; "qdrant" with --set url=…, which needs '
-        "the extra qdrant.",
+        help='"exact"; "hnsw", "ivf-pq" or "flat", which need the extra faiss; "qdrant", on the server of the '
+        "environment variable QDRANT_URL, which needs the extra qdrant.",
     ),
     min_recall: float = typer.Option(
         0.95, "--min-recall", min=0, max=1, help="Refuse an index that finds less of the exact 10 best than this."
@@ -34,7 +34,7 @@ def index(
     path = Run(run).index_path
     if done.orphan is not None:
         typer.echo(
-            f"the Qdrant collection {done.orphan} is not this run's any more; delete it if no copy uses it", err=True
+            f"the Qdrant collection {done.orphan!r} is not this run's any more; delete it if no copy uses it", err=True
         )
     if as_json:
         show_json(

@@ -182,3 +182,33 @@ def test_without_faiss_an_approximate_index_says_what_to_install(monkeypatch):
     with pytest.raises(MissingExtraError, match=r"An approximate index needs faiss: hllm\[faiss\]"):
         Index.build(torch.ones(2, 2), pl.Series(["a", "b"]), IndexConfig(kind="hnsw"), source="s")
     Index.build(torch.ones(2, 2), pl.Series(["a", "b"]), source="s")
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf-pq"])
+def test_a_file_of_faiss_that_names_another_file_is_refused_before_that_is_opened(faiss, tmp_path, kind):
+    """FAISS keeps the lists of an index in a file of their own, if told so, and opens it wherever it is, to write."""
+    faiss = pytest.importorskip("faiss")
+    vectors = np.random.default_rng(0).random((600, 8)).astype(np.float32)
+    index = faiss.IndexIVFPQ(faiss.IndexFlatIP(8), 8, 4, 2, 8, faiss.METRIC_INNER_PRODUCT)
+    index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
+    index.train(vectors)
+    index.add(vectors)
+    lists = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(tmp_path / "elsewhere.bin"))
+    lists.merge_from_1(index.invlists)
+    index.replace_invlists(lists)
+    faiss.write_index(index, str(tmp_path / "nominator.faiss"))
+    config = IndexConfig(kind=kind)
+    with pytest.raises(CheckpointError, match=f'is not an index of kind "{kind}" as hllm writes it'):
+        door.FaissNominator.open(tmp_path / "nominator.faiss", config)
+    (tmp_path / "elsewhere.bin").unlink()
+    with pytest.raises(CheckpointError, match="as hllm writes it"):
+        door.FaissNominator.open(tmp_path / "nominator.faiss", config)
+    inside = faiss.IndexHNSWFlat(8, 4, faiss.METRIC_INNER_PRODUCT)
+    inside.add(vectors)
+    inside.storage = index  # a graph over such an index
+    faiss.write_index(inside, str(tmp_path / "nominator.faiss"))
+    with pytest.raises(CheckpointError, match="as hllm writes it"):
+        door.FaissNominator.open(tmp_path / "nominator.faiss", config)
+    (tmp_path / "nominator.faiss").write_bytes(b"IxFInothing")
+    with pytest.raises(CheckpointError, match="FAISS cannot read|as hllm writes it"):
+        door.FaissNominator.open(tmp_path / "nominator.faiss", config)

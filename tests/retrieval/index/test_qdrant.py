@@ -1,5 +1,10 @@
 """An index by way of Qdrant, whose client keeps collections of its own in a directory here."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -11,7 +16,10 @@ from hllm.retrieval.index import qdrant as door
 from hllm.retrieval.index.config import IndexConfig
 from hllm.retrieval.index.index import Index
 
+# The store that answers in place of a server warns of settings that only a server heeds.
+pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")
 NUM_ITEMS, DIM = 200, 16
+SERVER = "http://qdrant.example:6333"
 IDS = pl.Series([f"i{n}" for n in range(NUM_ITEMS)])
 
 
@@ -21,13 +29,19 @@ def qdrant():
 
 
 @pytest.fixture
-def config(qdrant, tmp_path) -> IndexConfig:
-    return IndexConfig(kind="qdrant", url=str(tmp_path / "qdrant"), exact_below=0)
+def client(qdrant, tmp_path, monkeypatch):
+    """A store of the client's own, which answers in place of a server."""
+    monkeypatch.setenv(door.URL, SERVER)
+    monkeypatch.setattr(door, "_CLIENTS", {})
+    client = qdrant.QdrantClient(path=str(tmp_path / "qdrant"))
+    door.use_client(SERVER, client)
+    yield client
+    client.close()
 
 
 @pytest.fixture
-def client(config):
-    return door._client(config.url)
+def config(client) -> IndexConfig:
+    return IndexConfig(kind="qdrant", url=SERVER, exact_below=0)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +99,8 @@ def test_an_index_is_the_same_after_saving_and_opening(tmp_path, config, vectors
     index.delete(["i3"])
     index.save(tmp_path / "index")
     again = Index.open(tmp_path / "index", source="s")
-    assert again.config == config
+    assert again.config == config.model_copy(update={"url": None}), "an index on disk names no server"
+    assert "qdrant.example" not in (tmp_path / "index" / "manifest.json").read_text()
     assert again.search(queries, 10).items.tolist() == index.search(queries, 10).items.tolist()
     assert again.certify(queries, described="random ones", min_recall=1.0).recall == 1.0
 
@@ -153,21 +168,83 @@ def test_a_collection_of_other_vectors_is_refused(tmp_path, config, client, qdra
         Index.open(tmp_path / "index", source="first-model")
 
 
-def test_a_relative_directory_is_found_from_another_one_and_never_made_by_opening(
-    monkeypatch, tmp_path, qdrant, vectors, queries
+@pytest.fixture
+def listener():
+    """A server that notes the API keys of its requests and answers none."""
+    keys: list[str | None] = []
+
+    class Noted(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            keys.append(self.headers.get("api-key"))
+            self.send_error(404)
+
+        def log_message(self, *given: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Noted)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", keys=keys)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_index_that_names_a_server_is_refused_and_the_server_hears_nothing(
+    monkeypatch, tmp_path, config, listener, vectors, reseal
 ):
-    """A relative directory was looked up from wherever the process stood, and an empty one was made there."""
-    monkeypatch.chdir(tmp_path)
-    config = IndexConfig(kind="qdrant", url="collections", exact_below=0)
+    """Opening a stranger's run sent QDRANT_API_KEY to the address in its manifest, or unpickled a directory there."""
     Index.build(vectors, IDS, config, source="s").save(tmp_path / "index")
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert Index.open(tmp_path / "index", source="s").search(queries, 3).items.shape == (20, 3)
-    assert not (tmp_path / "elsewhere" / "collections").exists()
-    (tmp_path / "collections").rename(tmp_path / "moved")
-    with pytest.raises(CheckpointError, match=r"the Qdrant directory .*/collections, which is not there; restore it"):
+    monkeypatch.setenv(door.API_KEY, "secret")
+    for url in (f"{listener.url}/internal", "http://user@127.0.0.1:1", str(tmp_path / "qdrant"), "qdrant", ":memory:"):
+
+        def named(manifest: dict[str, Any], url: str = url) -> None:
+            manifest["details"]["config"]["url"] = url
+
+        reseal(tmp_path / "index", named)
+        with pytest.raises((CheckpointError, ConfigError), match="the server|expected the address of a Qdrant server"):
+            Index.open(tmp_path / "index", source="s")
+    assert listener.keys == []
+
+
+def test_an_index_is_opened_on_the_server_that_the_caller_names(monkeypatch, tmp_path, config, listener, vectors):
+    Index.build(vectors, IDS, config, source="s").save(tmp_path / "index")
+    monkeypatch.delenv(door.URL)
+    with pytest.raises(ConfigError, match="QDRANT_URL is not set; the index in .* searches a Qdrant server: set it to"):
         Index.open(tmp_path / "index", source="s")
-    assert not (tmp_path / "collections").exists()
+    monkeypatch.setenv(door.URL, listener.url)
+    with pytest.raises((CheckpointError, ConfigError), match="127.0.0.1"):
+        Index.open(tmp_path / "index", source="s")
+    assert listener.keys, "this one is asked"
+    for directory in (str(tmp_path / "qdrant"), "qdrant", "file:///qdrant", ":memory:"):
+        monkeypatch.setenv(door.URL, directory)
+        with pytest.raises(ConfigError, match="expected the address of a Qdrant server, such as http://localhost:6333"):
+            Index.open(tmp_path / "index", source="s")
+
+
+def test_a_key_is_sent_to_its_own_server_alone(monkeypatch, qdrant, listener, vectors):
+    monkeypatch.setattr(door, "_CLIENTS", {})
+    monkeypatch.setenv(door.API_KEY, "secret")
+    config = IndexConfig(kind="qdrant", url=listener.url)
+    for other in (None, "http://127.0.0.1:1", listener.url.replace("127.0.0.1", "localhost"), "http://elsewhere"):
+        monkeypatch.delenv(door.URL, raising=False)
+        if other is not None:
+            monkeypatch.setenv(door.URL, other)
+        with pytest.raises(ConfigError, match="QDRANT_API_KEY is for the server in QDRANT_URL, which is .*; it is not"):
+            Index.build(vectors, IDS, config, source="s")
+    assert listener.keys == []
+    monkeypatch.setenv(door.URL, f"{listener.url}/")
+    with pytest.warns(UserWarning, match="Api key is used with an insecure connection"), pytest.raises(ConfigError):
+        Index.build(vectors, IDS, config, source="s")
+    assert set(listener.keys) == {"secret"}
+
+
+def test_a_collection_file_that_is_damaged_is_said(tmp_path):
+    (tmp_path / "index").mkdir()
+    for content in ("", "[]", '{"build": 1}', "[" * 100_000):
+        (tmp_path / "index" / door.COLLECTION).write_text(content)
+        with pytest.raises(CheckpointError, match=r"collection\.json is damaged; make the index again with hllm index"):
+            door.collection_of(tmp_path / "index")
 
 
 def test_a_server_that_is_not_there_is_named(qdrant, vectors):
@@ -182,11 +259,12 @@ def test_without_the_client_what_to_install_is_said(monkeypatch, vectors):
 
     monkeypatch.setattr(door, "require", missing)
     with pytest.raises(MissingExtraError, match=r"An index in Qdrant needs qdrant_client: hllm\[qdrant\]"):
-        Index.build(vectors, IDS, IndexConfig(kind="qdrant", url="somewhere-new"), source="s")
+        Index.build(vectors, IDS, IndexConfig(kind="qdrant", url="http://somewhere-new"), source="s")
 
 
 def test_settings_that_do_not_go_together_are_refused():
-    with pytest.raises(ValueError, match='kind = "qdrant" needs url, such as url=http://localhost:6333'):
-        IndexConfig(kind="qdrant")
+    for directory in ("collections", "/var/collections", "file:///collections", ":memory:", ""):
+        with pytest.raises(ValueError, match="expected the address of a Qdrant server, such as http://localhost:6333"):
+            IndexConfig(kind="qdrant", url=directory)
     with pytest.raises(ValueError, match='url has no effect on kind = "hnsw"; it is for "qdrant"'):
         IndexConfig(kind="hnsw", url="http://localhost:6333")

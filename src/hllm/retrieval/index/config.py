@@ -2,8 +2,7 @@
 
 # Proved by tests/retrieval/index/test_faiss.py.
 
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -42,24 +41,32 @@ class IndexConfig(Config):
     seed: int = Field(default=0, ge=0)
     """Seed of the clustering of ivf-pq."""
     url: str | None = None
-    """qdrant: its address, such as http://localhost:6333, with the API key, if any, in the environment variable
-    QDRANT_API_KEY; or a directory, in which the client keeps a small collection by itself, to try it out. A
-    relative one is found from where the index is made, and kept as an absolute one."""
+    """qdrant: address of the server on which the index is made, such as http://localhost:6333; by default that of the
+    environment variable QDRANT_URL. It is not kept: who opens the index names the server in QDRANT_URL. The API key, if
+    any, in QDRANT_API_KEY is sent to the server of QDRANT_URL alone."""
     collection: str | None = None
     """qdrant: its name; by default hllm- and the beginnings of the fingerprints of item vectors and collection.
     What a named one holds is replaced by the next index of the same item vectors."""
 
     @field_validator("url")
     @classmethod
-    def _absolute(cls, url: str | None) -> str | None:
-        return url if url is None or "://" in url else str(Path(url).absolute())
+    def _a_server(cls, url: str | None) -> str | None:
+        if url is not None and not is_server(url):
+            raise ValueError("expected the address of a Qdrant server, such as http://localhost:6333")
+        return url
 
     @model_validator(mode="after")
     def _url_of_qdrant(self) -> "IndexConfig":
-        if (self.kind == "qdrant") != (self.url is not None):
-            raise ValueError(
-                'kind = "qdrant" needs url, such as url=http://localhost:6333'
-                if self.url is None
-                else f'url has no effect on kind = "{self.kind}"; it is for "qdrant"'
-            )
+        if self.kind != "qdrant" and self.url is not None:
+            raise ValueError(f'url has no effect on kind = "{self.kind}"; it is for "qdrant"')
         return self
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """Return the settings that an index on disk keeps: all but the address of a server."""
+        return self.model_dump(mode="json", exclude={"url"})
+
+
+def is_server(url: str) -> bool:
+    """Tell whether an address is of a server; the client would take anything else for a directory."""
+    return url.startswith(("http://", "https://"))

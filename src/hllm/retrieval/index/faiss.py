@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hllm.errors import ConfigError
+from hllm.errors import CheckpointError, ConfigError
 from hllm.extras import require
-from hllm.retrieval.index.config import IndexConfig
+from hllm.retrieval.index.config import IndexConfig, Kind
 
 _ROWS_AT_ONCE = 65_536
 _CENTROIDS = 256  # of a code of 8 bits
 _TRAINING_ROWS_PER_LIST = 64
+_QUANTIZER = 53  # where the quantizer begins in a file of kind ivf-pq
 
 
 @final
@@ -42,9 +43,22 @@ class FaissNominator:
 
     @classmethod
     def open(cls, path: Path, config: IndexConfig) -> "FaissNominator":
-        """Map a file that `save` wrote. FAISS trusts what it reads: check the file's hash before."""
+        """Map a file that `save` wrote; CheckpointError for any other.
+
+        FAISS trusts what it reads: check the file's hash before.
+        """
         faiss = faiss_module()
-        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), config)
+        try:
+            index = _read(faiss, path, config.kind)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"FAISS cannot read {path}: {reason}; make it again with hllm index") from None
+        if index is None:
+            raise CheckpointError(
+                f'{path} is not an index of kind "{config.kind}" as hllm writes it: it may name other files; make it '
+                "again with hllm index"
+            )
+        return cls(index, config)
 
     def save(self, path: Path) -> None:
         """Write all to one file."""
@@ -80,6 +94,29 @@ class FaissNominator:
 def faiss_module() -> Any:
     """Import FAISS; MissingExtraError if it is not installed."""
     return require("faiss", extra="faiss", purpose="An approximate index")
+
+
+def _read(faiss: Any, path: Path, kind: Kind) -> Any | None:
+    """Read a file of FAISS; None if it is of another kind, or names a further file, which FAISS would open.
+
+    Lists of codes may stand in a file of their own (OnDiskInvertedLists). Without the data of lists such a file is not
+    opened, and only lists that stand in the file itself cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_QUANTIZER + 4)
+    without_lists = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_IVF_DATA
+    if kind != "ivf-pq":
+        index = faiss.read_index(str(path), without_lists)
+        flat = index if kind == "flat" else getattr(index, "storage", None)
+        fits = type(index) is (faiss.IndexHNSWFlat if kind == "hnsw" else faiss.IndexFlatIP)
+        return index if fits and isinstance(faiss.downcast_index(flat), faiss.IndexFlat) else None
+    if (head[:4], head[_QUANTIZER:]) != (b"IwPQ", b"IxFI"):
+        return None
+    try:
+        faiss.read_index(str(path), without_lists)
+    except RuntimeError:  # as it should be
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    return None
 
 
 def _empty(faiss: Any, num_items: int, dim: int, config: IndexConfig) -> Any:

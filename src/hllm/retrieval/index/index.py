@@ -82,6 +82,11 @@ class Index:
                 f"{source[:12]}…; vectors of two models do not mix: make it again with hllm index"
             )
         config = IndexConfig.from_dict(details["config"], where=str(path))
+        if config.url is not None:
+            raise CheckpointError(
+                f"the index in {path} names the server {config.url!r}; hllm connects to none that a file names. Make "
+                "the index again with hllm index"
+            )
         base, delta = (_load_vectors(path / name, config) for name in (_VECTORS, "delta.npy"))
         snapshot = Snapshot(
             base,
@@ -107,7 +112,7 @@ class Index:
             snapshot, nominator = self._state.snapshot, self._state.nominator
             details = {
                 "source": self.source,
-                "config": self.config.model_dump(mode="json"),
+                "config": self.config.stored,
                 "shape": list(snapshot.base.shape),
                 "num_items": self.num_items,
                 "num_changes": snapshot.num_changes,

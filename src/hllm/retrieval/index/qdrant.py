@@ -1,6 +1,5 @@
 """Approximate search by Qdrant: a collection on a server that nominates rows of an index's base for exact scoring."""
 
-import atexit
 import hashlib
 import json
 import math
@@ -8,9 +7,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
+from urllib.parse import urlsplit
 
 import numpy as np
 import polars as pl
@@ -21,9 +20,9 @@ from hllm import artifacts
 from hllm.errors import CheckpointError, ConfigError
 from hllm.extras import require
 from hllm.progress import progress
-from hllm.retrieval.index.config import IndexConfig
+from hllm.retrieval.index.config import IndexConfig, is_server
 
-API_KEY = "QDRANT_API_KEY"
+URL, API_KEY = "QDRANT_URL", "QDRANT_API_KEY"
 COLLECTION = "collection.json"  # among the files of an index
 _ROWS_AT_ONCE = 1024
 _MAX_IDS = 10_000  # in one filter; with more, what is not allowed is left out here
@@ -35,15 +34,17 @@ _WAIT_S = 0.5
 class QdrantNominator:
     """A collection whose points are numbered as the rows of the base, each with its vector and `item_id`.
 
-    What a collection was made from stands in its metadata, so that vectors of two models never mix.
+    What a collection was made from stands in its metadata, so that vectors of two models never mix. The address of its
+    server is always the caller's: no index on disk holds one.
     """
 
-    def __init__(self, collection: str, build: str, config: IndexConfig) -> None:
+    def __init__(self, collection: str, build: str, config: IndexConfig, url: str) -> None:
         self.collection = collection
         self.build_id = build
         self.config = config
+        self.url = url
         self.created = False
-        self.client = _client(_url(config))
+        self.client = _client(url)
         self.models = _module().models
 
     @classmethod
@@ -54,12 +55,14 @@ class QdrantNominator:
 
         By default each content has a collection of its own, and the others stay as they are; in the one that `config`
         names, other content of the same source is replaced. Raises CheckpointError for a collection of another source,
-        or not made by hllm, and ConfigError where Qdrant cannot be reached.
+        or not made by hllm, and ConfigError where Qdrant cannot be reached. The server is that of `config.url`, else of
+        the environment variable QDRANT_URL.
         """
+        url = config.url or _named_url("give url, such as --set url=http://localhost:6333, or set it")
         build = _fingerprint(vectors, item_ids, config, source)
         collection = config.collection or f"hllm-{source[:16]}-{build[:16]}"
-        nominator = cls(collection, build, config)
-        with _explained(config):
+        nominator = cls(collection, build, config, url)
+        with _explained(url):
             nominator._prepare(source, vectors.shape[1])
             if nominator._count() != len(vectors):
                 nominator._upload(vectors, item_ids)
@@ -68,22 +71,19 @@ class QdrantNominator:
 
     @classmethod
     def open(cls, path: Path, config: IndexConfig, *, source: str) -> "QdrantNominator":
-        """Connect to the collection that a file of `save` names; CheckpointError if its content has changed."""
-        url = _url(config)
-        if not _on_server(url) and not Path(url).is_dir():
-            raise CheckpointError(
-                f"the index in {path.parent} searches the Qdrant directory {url}, which is not there; restore it, or "
-                "make the index again with hllm index"
-            )
-        known = json.loads(path.read_text(encoding="utf-8"))
-        nominator = cls(known["collection"], known["build"], config)
-        with _explained(config):
+        """Connect to the collection that a file of `save` names, on the server of QDRANT_URL.
+
+        Raises ConfigError without that environment variable, CheckpointError if the collection's content has changed.
+        """
+        url = _named_url(f"the index in {path.parent} searches a Qdrant server: set it to the server's address")
+        known = _known(path)
+        nominator = cls(known["collection"], known["build"], config, url)
+        with _explained(url):
             metadata = nominator._metadata()
             if metadata is None or metadata != {_SOURCE: source, _BUILD: nominator.build_id}:
                 fault = "is gone" if metadata is None else "holds something else than the index was made with"
                 raise CheckpointError(
-                    f"the collection {nominator.collection!r} at {config.url} {fault}; make the index again with "
-                    "hllm index"
+                    f"the collection {nominator.collection!r} at {url} {fault}; make the index again with hllm index"
                 )
         return nominator
 
@@ -94,7 +94,7 @@ class QdrantNominator:
     def discard(self) -> None:
         """Delete the collection if this build has created it, and not found it."""
         if self.created:
-            with _explained(self.config):
+            with _explained(self.url):
                 self.client.delete_collection(self.collection)
             self.created = False
 
@@ -113,13 +113,11 @@ class QdrantNominator:
             only = models.Filter(must_not=[models.HasIdCondition(has_id=np.flatnonzero(~allowed).tolist())])
         elif matching < len(allowed):
             limit = math.ceil(number * len(allowed) / matching)
-        # The client's own search in a directory is exact, and warns of settings.
-        on_server = _on_server(_url(self.config))
-        depth = models.SearchParams(hnsw_ef=max(self.config.ef_search, limit)) if on_server else None
+        depth = models.SearchParams(hnsw_ef=max(self.config.ef_search, limit))
         requests = [
             models.QueryRequest(query=query.tolist(), filter=only, limit=limit, params=depth) for query in queries
         ]
-        with _explained(self.config):
+        with _explained(self.url):
             answers = self.client.query_batch_points(self.collection, requests)
         rows = np.full((len(queries), number), -1, dtype=np.int64)
         for row, answer in zip(rows, answers, strict=True):
@@ -141,7 +139,7 @@ class QdrantNominator:
         if metadata is not None and metadata.get(_SOURCE) != source:
             what = f"vectors of {metadata[_SOURCE][:12]}…" if metadata else "something that hllm did not make"
             raise CheckpointError(
-                f"the collection {self.collection!r} at {self.config.url} holds {what}, not of {source[:12]}…; vectors "
+                f"the collection {self.collection!r} at {self.url} holds {what}, not of {source[:12]}…; vectors "
                 "of two models do not mix: name another with --set collection=NAME, or delete that one"
             )
         if metadata is not None and metadata[_BUILD] != self.build_id:
@@ -183,7 +181,15 @@ class QdrantNominator:
 def collection_of(index: Path) -> str | None:
     """Return the name of the collection that an index on disk searches; None for no index, or one of another kind."""
     file = index / COLLECTION
-    return str(json.loads(file.read_text(encoding="utf-8"))["collection"]) if file.is_file() else None
+    return _known(file)["collection"] if file.is_file() else None
+
+
+def use_client(url: str, client: Any) -> None:
+    """Let a `qdrant_client.QdrantClient` that the caller has made answer for an address, in this process.
+
+    It may have certificates of its own, or be a store in memory for a test.
+    """
+    _CLIENTS[url] = client
 
 
 def _fingerprint(vectors: Float[Tensor, "item dim"], item_ids: pl.Series, config: IndexConfig, source: str) -> str:
@@ -200,31 +206,55 @@ def _module() -> Any:
     return require("qdrant_client", extra="qdrant", purpose="An index in Qdrant")
 
 
-def _url(config: IndexConfig) -> str:
-    assert config.url is not None, "the config has seen to it"
-    return config.url
-
-
-def _on_server(url: str) -> bool:
-    return "://" in url
-
-
-@lru_cache(maxsize=8)
-def _client(url: str) -> Any:
-    """Return the client for a server, or for a directory, which only one client may have open."""
-    module = _module()
-    if _on_server(url):
-        return module.QdrantClient(url=url, api_key=os.environ.get(API_KEY), timeout=60, check_compatibility=False)
+def _known(file: Path) -> dict[str, str]:
+    """Read what `save` wrote."""
     try:
-        client = module.QdrantClient(path=url)
-    except RuntimeError as error:
-        raise ConfigError(f"the Qdrant directory {url} is open in another process ({error}); use a server") from None
-    atexit.register(client.close)  # its own way, when it is collected, comes too late in a process that ends
-    return client
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return {name: str(values[name]) for name in ("collection", "build")}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CheckpointError(f"{file} is damaged; make the index again with hllm index") from None
+
+
+def _named_url(what_to_do: str) -> str:
+    """Return the address in QDRANT_URL; ConfigError, with what is to be done, if there is none."""
+    url = os.environ.get(URL)
+    if not url:
+        raise ConfigError(f"the environment variable {URL} is not set; {what_to_do}")
+    if not is_server(url):
+        raise ConfigError(f"{URL} is {url!r}; expected the address of a Qdrant server, such as http://localhost:6333")
+    return url
+
+
+_CLIENTS: dict[str, Any] = {}  # by address
+
+
+def _client(url: str) -> Any:
+    """Return the client for a server."""
+    module = _module()
+    if url not in _CLIENTS:
+        key = _key_of(url)
+        _CLIENTS[url] = module.QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False)
+    return _CLIENTS[url]
+
+
+def _key_of(url: str) -> str | None:
+    """Return the API key, which is for the server of QDRANT_URL alone; ConfigError if this is another one."""
+    key, own = os.environ.get(API_KEY), os.environ.get(URL)
+    if key is not None and (own is None or _server(own) != _server(url)):
+        raise ConfigError(
+            f"{API_KEY} is for the server in {URL}, which is {own or 'not set'}; it is not sent to {url}: set {URL} to "
+            f"that address if the key is for it, or unset {API_KEY}"
+        )
+    return key
+
+
+def _server(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
 
 
 @contextmanager
-def _explained(config: IndexConfig) -> Iterator[None]:
+def _explained(url: str) -> Iterator[None]:
     """Say where Qdrant was looked for, and what it answered."""
     faults = _module().http.exceptions
     try:
@@ -232,5 +262,5 @@ def _explained(config: IndexConfig) -> Iterator[None]:
     except (faults.ResponseHandlingException, faults.UnexpectedResponse) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"Qdrant at {config.url} cannot be used: {reason}. Start it, correct url, or set {API_KEY} to its key"
+            f"Qdrant at {url} cannot be used: {reason}. Start it, correct url or {URL}, or set {API_KEY} to its key"
         ) from None

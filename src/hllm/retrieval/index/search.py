@@ -118,7 +118,7 @@ def _nominate(
     for depth in np.unique(depths):
         some = np.flatnonzero(depths == depth)
         nominated = nominator.nominate(queries[some], int(depth), allowed)
-        real = nominated >= 0
+        real = (nominated >= 0) & (nominated < len(allowed))
         of_query.append(some[np.nonzero(real)[0]])
         rows.append(nominated[real].astype(np.int64))
     return np.concatenate(of_query), np.concatenate(rows)
