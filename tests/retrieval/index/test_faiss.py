@@ -210,5 +210,5 @@ def test_a_file_of_faiss_that_names_another_file_is_refused_before_that_is_opene
     with pytest.raises(CheckpointError, match="as hllm writes it"):
         door.FaissNominator.open(tmp_path / "nominator.faiss", config)
     (tmp_path / "nominator.faiss").write_bytes(b"IxFInothing")
-    with pytest.raises(CheckpointError, match="FAISS cannot read|as hllm writes it"):
+    with pytest.raises(CheckpointError, match=r"FAISS cannot read|as hllm writes it"):
         door.FaissNominator.open(tmp_path / "nominator.faiss", config)

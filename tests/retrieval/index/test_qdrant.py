@@ -202,7 +202,7 @@ def test_an_index_that_names_a_server_is_refused_and_the_server_hears_nothing(
             manifest["details"]["config"]["url"] = url
 
         reseal(tmp_path / "index", named)
-        with pytest.raises((CheckpointError, ConfigError), match="the server|expected the address of a Qdrant server"):
+        with pytest.raises((CheckpointError, ConfigError), match=r"the server|expected the address of a Qdrant server"):
             Index.open(tmp_path / "index", source="s")
     assert listener.keys == []
 
@@ -210,10 +210,12 @@ def test_an_index_that_names_a_server_is_refused_and_the_server_hears_nothing(
 def test_an_index_is_opened_on_the_server_that_the_caller_names(monkeypatch, tmp_path, config, listener, vectors):
     Index.build(vectors, IDS, config, source="s").save(tmp_path / "index")
     monkeypatch.delenv(door.URL)
-    with pytest.raises(ConfigError, match="QDRANT_URL is not set; the index in .* searches a Qdrant server: set it to"):
+    with pytest.raises(
+        ConfigError, match=r"QDRANT_URL is not set; the index in .* searches a Qdrant server: set it to"
+    ):
         Index.open(tmp_path / "index", source="s")
     monkeypatch.setenv(door.URL, listener.url)
-    with pytest.raises((CheckpointError, ConfigError), match="127.0.0.1"):
+    with pytest.raises((CheckpointError, ConfigError), match=r"127.0.0.1"):
         Index.open(tmp_path / "index", source="s")
     assert listener.keys, "this one is asked"
     for directory in (str(tmp_path / "qdrant"), "qdrant", "file:///qdrant", ":memory:"):
@@ -230,7 +232,9 @@ def test_a_key_is_sent_to_its_own_server_alone(monkeypatch, qdrant, listener, ve
         monkeypatch.delenv(door.URL, raising=False)
         if other is not None:
             monkeypatch.setenv(door.URL, other)
-        with pytest.raises(ConfigError, match="QDRANT_API_KEY is for the server in QDRANT_URL, which is .*; it is not"):
+        with pytest.raises(
+            ConfigError, match=r"QDRANT_API_KEY is for the server in QDRANT_URL, which is .*; it is not"
+        ):
             Index.build(vectors, IDS, config, source="s")
     assert listener.keys == []
     monkeypatch.setenv(door.URL, f"{listener.url}/")
