@@ -14,6 +14,7 @@ from hllm.data.build import build_dataset
 from hllm.data.cuts.column import ColumnSplit
 from hllm.data.cuts.held_out_items import ItemSplit
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
+from hllm.data.cuts.temporal import TemporalSplit
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
 from tests.conftest import batch_of
@@ -269,6 +270,23 @@ def test_a_held_out_item_is_in_no_batch_not_even_as_a_negative(dataset, negative
     assert not found & hidden
     if negatives["kind"] == "catalogue":
         assert found == set(range(30)) - hidden
+
+
+@pytest.mark.parametrize("kind", ["catalogue", "sampled", "mixed", "pooled"])
+def test_an_item_from_after_the_cut_is_in_no_batch_unless_it_is_kept(kind):
+    """Item t is met at time t alone, by three users; 10 and 11 are never met. Training ends before 6."""
+    log = pl.DataFrame([(f"u{u}", t, t) for u in range(3) for t in range(10)], orient="row",
+                       schema=["user_id", "item_id", "timestamp"])  # fmt: skip
+    dataset = build_dataset(log, pl.DataFrame({"item_id": range(12), "title": map(str, range(12))}), DataConfig())
+    for later_items, expected in (("withheld", {*range(6), 10, 11}), ("kept", set(range(12)))):
+        split = split_dataset(dataset, TemporalSplit(validation_from=6, test_from=8, later_items=later_items))
+        batches = TrainingLoader(
+            dataset, split, None,
+            BatchContents(WindowConfig(4), batch_size=5, negatives=NegativesConfig(kind=kind, num_sampled=99)), seed=1,
+            stage=0,
+        )  # fmt: skip
+        found = {int(item) for step in batches.steps(0) for batch in step for item in batch.items.index}
+        assert found == expected
 
 
 def test_expected_counts_without_withheld_items_are_how_often_items_are_drawn(rng):

@@ -16,7 +16,7 @@ from hllm.data.cuts.ratio import RatioSplit
 from hllm.data.cuts.temporal import TemporalSplit
 from hllm.data.dataset import Dataset
 from hllm.data.schema import DataConfig
-from hllm.data.split import Split, SplitConfig, options_of, split_dataset
+from hllm.data.split import Split, SplitConfig, options_of, require_two_items, split_dataset
 from hllm.errors import ConfigError, DataError
 from hllm.evaluation.evaluate import queries
 
@@ -124,6 +124,37 @@ def test_the_temporal_split_by_hand(world, targets, validation, test, unused):
     """From 4 for validation, from 7 for the test; what falls on a cut comes after it."""
     split = split_dataset(world, TemporalSplit(validation_from=4, test_from=7, targets=targets))
     assert letters(world, split) == {"training": "abcdi", "validation": validation, "test": test, "unused": unused}
+
+
+@pytest.mark.parametrize(
+    ("options", "later"),
+    [
+        ({"validation_from": 4, "test_from": 7}, "efgjhklm"),
+        ({"validation_from": 4, "test_from": 7, "targets": "all"}, "efgjhklm"),
+        ({"validation_from": 4, "test_from": 7, "later_items": "kept"}, ""),
+        ({"test_from": 7, "validation": "last-training-item"}, "hklm"),
+        ({"test_from": 7, "validation": "users", "validation_share": 0.5}, "hklm"),
+    ],
+    ids=str,
+)
+def test_training_does_not_see_items_that_are_first_met_after_it(world, options, later):
+    """Every letter is an item of its own; what falls on the cut is met after it. Nobody knew such items before."""
+    split = split_dataset(world, TemporalSplit(**options))
+    assert sorted(world.item_ids.gather(split.withheld_items)) == sorted(later)
+    assert split.withheld(world).sum() == len(later)
+
+
+def test_items_that_are_met_again_after_the_cut_and_items_never_met_are_seen():
+    """x is met before and after the cut, y after it only, and z never: only y is withheld."""
+    log = [("u", "a", 0), ("u", "x", 1), ("v", "a", 2), ("v", "b", 3), ("u", "x", 5), ("v", "y", 6), ("u", "y", 8),
+           ("v", "x", 9)]  # fmt: skip
+    dataset = build_dataset(
+        pl.DataFrame(log, schema=["user_id", "item_id", "timestamp"], orient="row"),
+        pl.DataFrame({"item_id": list("abxyz"), "title": list("ABXYZ")}),
+        DataConfig(),
+    )
+    split = split_dataset(dataset, TemporalSplit(validation_from=4, test_from=7))
+    assert dataset.item_ids.gather(split.withheld_items).to_list() == ["y"]
 
 
 def test_the_shares_of_a_temporal_split_by_hand():
@@ -383,6 +414,17 @@ def test_leave_one_out_takes_each_users_last_two_items(log):
     ends = dataset.offsets[1:][lengths >= 3]
     assert split.test.tolist() == (ends - 1).tolist()
     assert split.validation.tolist() == (ends - 2).tolist()
+
+
+def test_training_with_one_item_is_refused():
+    """Such a run once trained without a word: there is nothing that the item could be told apart from."""
+    one = dataset_of([(u, 0, t) for u in range(2) for t in range(4)])
+    of_targets = dataset_of([(u, 0 if t < 2 else t, t) for u in range(2) for t in range(4)])
+    for dataset in (one, of_targets):
+        with pytest.raises(DataError, match=r"all 4 training interactions are with one item"):
+            require_two_items(dataset, split_dataset(dataset, LeaveOneOutSplit()))
+    two = dataset_of([(u, t % 2, t) for u in range(2) for t in range(4)])
+    require_two_items(two, split_dataset(two, LeaveOneOutSplit()))
 
 
 def test_fingerprints_tell_splits_apart_and_stay_the_same(world):

@@ -4,6 +4,7 @@ import pytest
 
 from hllm.data.build import build_dataset
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
+from hllm.data.cuts.temporal import TemporalSplit
 from hllm.data.leak import leak_share
 from hllm.data.schema import DataConfig
 from hllm.data.split import split_dataset
@@ -67,6 +68,19 @@ def test_the_protocol_says_what_the_checklist_asks_for():
         "recall@k: expected share of users",
     ):
         assert phrase in text
+
+
+def test_the_protocol_says_how_many_items_are_hidden_from_training():
+    """c and d are first met at 3 or later; trained with and without them, two numbers may not stand in one table."""
+    dataset, _ = world()
+    found = {}
+    for later_items in ("withheld", "kept"):
+        split = split_dataset(dataset, TemporalSplit(validation_from=3, test_from=20, later_items=later_items))
+        found[later_items] = evaluated(dataset, split).result.protocol
+    assert (found["withheld"].num_withheld_items, found["kept"].num_withheld_items) == (2, 0)
+    assert any("training does not see 2 items at all" in line for line in found["withheld"].lines())
+    assert not any("does not see" in line for line in found["kept"].lines())
+    assert found["withheld"].differences(found["kept"]) == [("num_withheld_items", 2, 0)]
 
 
 def test_differences_name_the_field_and_both_values():

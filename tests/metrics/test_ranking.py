@@ -6,7 +6,10 @@ import ir_measures
 import numpy as np
 import pytest
 
+from hllm.errors import DataError
+from hllm.evaluation.sampled import sampled_ranks
 from hllm.metrics import DEFINITIONS, UNREACHABLE, TargetRanks, ranking_metrics
+from hllm.metrics.several_targets import several_target_metrics
 
 
 def ranks(better: list[int], tied: list[int]) -> TargetRanks:
@@ -29,6 +32,20 @@ def test_metrics_against_ir_measures(rng):
         assert ours[measures[value.measure]][int(value.query_id)] == pytest.approx(value.value, abs=1e-9)
         checked += 1
     assert checked == 500 * len(ours), "every user and metric is compared"
+
+
+@pytest.mark.parametrize(("better", "tied"), [([0, 4], [0, -1]), ([0, 50], [0, -50]), ([2, -1], [0, 3])])
+def test_less_than_no_items_are_refused(better, tied):
+    """A two-stage retriever over an index once gave a negative number of tied items: each miss became a hit."""
+    wrong = ranks(better, tied)
+    first = rf"1 of 2 targets have less than no items.*first: better {better[1]} tied {tied[1]}|better {better[0]}"
+    for metrics in (
+        lambda: ranking_metrics(wrong),
+        lambda: several_target_metrics(wrong, np.array([0, 1])),
+        lambda: sampled_ranks(wrong, np.array([99, 99]), 10, seed=0),
+    ):
+        with pytest.raises(DataError, match=first):
+            metrics()
 
 
 @pytest.mark.parametrize(("better", "tied"), [(0, 3), (2, 2), (3, 4), (4, 0), (6, 1)])

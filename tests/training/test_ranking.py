@@ -18,7 +18,6 @@ from hllm.ranking.ranker import ModelRanker
 from hllm.ranking.two_stage import TwoStageRetriever
 from hllm.recipe.recipe import Recipe
 from hllm.retrieval.histories import Histories
-from hllm.retrieval.retriever import Recommendations
 from tests.conftest import recipe_values
 
 RATIO = {"kind": "ratio", "validation_share": 0.25, "test_share": 0.25}
@@ -225,41 +224,6 @@ def test_several_targets_have_a_column_each(tiny_bert, tiny_llama, rated, items,
 def test_wrong_candidates_are_refused(ranking, candidates, message):
     with pytest.raises(DataError, match=message):
         ranking.rank(candidates, ["u0", "u1"])
-
-
-class ByNumber:
-    """A ranker that likes items of high number, whoever asks."""
-
-    targets = ("high",)
-
-    def logits(self, histories, candidates, *, advance=None):
-        return [items[:, None].astype(np.float32) for items in candidates]
-
-
-class Fixed:
-    """A retriever of items 2 5 3 0, in this order, then the others."""
-
-    def recommend(self, histories, k, *, exclude=None, candidates=None):
-        items = np.tile(np.array([2, 5, 3, 0, 1, 4])[:k], (len(histories), 1))
-        return Recommendations(items, -np.arange(k, dtype=np.float32)[None].repeat(len(histories), 0))
-
-    def rank(self, histories, targets, exclude):
-        from hllm.metrics import TargetRanks
-
-        order = [2, 5, 3, 0, 1, 4]
-        return TargetRanks(np.array([order.index(t) for t in targets]), np.zeros(len(targets), dtype=np.int64))
-
-
-def test_what_is_retrieved_is_re_ranked_and_the_rest_stays_behind():
-    """2 5 3 become 5 3 2; 0, 1 and 4 keep their places 4, 5 and 6."""
-    two = TwoStageRetriever(Fixed(), ByNumber(), num_retrieved=3)
-    histories = Histories([np.array([7])] * 6)
-    found = two.recommend(histories[:1], 2)
-    assert found.items.tolist() == [[5, 3]]
-    assert found.scores.tolist() == [[5.0, 3.0]]
-    assert two.recommend(histories[:1], 5).items.tolist() == [[5, 3, 2, -1, -1]]
-    ranks = two.rank(histories, np.array([2, 3, 5, 0, 1, 4]), histories)
-    assert (ranks.better.tolist(), ranks.tied.tolist()) == ([2, 1, 0, 3, 4, 5], [0] * 6)
 
 
 def test_two_stages_are_evaluated_like_any_retriever(ranking):

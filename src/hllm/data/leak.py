@@ -1,19 +1,22 @@
-"""Measure how much of the training data lies in the targets' future, and tell what the times mean."""
+"""Measure what the numbers of a split are worth: data from the targets' future, targets seen before, few targets."""
 
-# Proved by tests/data/describing/test_measure.py, tests/evaluation/test_protocol.py.
+# The leak and the times are proved by tests/data/describing/test_measure.py, tests/evaluation/test_protocol.py.
 
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool
 
 from hllm.data.dataset import Dataset
 from hllm.data.split import Split
 
 TimesKind = Literal["clock", "positions", "order", "none"]
 """Kind of a data set's times: see `Times.kind`."""
-
+Part = Literal["validation", "test"]
 
 POSITIONS_SHARE = 0.9  # of the users: what was filtered afterwards leaves gaps in a few
+FEW_USERS = 20  # with a target: one of them moves a mean by 5 points and more
+MOSTLY_SEEN = 0.5  # of the targets
 
 
 def leak_share(dataset: Dataset, split: Split) -> float | None:
@@ -27,6 +30,52 @@ def leak_share(dataset: Dataset, split: Split) -> float | None:
         return None
     median = np.median(dataset.timestamps[split.test])
     return float((dataset.timestamps[split.training] > median).mean())
+
+
+def doubts(dataset: Dataset, split: Split, *parts: Part, seen_removed: bool) -> list[str]:
+    """Return a sentence for each reason why numbers of the parts say little: few users, or targets seen before.
+
+    `seen_removed` says whether the items of a history are left out of what it is asked for. The sentence on few users
+    is of the first part that has few.
+    """
+    users = {part: _users_asked(dataset, split, part) for part in parts}
+    few = [part for part in parts if users[part] < FEW_USERS][:1]
+    sentences = [
+        f"the {part} part has {_counted(len(split.targets(part)), 'target')} of {_counted(users[part], 'user')}: one "
+        f"user more or less moves recall by {100 / users[part]:.0f} points. Below {FEW_USERS} users the numbers only "
+        "show that everything runs"
+        for part in few
+    ]
+    if not seen_removed:
+        return sentences
+    seen = seen_before(dataset)
+    for part in parts:
+        targets = split.targets(part)
+        if (number := int(seen[targets].sum())) > MOSTLY_SEEN * len(targets):
+            sentences.append(
+                f"{number:,} of the {_counted(len(targets), f'{part} target')} are items that the user had met "
+                "before: seen items are not recommended, so every model misses these. If the table repeats its rows, "
+                'set data.duplicate_interactions = "drop"'
+            )
+    return sentences
+
+
+def _users_asked(dataset: Dataset, split: Split, part: Part) -> int:
+    return len(np.unique(np.searchsorted(dataset.offsets, split.targets(part), side="right")))
+
+
+def seen_before(dataset: Dataset) -> Bool[np.ndarray, " interaction"]:
+    """Return True for each interaction with an item that its user had met before."""
+    users = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+    order = np.lexsort((dataset.item_index, users))  # stable: of a user's interactions with an item the first is first
+    again = (np.diff(users[order], prepend=-1) == 0) & (np.diff(dataset.item_index[order], prepend=-1) == 0)
+    seen = np.zeros(dataset.num_interactions, dtype=bool)
+    seen[order[again]] = True
+    return seen
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def times_kind(dataset: Dataset) -> TimesKind:

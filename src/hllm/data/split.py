@@ -123,6 +123,15 @@ def split_dataset(dataset: Dataset, config: SplitConfig) -> Split:
     return split
 
 
+def require_two_items(dataset: Dataset, split: Split) -> None:
+    """Raise DataError if training meets one item alone: a model would learn nothing, and say so nowhere."""
+    if len(np.unique(dataset.item_index[split.training])) < 2:
+        raise DataError(
+            f"all {int(split.training.sum()):,} training interactions are with one item, so there is nothing to tell "
+            "apart; interactions with two items at least are needed"
+        )
+
+
 def options_of(config: SplitConfig) -> dict[str, Any]:
     """Return the settings of a split besides its kind, those that are set, as JSON-able values."""
     return config.model_dump(mode="json", exclude={"kind"}, exclude_none=True)

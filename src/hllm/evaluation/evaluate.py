@@ -1,6 +1,7 @@
 """Evaluate any Retriever on one part of a split: the full catalogue ranked, for all targets and for groups of them."""
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,9 +12,10 @@ from jaxtyping import Float, Int
 
 from hllm.config import Config
 from hllm.data.dataset import Dataset
-from hllm.data.leak import leak_share
+from hllm.data.leak import doubts, leak_share
 from hllm.data.split import Split
 from hllm.distributed import Group
+from hllm.errors import HllmWarning
 from hllm.evaluation.facts import Provenance, RunFacts
 from hllm.evaluation.lists import list_metrics
 from hllm.evaluation.protocol import EvaluationConfig, Protocol
@@ -119,6 +121,8 @@ def evaluate_with_ranks(
     provenance = provenance or Provenance()
     if config.sampled_candidates is not None:
         warn_of_sampling(config.sampled_candidates)
+    for sentence in doubts(dataset, split, part, seen_removed=True):
+        warnings.warn(sentence, HllmWarning, stacklevel=2)
     questions, start = queries(dataset, split, part), time.monotonic()
     ranks = retriever.rank(questions.histories, questions.targets, exclude=questions.histories)
     seconds = time.monotonic() - start
@@ -147,6 +151,7 @@ def evaluate_with_ranks(
             bool((items == target).any()) for target, items in zip(questions.targets, item_sets, strict=True)
         ),
         num_cold_targets=int(is_cold(dataset, split, questions.targets, config).sum()),
+        num_withheld_items=int(split.withheld(dataset).sum()),
         leak_share=leak_share(dataset, split),
         evaluation=config,
     )

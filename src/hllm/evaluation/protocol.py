@@ -65,6 +65,8 @@ class Protocol(Config):
     num_targets_seen: int
     """Targets that the user had already seen: with seen items removed they are misses for every model."""
     num_cold_targets: int
+    num_withheld_items: int = 0
+    """Items that the split hides from training altogether: neither targets nor negatives nor part of whitening."""
     leak_share: float | None
     """Share of training interactions later than the median test target; None where the times are no clock."""
     ranked: str = "the full catalogue"
@@ -92,6 +94,7 @@ class Protocol(Config):
     def lines(self) -> list[str]:
         """Return the protocol as short lines for people."""
         policy, options = _listed(self.data_policy), _listed(self.split_options)
+        withheld = self.num_withheld_items
         return [
             f"data {self.dataset[:12]}: {self.num_users:,} users, {self.num_items:,} items, "
             f"{self.num_interactions:,} interactions" + (f"; {policy}" if policy else ""),
@@ -99,7 +102,7 @@ class Protocol(Config):
             f"{self.num_targets:,} targets of {self.num_users_with_target:,} users; {self.num_targets_seen} of them "
             f"seen before; cold: {self.num_cold_targets} with <= {self.evaluation.cold_at_most} training interactions, "
             f"{self.cold_targets}",
-            f"leak: {self._leak()}",
+            f"leak: {self._leak()}" + (f"; training does not see {withheld:,} items at all" if withheld else ""),
             f"ranked: {self.ranked} ({self.num_items:,} items); seen items: {self.seen_items}; ties: {self.ties}",
             f"history: {self.history}",
             f"intervals: {self.interval}, {self.evaluation.bootstrap_samples} samples, seed {self.evaluation.seed}",

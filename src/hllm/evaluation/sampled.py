@@ -28,7 +28,7 @@ def sampled_ranks(
     No scores are needed: of a sample without replacement, the number of items above the target is hypergeometric,
     and so is the number of those level with it among the rest. ConfigError if fewer items than that are ranked.
     """
-    others = num_ranked - 1
+    ranks, others = ranks.checked(), num_ranked - 1
     if len(others) and others.min() < candidates:
         raise ConfigError(
             f"evaluation.sampled_candidates is {candidates}, but a target is ranked among only {others.min()} other "

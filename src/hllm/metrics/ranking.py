@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from hllm.errors import DataError
+
 CUTOFFS = (5, 10, 20, 50)
 UNREACHABLE = 2**62  # beyond every cut-off
 
@@ -27,13 +29,25 @@ class TargetRanks:
     tied: Int[np.ndarray, " user"]
     """Number of other items with exactly the target's score."""
 
+    def checked(self) -> "TargetRanks":
+        """Return the ranks; DataError for numbers of items below 0, whose metrics would be worth more than a hit."""
+        wrong = np.flatnonzero((self.better < 0) | (self.tied < 0))
+        if len(wrong):
+            first = ", ".join(f"better {self.better[row]} tied {self.tied[row]}" for row in wrong[:3])
+            raise DataError(
+                f"{len(wrong):,} of {len(self.better):,} targets have less than no items above them or level with "
+                f"them; first: {first}. The retriever that ranked them is at fault"
+            )
+        return self
+
 
 def ranking_metrics(ranks: TargetRanks, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, Float[np.ndarray, " user"]]:
     """Return each user's expected metrics at each cut-off, under names such as "ndcg@10".
 
     They are recall (with one target also the hit rate), NDCG, MRR, precision (recall / k) and MAP. Average
-    precision with one relevant item is its reciprocal rank, so MAP equals MRR.
+    precision with one relevant item is its reciprocal rank, so MAP equals MRR. Raises DataError for ranks below 0.
     """
+    ranks = ranks.checked()
     first, width = ranks.better.astype(np.int64), ranks.tied.astype(np.int64) + 1
     result = {}
     for name, gain in (("recall", np.ones_like), ("ndcg", discount), ("mrr", np.reciprocal)):

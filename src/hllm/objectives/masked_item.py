@@ -60,7 +60,7 @@ class MaskedItem:
 
     config: MaskedItemConfig
     num_items: int
-    """Size of the catalogue."""
+    """Items that training knows: the catalogue without those that the split withholds."""
 
     def __call__(
         self, model: SequentialRecommender, items: Float[Tensor, "item dim"], batch: SequenceBatch, count: int | float

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from hllm.data.dataset import Dataset
 from hllm.errors import DataError, first_few
 from hllm.progress import progress
-from hllm.ranking.ranker import Ranker
+from hllm.ranking.ranker import Ranker, finite_logits
 from hllm.ranking.two_stage import target_column
 from hllm.retrieval.histories import Histories
 
@@ -38,7 +38,7 @@ def rank_frame(
     column = target_column(ranker, target)
     chosen = _candidates(dataset, user_ids, candidates)
     with progress("rank", len(chosen)) as advance:
-        logits = ranker.logits(histories, chosen, advance=advance)
+        logits = finite_logits(ranker, histories, chosen, advance=advance)
     frames = []
     for user, (items, values) in enumerate(zip(chosen, logits, strict=True)):
         order = np.argsort(-values[:, column], kind="stable")

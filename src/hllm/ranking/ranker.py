@@ -36,6 +36,16 @@ class Ranker(Protocol):
         """
 
 
+def finite_logits(
+    ranker: Ranker, histories: Histories, candidates: Candidates, *, advance: Progress | None = None
+) -> list[Float[np.ndarray, "_ target"]]:
+    """Return the logits of a ranker; FloatingPointError for one that is not finite, which nothing can be ranked by."""
+    logits = ranker.logits(histories, candidates, advance=advance)
+    if not all(np.isfinite(values).all() for values in logits):
+        raise FloatingPointError(f"{type(ranker).__name__} gave logits that are not finite")
+    return logits
+
+
 @final
 class ModelRanker:
     """The user tier and the heads over a table of item embeddings; the Item LLM is not needed.

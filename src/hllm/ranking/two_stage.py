@@ -1,7 +1,5 @@
 """Retrieve, then rank: a Retriever that takes the first n of another and puts them in the order of a Ranker."""
 
-# Proved by tests/training/test_ranking.py.
-
 from typing import final
 
 import numpy as np
@@ -9,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from hllm.errors import ConfigError, nearest
 from hllm.metrics import UNREACHABLE, TargetRanks
-from hllm.ranking.ranker import Ranker
+from hllm.ranking.ranker import Ranker, finite_logits
 from hllm.retrieval.histories import Histories, ItemLists
 from hllm.retrieval.retriever import Recommendations, Retriever
 
@@ -53,25 +51,25 @@ class TwoStageRetriever:
     def rank(self, histories: Histories, targets: Int[np.ndarray, " user"], exclude: ItemLists) -> TargetRanks:
         """Return where each target stands: by the ranker if it is retrieved, else behind all that are.
 
-        Items that are not retrieved keep the retriever's order among themselves.
+        Items that are not retrieved keep the retriever's order among themselves. So a target that an approximate index
+        misses stands behind all that was retrieved, however high it scores.
         """
         best = self.retriever.recommend(histories, self.num_retrieved, exclude=exclude)
-        ranks = self.retriever.rank(histories, targets, exclude)
-        better, tied = ranks.better.copy(), ranks.tied.copy()
         retrieved = self._in_catalogue_order(best)
+        taken = [np.append(own, seen) for own, seen in zip(retrieved, exclude, strict=True)]
+        rest = self.retriever.rank(histories, targets, taken)
+        better, tied = rest.better.copy(), rest.tied.copy()
         for row, (own, logits) in enumerate(zip(retrieved, self._logits(histories, retrieved), strict=True)):
             place = np.flatnonzero(own == targets[row])
             if len(place):
                 of_target = logits[place[0]]
                 better[row], tied[row] = (logits > of_target).sum(), (logits == of_target).sum() - 1
-            elif better[row] != UNREACHABLE and better[row] < len(own):
-                # Level with the last one retrieved, and left out by the order of the catalogue.
-                tied[row] -= len(own) - better[row]
-                better[row] = len(own)
+            elif better[row] != UNREACHABLE:
+                better[row] += len(own)
         return TargetRanks(better, tied)
 
     def _logits(self, histories: Histories, candidates: list[Int[np.ndarray, " _"]]) -> list[Float[np.ndarray, " _"]]:
-        return [logits[:, self.column] for logits in self.ranker.logits(histories, candidates)]
+        return [logits[:, self.column] for logits in finite_logits(self.ranker, histories, candidates)]
 
     def _in_catalogue_order(self, best: Recommendations) -> list[Int[np.ndarray, " _"]]:
         """Return each user's items; equal logits then stay in catalogue order."""

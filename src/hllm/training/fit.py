@@ -2,6 +2,7 @@
 
 # Proved by tests/training/test_training.py.
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,12 +14,13 @@ from torch import Tensor
 from hllm import artifacts
 from hllm.data.build import build_dataset
 from hllm.data.dataset import Dataset
+from hllm.data.leak import doubts
 from hllm.data.prompt import PromptConfig, render
 from hllm.data.reading.tables import Table
-from hllm.data.split import split_dataset
+from hllm.data.split import require_two_items, split_dataset
 from hllm.data.tokens import TokenCache, token_cache
 from hllm.distributed import Group, joined
-from hllm.errors import ConfigError, DataError, TrainingError
+from hllm.errors import ConfigError, DataError, HllmWarning, TrainingError
 from hllm.evaluation.impressions import require_both_kinds
 from hllm.metrics import RANKING_METRICS
 from hllm.models.backbone.tokenizer import load_tokenizer
@@ -102,6 +104,10 @@ def _train(
     Return the item embeddings of the best checkpoint if the last validation was of it.
     """
     split = split_dataset(dataset, recipe.split)
+    require_two_items(dataset, split)
+    if group.first:
+        for sentence in doubts(dataset, split, "validation", "test", seen_removed=True):
+            warnings.warn(sentence, HllmWarning, stacklevel=2)
     torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
     items, actions = dataset.num_items, len(dataset.action_names)
     if start is None:
@@ -109,8 +115,10 @@ def _train(
     else:
         model = load_grown(start, num_items=items, num_actions=actions, fast=recipe.fast)
 
+    offered = int((~split.withheld(dataset)).sum())
+
     def objective(stage: StageConfig) -> Objective:
-        sizes = {"num_items": items, "dim": model.user_encoder.dim}
+        sizes = {"num_items": offered, "dim": model.user_encoder.dim}
         return build_objective(stage.objective, stage.terms, **sizes)
 
     for stage in recipe.stages:

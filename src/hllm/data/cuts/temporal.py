@@ -1,6 +1,7 @@
 """Split by time: interactions before one moment are for training, the same moment for all users.
 
-An interaction at the very moment of a cut falls after it, so nothing in training is as late as a target.
+An interaction at the very moment of a cut falls after it, so nothing in training is as late as a target. Nor does
+training know the items that are first met after it: they are withheld, as nobody could have known them.
 
 Source: validation by last training item and by user, Gusak et al., RecSys 2025, arXiv:2507.16289.
 """
@@ -8,11 +9,13 @@ Source: validation by last training item and by user, Gusak et al., RecSys 2025,
 # Proved by tests/data/test_split.py.
 
 import math
+from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Int
 from pydantic import Field, field_validator, model_validator
 
 from hllm.config import Config
@@ -51,6 +54,9 @@ class TemporalSplit(Config):
     "2024-05-31 12:00", in UTC unless it says otherwise, or a number of seconds since 1970."""
     test_from: str | int | float | None = None
     """First moment of the test, in place of test_share."""
+    later_items: Literal["withheld", "kept"] = "withheld"
+    """Items that nobody met before training ends. "withheld": training does not see them, neither as negatives nor in
+    the statistics of whitening. "kept": it does, as it sees items that nobody ever met."""
     seed: int = 0
     """Seed of the draw of users and of random targets. A hash of the ids decides, not the order of the rows."""
 
@@ -87,13 +93,20 @@ class TemporalSplit(Config):
     def cut(self, dataset: Dataset) -> Cut:
         """Cut at one moment or two; DataError if the times do not allow it."""
         _require_times_to_compare(dataset)
+        cut, end = self._cut(dataset)
+        return cut if self.later_items == "kept" else replace(cut, withheld_items=_met_only_since(dataset, end))
+
+    def _cut(self, dataset: Dataset) -> tuple[Cut, int]:
+        """Return the parts, and the first unit of time after training."""
         test_cut = _first_unit(dataset, "test_from", self.test_from, 1.0 - self.test_share)
         early = dataset.timestamps < test_cut
         if self.validation != "time":
-            return self._validate_before_the_test(dataset, early)
+            return self._validate_before_the_test(dataset, early), test_cut
         share = 1.0 - self.validation_share - self.test_share
-        training = dataset.timestamps < _first_unit(dataset, "validation_from", self.validation_from, share)
-        return with_targets(dataset, training, early & ~training, ~early, self.targets, self.seed)
+        validation_cut = _first_unit(dataset, "validation_from", self.validation_from, share)
+        training = dataset.timestamps < validation_cut
+        cut = with_targets(dataset, training, early & ~training, ~early, self.targets, self.seed)
+        return cut, min(validation_cut, test_cut)
 
     def _validate_before_the_test(self, dataset: Dataset, early: InteractionMask) -> Cut:
         """Take each user's last interaction before the test as the validation target, or those of some users."""
@@ -106,6 +119,12 @@ class TemporalSplit(Config):
         user = user_of_each(dataset)
         (drawn,) = draw(dataset.users[user[validation]], (self.validation_share,), self.seed, "users")
         return Cut(early & ~np.isin(user, user[validation[drawn]]), validation[drawn], test)
+
+
+def _met_only_since(dataset: Dataset, end: int) -> Int[np.ndarray, " item"]:
+    """Return the items that have interactions, but none before `end`, ascending."""
+    is_early = dataset.timestamps < end
+    return np.setdiff1d(dataset.item_index[~is_early], dataset.item_index[is_early])
 
 
 def _require_times_to_compare(dataset: Dataset) -> None:
