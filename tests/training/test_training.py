@@ -2,13 +2,14 @@ import json
 import math
 import shutil
 
+import polars as pl
 import pytest
 import torch
 
 from hllm import artifacts
 from hllm.api import Recommender
 from hllm.batches.negatives import NegativesConfig
-from hllm.errors import CheckpointError, ConfigError, DataError
+from hllm.errors import CheckpointError, ConfigError, DataError, HllmWarning
 from hllm.losses.contrastive import LossConfig
 from hllm.models.checkpoint import load_checkpoint
 from hllm.models.recommender import SequentialRecommender
@@ -83,6 +84,24 @@ def test_a_recipe_that_cannot_be_built_leaves_nothing(tmp_path, interactions, it
     with pytest.raises(ConfigError, match=r"num_layers is 9, but the model in .* has 2 layers"):
         fit(interactions, items, Recipe.from_dict(values, where="test"), tmp_path / "run", base=tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_log_of_one_item_is_refused_and_of_one_user_is_warned_of(tmp_path, interactions, items, id_recipe):
+    """Both once trained without a word."""
+    one_item = interactions.with_columns(item_id=pl.lit("i1"))
+    with pytest.raises(DataError, match="training interactions are with one item, so there is nothing to tell apart"):
+        fit(one_item, items, id_recipe, tmp_path / "run", base=tmp_path)
+    assert not (tmp_path / "run").exists()
+    one_user = interactions.filter(pl.col("user_id") == "u3")
+    with pytest.warns(HllmWarning, match="the validation part has 1 target of 1 user: one user more or less moves"):
+        fit(one_user, items, id_recipe, tmp_path / "run", base=tmp_path)
+
+
+def test_a_log_whose_rows_stand_twice_is_warned_of(tmp_path, interactions, items, id_recipe):
+    """The validation asked for the first of two rows, the test for the second: .958 and 0, without a word."""
+    twice = pl.concat([interactions, interactions])
+    with pytest.warns(HllmWarning, match=r"12 of the 12 test targets .* met before.*duplicate_interactions = \"drop"):
+        fit(twice, items, id_recipe, tmp_path / "run", base=tmp_path)
 
 
 def test_a_run_without_a_checkpoint_may_be_begun_anew(tmp_path, monkeypatch, interactions, items, recipe):

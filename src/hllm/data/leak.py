@@ -51,9 +51,10 @@ def doubts(dataset: Dataset, split: Split, *parts: Part, seen_removed: bool) -> 
     seen = seen_before(dataset)
     for part in parts:
         targets = split.targets(part)
-        if (number := int(seen[targets].sum())) > MOSTLY_SEEN * len(targets):
+        number = int(seen[targets].sum())
+        if number > max(1, MOSTLY_SEEN * len(targets)):  # one alone is no pattern
             sentences.append(
-                f"{number:,} of the {_counted(len(targets), f'{part} target')} are items that the user had met "
+                f"{number:,} of the {len(targets):,} {part} targets are items that the user had met "
                 "before: seen items are not recommended, so every model misses these. If the table repeats its rows, "
                 'set data.duplicate_interactions = "drop"'
             )
