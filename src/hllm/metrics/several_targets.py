@@ -40,8 +40,8 @@ def several_target_metrics(
     `ranks` has a row for each target and `query` says whose it is; results are in ascending order of the distinct
     queries. They are recall, NDCG, MRR (of the first target), precision, MAP and hit_rate (at least one target).
     All targets of a query must be distinct items, ranked in one list: same history, same excluded items. Raises
-    DataError if the ranks show that they were not, or are below 0. A target that is UNREACHABLE is a miss that counts as
-    a target.
+    DataError if the ranks show that they were not, or are below 0. A target that is UNREACHABLE is a miss that counts
+    as a target.
     """
     names, numbered = np.unique(query, return_inverse=True)
     blocks = _blocks(ranks.checked(), numbered)
