@@ -1,6 +1,8 @@
 import json
 import re
+import shutil
 
+import pytest
 import yaml
 from huggingface_hub import ModelCard
 
@@ -81,3 +83,54 @@ def test_names_and_titles_cannot_break_the_card(hllm, run, trained, monkeypatch)
     assert front["model-index"][0]["results"][0]["dataset"]["name"] == nasty
     assert "<b>" not in text.split("\n---\n\n#")[1]
     assert r"a \| b" in text
+
+
+def test_a_card_of_another_model_or_of_damaged_numbers_is_refused(hllm, run, trained, id_recipe, interactions, items):
+    """A new model trained into the old one's directory had a card with the old one's numbers."""
+    assert hllm("evaluate", "--run", run, "--baselines", "popularity")[0] == 0
+    whole = (run / "evaluation.json").read_text()
+    mean = repr(next(r for r in stored(run, "evaluation.json") if r["name"] == "mine")["all_items"]["ndcg@10"]["mean"])
+    (run / "evaluation.json").write_text(whole.replace(f'"mean": {mean}', f'"mean": {mean.replace(".", ".9")}'))
+    code, out, err = hllm("card", "--run", run)
+    assert (code, out) == (2, "")
+    assert re.search(r"evaluation\.json is damaged: .*; make it again with hllm evaluate --run \S+mine", err)
+    assert not (run / "README.md").exists()
+
+    (run / "evaluation.json").write_text(whole)
+    shutil.rmtree(run / "checkpoints")
+    type(trained).fit(interactions, items, recipe=id_recipe, out=run)
+    code, out, err = hllm("card", "--run", run)
+    assert (code, out) == (2, "")
+    assert "evaluation.json is not of this run; make it again with hllm evaluate" in err
+    assert hllm("evaluate", "--run", run, "--baselines", "")[0] == 0
+    assert hllm("card", "--run", run)[0] == 0
+
+
+@pytest.mark.filterwarnings("default::hllm.errors.HllmWarning")
+def test_the_log_of_another_run_is_left_out_of_report_and_card(hllm, run, trained, id_recipe, interactions, items):
+    """The page drew the curves of whatever metrics.jsonl lay in the run."""
+    other = type(trained).fit(interactions, items, recipe=id_recipe, out=run.parent / "other").run
+    shutil.copyfile(other.metrics_path, run / "metrics.jsonl")
+    code, _, err = hllm("evaluate", "--run", run, "--baselines", "", "--report")
+    assert code == 0, err
+    assert "damaged or of another run, and left out" in err
+    assert "steps in" not in (run / "report.html").read_text()
+    assert stored(run, "evaluation.json")[0]["facts"]["epochs"] == 0
+
+
+@pytest.mark.filterwarnings("default::hllm.errors.HllmWarning")
+def test_damaged_logs_do_not_stop_an_evaluation_or_a_report(hllm, run):
+    assert hllm("evaluate", "--run", run, "--baselines", "")[0] == 0
+    with (run / "evaluations.jsonl").open("a") as file:
+        file.write('{"at": "20')
+    (run / "metrics.jsonl").write_bytes(b"\xff" + (run / "metrics.jsonl").read_bytes())
+    code, _, err = hllm("evaluate", "--run", run, "--baselines", "")
+    assert code == 0
+    assert re.search(r"metrics\.jsonl: line 1 is damaged or of another run, and left out", err)
+    code, _, err = hllm("ablate", "--run", run, "--only", "last-item")
+    assert code == 0
+    assert re.search(r"evaluations\.jsonl: line 2 is damaged .*, and moved to evaluations\.jsonl\.damaged", err)
+    code, _, err = hllm("report", "--run", run, "--baselines", "")
+    assert code == 0
+    assert "evaluations.jsonl" not in err, "said once"
+    assert stored(run, "evaluation.json")[0]["facts"]["test_evaluations"] == 2

@@ -209,3 +209,13 @@ def test_a_damaged_file_of_ranks_is_named(tmp_path):
     pl.DataFrame({"user_id": ["u"]}).write_parquet(tmp_path / "r.parquet")
     with pytest.raises(CheckpointError, match="is damaged, or written by another version"):
         read_ranks(tmp_path / "r.parquet", None, name="x")
+
+
+def test_every_flipped_byte_of_ranks_is_found(tmp_path):
+    """One changed byte gave another rank, or a traceback."""
+    write_ranks(tmp_path / "r.parquet", "popularity", [evaluated(*world())])
+    content = (tmp_path / "r.parquet").read_bytes()
+    for place in range(0, len(content), 7):
+        (tmp_path / "r.parquet").write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        with pytest.raises(CheckpointError, match=r"r\.parquet is damaged"):
+            read_ranks(tmp_path / "r.parquet", None, name="x")

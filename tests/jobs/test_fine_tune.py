@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 import torch
 
+from hllm import records
 from hllm.api import Recommender
-from hllm.errors import CheckpointError, ConfigError, DataError
+from hllm.errors import CheckpointError, ConfigError, DataError, HllmWarning
 from hllm.jobs.fine_tune import fine_tune, fine_tuning_recipe
 from hllm.models.checkpoint import load_checkpoint, load_grown
 from hllm.recipe.recipe import Recipe
@@ -75,7 +76,7 @@ def test_a_fine_tuned_run_is_an_ordinary_run_that_knows_its_parent(parent, strai
     assert recommender.dataset.users.to_list() == [*before.dataset.users, "new"]
     assert {"i26", "i29"} <= set(recommender.recommend(["u1"], k=30, exclude_seen=False)["item_id"])
     assert recommender.evaluate().all_items["recall@10"].mean >= 0
-    assert json.loads((run.folder / "drift.json").read_text()) == report.model_dump(mode="json")
+    assert records.read_sealed(run.folder / "drift.json", again="") == [report.model_dump(mode="json")]
 
 
 def test_it_begins_with_the_parents_weights_and_new_rows_are_fresh(parent):
@@ -265,7 +266,7 @@ def test_a_run_of_din_is_fine_tuned(rankers, tmp_path):
     assert report.candidates.before == {name: pytest.approx(best[name], abs=1e-5) for name in report.candidates.before}
     assert set(report.candidates.before) == set(report.candidates.after) >= {"auc", "log_loss"}
     assert report.lines()[-1].startswith("their candidates scored:          ")
-    assert json.loads((run.folder / "drift.json").read_text()) == report.model_dump(mode="json")
+    assert records.read_sealed(run.folder / "drift.json", again="") == [report.model_dump(mode="json")]
 
 
 def test_a_run_that_retrieves_and_ranks_reports_both(rankers, tmp_path):
@@ -275,3 +276,15 @@ def test_a_run_that_retrieves_and_ranks_reports_both(rankers, tmp_path):
     assert (stage.objective.kind, stage.learning_rate, stage.epochs) == ("ranking", 1e-2 / 4, 1)
     assert {"recall@10"} <= set(report.all_targets.before)
     assert {"auc"} <= set(report.candidates.before)
+
+
+def test_a_damaged_report_is_made_again(parent, straight, later, items, tmp_path):
+    """One changed byte of drift.json was shown as it was, or ended in a traceback."""
+    run, report = straight
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    text = (copy / "drift.json").read_text()
+    for damaged in (text[:100], text.replace(": 0.", ": 0.9", 1)):
+        (copy / "drift.json").write_text(damaged)
+        with pytest.warns(HllmWarning, match=r"drift\.json is damaged: .*\. It is made again"):
+            _, again = fine_tune(parent, later, items[26:], copy, overrides=SETTINGS)
+        assert again == report

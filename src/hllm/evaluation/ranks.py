@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hllm import artifacts
+from hllm import artifacts, records
 from hllm.errors import CheckpointError, ConfigError, nearest
 from hllm.evaluation.evaluate import Evaluated
 from hllm.evaluation.facts import RunFacts
@@ -22,7 +22,7 @@ from hllm.evaluation.protocol import Protocol
 from hllm.evaluation.targets import Targets
 from hllm.metrics import TargetRanks
 
-_KEY = b"hllm"
+_KEY, _SEAL = b"hllm", b"seal"
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,11 @@ def write_ranks(path: Path, own: str, evaluated: Sequence[Evaluated]) -> None:
     }
     table = pl.DataFrame(columns).to_arrow()
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({_KEY: json.dumps(metadata).encode()}), buffer, compression="zstd")
-    artifacts.write_bytes(path, buffer.getvalue())
+    # Kept in the footer, and not in the schema, of which Parquet keeps a second copy.
+    with pq.ParquetWriter(buffer, table.schema.remove_metadata(), compression="zstd") as writer:
+        writer.write_table(table.replace_schema_metadata())
+        writer.add_key_value_metadata({_KEY: json.dumps(metadata), _SEAL: records.SEAL_PLACE})
+    artifacts.write_bytes(path, records.seal_bytes(buffer.getvalue()))
 
 
 def read_ranks(path: Path, baseline: str | None, *, name: str) -> Contender:
@@ -70,8 +73,10 @@ def read_ranks(path: Path, baseline: str | None, *, name: str) -> Contender:
     Raises ConfigError if there is none of that name, CheckpointError if the file is damaged or of another version.
     """
     try:
-        table = pq.read_table(path)
-        metadata = json.loads((table.schema.metadata or {})[_KEY])
+        content = path.read_bytes()
+        records.check_bytes(content)
+        file = pq.ParquetFile(pa.BufferReader(content))
+        table, metadata = file.read(), json.loads(file.metadata.metadata[_KEY])
         protocol = Protocol.from_dict(metadata["protocol"], where=str(path))
         facts = {label: RunFacts.from_dict(values, where=str(path)) for label, values in metadata["facts"].items()}
     except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:

@@ -18,8 +18,8 @@ from hllm.runs.run import Run
 
 def ablate_run(run: Run, switches: Sequence[str] | None = None, *, part: Part = "test") -> Ablations:
     """Measure what each of `switches` (None: all) costs; keep the results beside those of other switches."""
+    earlier = read_ablations(run, part)  # first: it may be damaged, and the work is long
     ablations = ablate_bundle(open_run(run), switches, part=part, name=run.name)
-    earlier = read_ablations(run, part)
     write_result(run, "ablations", part, ablations if earlier is None else ablations.joined_to(earlier))
     return ablations
 

@@ -33,7 +33,8 @@ def card_facts(recommender: Recommender) -> CardFacts:
     run, recipe, model = recommender.run, recommender.recipe, recommender.model
     results = read_evaluation(run)
     own = next((result for result in results if result.name == run.name), None)
-    if own is None or own.protocol.dataset != recommender.dataset.log_fingerprint:
+    now = recommender.dataset.log_fingerprint, recommender.bundle.origin.checkpoint
+    if own is None or (own.protocol.dataset, own.facts.checkpoint) != now:
         raise ConfigError(
             f"{run.result_path('evaluation', 'test')} is not of this run; make it again with hllm evaluate --run "
             f"{run.folder}"

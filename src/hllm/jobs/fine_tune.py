@@ -1,6 +1,7 @@
 """Fine-tuning trains a finished run on with new interactions and new items, and measures what that changed."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from hllm import artifacts
+from hllm import artifacts, records
 from hllm.config import Config
 from hllm.data.growth import Grown, grow
 from hllm.data.reading.tables import Table
@@ -17,7 +18,7 @@ from hllm.data.split import Split, split_dataset
 from hllm.distributed import Group, joined
 from hllm.embedding.drift import Drift, measure_drift
 from hllm.embedding.table import ItemEmbeddingTable
-from hllm.errors import ConfigError
+from hllm.errors import CheckpointError, ConfigError, HllmWarning
 from hllm.evaluation.evaluate import Metrics, queries
 from hllm.evaluation.impressions import mean_ranker_metrics
 from hllm.metrics import ranking_metrics
@@ -174,10 +175,8 @@ def _report(parent: Bundle, run: Run, grown: Grown, recipe: Recipe) -> FineTuned
     """Return the report of a finished run: the stored one if it is of this checkpoint, else made and stored."""
     file = run.drift_path
     model, _, manifest = load_checkpoint(run.best_path)
-    if file.is_file():
-        stored = FineTuned.from_dict(json.loads(file.read_text(encoding="utf-8")), where=str(file))
-        if stored.checkpoint == manifest.fingerprint:
-            return stored
+    if (stored := _stored_report(file)) is not None and stored.checkpoint == manifest.fingerprint:
+        return stored
     old, split = parent.dataset, split_dataset(parent.dataset, parent.recipe.split)
     after = ItemEmbeddingTable.load(run.table_path, checkpoint=manifest.fingerprint).vectors[: old.num_items]
     now = split_dataset(grown.dataset, recipe.split)
@@ -195,8 +194,20 @@ def _report(parent: Bundle, run: Run, grown: Grown, recipe: Recipe) -> FineTuned
         held_out_targets=_old_targets(ranks, held_out) if retrieves else None,
         candidates=_candidates(scorers, parent, split) if parent.recipe.model.ranking is not None else None,
     )
-    artifacts.write_text(file, report.model_dump_json(indent=1))
+    artifacts.write_text(file, json.dumps(records.sealed(report.model_dump(mode="json")), indent=1))
     return report
+
+
+def _stored_report(file: Path) -> FineTuned | None:
+    """Return the report that is kept; None, with a warning, for a damaged one."""
+    if not file.is_file():
+        return None
+    try:
+        (values,) = records.read_sealed(file, again="hllm fine-tune")
+        return FineTuned.from_dict(values, where=str(file))
+    except CheckpointError as error:
+        warnings.warn(f"{error}. It is made again", HllmWarning, stacklevel=2)
+        return None
 
 
 def _found(scorer: ModelScorer, parent: Bundle, split: Split) -> Metrics:

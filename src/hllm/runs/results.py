@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hllm import artifacts
+from hllm import artifacts, records
 from hllm.config import Config
 from hllm.data.split import Split, options_of
 from hllm.errors import CheckpointError, ConfigError, HllmWarning
@@ -28,9 +28,13 @@ from hllm.runs.run import ResultKind, Run
 
 
 def write_evaluation(run: Run, part: Part, evaluated: Sequence[Evaluated]) -> str:
-    """Keep the results of an evaluation and the rank of each target; return the results as JSON."""
-    write_ranks(run.ranks_path(part), run.name, evaluated)
-    return write_result(run, "evaluation", part, [each.result for each in evaluated])
+    """Keep the results of an evaluation and the rank of each target, both or neither; return the results as JSON."""
+    content = json_of([each.result for each in evaluated])
+    both = run.result_path("evaluation", part), run.ranks_path(part)
+    with artifacts.replacing(both[0]) as results, artifacts.replacing(both[1]) as ranks:
+        results.write_text(content, encoding="utf-8")
+        write_ranks(ranks, run.name, evaluated)
+    return content
 
 
 def write_result(run: Run, kind: ResultKind, part: Part, results: Config | Sequence[Config]) -> str:
@@ -41,10 +45,10 @@ def write_result(run: Run, kind: ResultKind, part: Part, results: Config | Seque
 
 
 def json_of(results: Config | Sequence[Config]) -> str:
-    """Return results as they are kept and printed."""
+    """Return results as they are kept and printed: each with the hash of its values."""
     if isinstance(results, Config):
-        return results.model_dump_json(indent=1)
-    return json.dumps([result.model_dump(mode="json") for result in results], indent=1)
+        return json.dumps(records.sealed(results.model_dump(mode="json")), indent=1, ensure_ascii=False)
+    return json.dumps([records.sealed(result.model_dump(mode="json")) for result in results], indent=1)
 
 
 def read_evaluation(run: Run, part: Part = "test") -> list[Result]:
@@ -52,53 +56,54 @@ def read_evaluation(run: Run, part: Part = "test") -> list[Result]:
     path = run.result_path("evaluation", part)
     if not path.is_file():
         raise ConfigError(f"{run.folder} has no {path.name}; make it with hllm evaluate --run {run.folder}")
-    return [Result.from_dict(values, where=str(path)) for values in _json(path)]
+    again = _again("evaluate", run, part)
+    return [Result.from_dict(values, where=str(path)) for values in records.read_sealed(path, again=again)]
 
 
 def read_ablations(run: Run, part: Part = "test") -> Ablations | None:
     """Read what `hllm ablate` has kept; None if it has not run."""
     path = run.result_path("ablations", part)
-    return Ablations.from_dict(_json(path), where=str(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    (values,) = records.read_sealed(path, again=f"{_again('ablate', run, part)}, after removing it")
+    return Ablations.from_dict(values, where=str(path))
 
 
 def ablations_of(run: Run, result: Result) -> Ablations | None:
     """Read the run's ablations; None, with a warning, if they are not of the model that has this result."""
-    ablations = read_ablations(run)
-    if ablations is not None and not ablations.are_of(result.protocol, result.all_items):
-        warnings.warn(
-            f"{run.result_path('ablations', 'test')} is of another model or protocol than {result.name} is now, and is "
-            f"left out; make it again with hllm ablate --run {run.folder}",
-            HllmWarning,
-            stacklevel=2,
-        )
-        return None
-    return ablations
-
-
-def _json(path: Path) -> Any:
+    reason = f"; make it again with {_again('ablate', run, 'test')}"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}; make it again") from None
+        ablations = read_ablations(run)
+        if ablations is None or ablations.are_of(result.protocol, result.all_items):
+            return ablations
+    except CheckpointError as error:
+        reason = f": {error}"
+    warnings.warn(
+        f"{run.result_path('ablations', 'test')} is of another model or protocol than {result.name} is now, and is "
+        f"left out{reason}",
+        HllmWarning,
+        stacklevel=2,
+    )
+    return None
+
+
+def _again(verb: str, run: Run, part: Part) -> str:
+    return f"hllm {verb} --run {run.folder}" + (f" --part {part}" if part != "test" else "")
 
 
 def log_evaluation(run: Run, part: Part, split: Split) -> None:
     """Note that a part of the split was evaluated; a run that cannot be written to is warned of instead."""
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "part": part, "split": split.fingerprint}
     try:
-        with run.evaluations_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        records.mend(run.evaluations_path)
+        records.append(run.evaluations_path, line)
     except OSError as error:
-        warnings.warn(f"{run.evaluations_path} cannot be written ({error.strerror}): this evaluation is not counted",
-                      HllmWarning, stacklevel=2)  # fmt: skip
+        warnings.warn(f"{error}: this evaluation is not counted", HllmWarning, stacklevel=2)
 
 
 def num_test_evaluations(run: Run, split: Split) -> int:
     """Return how often the test part of this split was evaluated for the run."""
-    if not run.evaluations_path.is_file():
-        return 0
-    lines = run.evaluations_path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    logged = [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may have cut the last one off
+    logged = records.read_good(run.evaluations_path)
     return sum(line["part"] == "test" and line["split"] == split.fingerprint for line in logged)
 
 
@@ -139,11 +144,12 @@ def stored_ranks(spec: str, part: Part) -> Contender:
         folder, baseline = Path(spec.rpartition(":")[0]), spec.rpartition(":")[2]
     run = Run(folder)
     file = run.ranks_path(part)
-    again = f"hllm evaluate --run {folder}" + (f" --part {part}" if part != "test" else "")
+    again = _again("evaluate", run, part)
     if not file.is_file():
         raise CheckpointError(f"{folder} has no stored ranks of the {part} part; make them with {again}")
     contender = read_ranks(file, baseline, name=run.name if baseline is None else f"{run.name}:{baseline}")
-    if baseline is None and contender.facts.checkpoint is not None and run.best_path.exists():
+    of_this_run = baseline is None or baseline.startswith(f"{run.name}@")
+    if of_this_run and contender.facts.checkpoint is not None and run.best_path.exists():
         if artifacts.read_manifest(run.best_path, "checkpoint").fingerprint != contender.facts.checkpoint:
             raise CheckpointError(f"the ranks in {file} are of an earlier checkpoint of the run; run {again}")
     return contender

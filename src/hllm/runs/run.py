@@ -5,11 +5,12 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from hllm import artifacts
-from hllm.errors import CheckpointError, ConfigError, HllmWarning, StorageError
+from hllm import artifacts, records
+from hllm.errors import CheckpointError, ConfigError, HllmWarning
 from hllm.evaluation.evaluate import Part
 from hllm.models.checkpoint import weights_of
 from hllm.models.compact import Weights
@@ -225,23 +226,18 @@ class Run:
 
     def log(self, event: dict[str, Any]) -> None:
         """Append one event to the metrics, and tell the listeners."""
-        try:
-            with self.metrics_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(event) + "\n")
-        except OSError as error:
-            raise StorageError(f"{self.metrics_path} cannot be written: {error.strerror}") from error
+        records.append(self.metrics_path, event, of=self._owner)
         for listener in self.listeners:
             listener(event)
 
     def events(self) -> list[dict[str, Any]]:
-        """Return all logged events, oldest first."""
-        if not self.metrics_path.is_file():
-            return []
-        events = []
-        for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-            if line.endswith("\n"):  # a last line without its end was cut off by a kill or a full disk
-                events.append(json.loads(line))
-        return events
+        """Return all logged events, oldest first; warn of lines that are damaged, or of a run of another recipe."""
+        return records.read_good(self.metrics_path, of=self._owner)
+
+    @cached_property
+    def _owner(self) -> str:
+        """Return what the lines of the log belong to."""
+        return self.recipe_fingerprint if self.recipe_path.is_file() else ""
 
     def forget_after(self, position: Position) -> None:
         """Drop events of steps, and of a validation, that a resumed run does again."""
@@ -253,8 +249,8 @@ class Run:
             )
             return bool(event["step"] < position.step or (event["step"] == position.step and not waits))
 
-        kept = [event for event in self.events() if is_done(event)]
-        artifacts.write_text(self.metrics_path, "".join(json.dumps(event) + "\n" for event in kept))
+        logged = records.mend(self.metrics_path, of=self._owner) if position.step else []
+        records.rewrite(self.metrics_path, [event for event in logged if is_done(event)], of=self._owner)
 
 
 def _common(values: Any, stored: Any) -> Any:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
+from hllm import records
 from hllm.config import Config
 from hllm.errors import CheckpointError
 from hllm.jobs.tuning.search import Dimension, SearchConfig, Value
@@ -65,14 +64,19 @@ def as_overrides(chosen: dict[str, Value]) -> list[str]:
 
 
 def read_trials(out: Path) -> list[Trial]:
-    """Return the trials that ended, in order; CheckpointError if their file is damaged."""
+    """Return the trials that ended, in order; CheckpointError if their file, which is written whole, is damaged."""
     file = out / "trials.jsonl"
     if not file.is_file():
         return []
-    try:
-        return [Trial.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except ValidationError as error:
-        raise CheckpointError(f"{file} is damaged: {error.errors()[0]['msg']}; restore it, or tune anew") from None
+    kept, damaged = records.read(file)
+    if damaged or not file.read_bytes().endswith(b"\n"):
+        raise CheckpointError(f"{file} is damaged: {len(kept):,} trials are whole; restore it, or tune anew")
+    return [Trial.from_dict(values, where=str(file)) for values in kept]
+
+
+def write_trials(out: Path, trials: Sequence[Trial]) -> None:
+    """Keep the trials that ended."""
+    records.rewrite(out / "trials.jsonl", [trial.model_dump(mode="json") for trial in trials])
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:

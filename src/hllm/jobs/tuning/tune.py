@@ -16,7 +16,7 @@ from hllm.data.build import build_dataset
 from hllm.errors import CheckpointError, ConfigError, TrainingError
 from hllm.extras import require
 from hllm.jobs.tuning.search import SearchConfig, Value, read_search
-from hllm.jobs.tuning.trials import Trial, as_overrides, ask, ranked, read_trials
+from hllm.jobs.tuning.trials import Trial, as_overrides, ask, ranked, read_trials, write_trials
 from hllm.recipe.recipe import Recipe
 from hllm.runs.run import Run, StopTraining
 from hllm.sources.data_sets import locate
@@ -99,7 +99,7 @@ def tune(
     start = time.monotonic()
     while len(done) < budget and (seconds is None or time.monotonic() - start < seconds):
         done.append(_try(tuning, len(done), budget, ask(config, done, template.seed), say))
-        artifacts.write_text(out / "trials.jsonl", "".join(trial.model_dump_json() + "\n" for trial in done))
+        write_trials(out, done)
         _conclude(tuning, budget, inputs, done)
         say(_outcome(config.metric, done))
     result = _conclude(tuning, budget, inputs, done)
