@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from hllm.errors import HllmWarning
 
@@ -45,6 +48,16 @@ def _multiplies_bf16() -> bool:
 def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Return the context that runs matrix products in that format."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def take_rows(vectors: Float[Tensor, "row dim"], rows: Int[Tensor, "*places"]) -> Float[Tensor, "*places dim"]:
+    """Return `vectors[rows]`; the gradient of a row that is taken many times adds up in fp32, and in one order.
+
+    On a CPU a gradient would add up in the vectors' own format, and a sum in bf16 soon stops growing: of 5,000 equal
+    gradients about a tenth arrived. `vectors[rows]` itself has a gradient that adds up in any order.
+    """
+    wide = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    return F.embedding(rows, wide).to(vectors.dtype)
 
 
 @contextlib.contextmanager

@@ -55,6 +55,21 @@ def test_a_term_is_added_times_its_weight_and_has_numbers_of_its_own(model):
     assert outcome.numbers["top1"] == alone.numbers["top1"]
 
 
+@pytest.mark.parametrize("shared", [[0, 9], [0, 9] * 2000], ids=["distinct", "pooled"])
+def test_a_popular_items_gradient_in_bf16_is_that_in_fp32(model, shared):
+    """Item 3 is in the history of 3,000 windows, item 7 their target, item 9 a negative: all are met often."""
+    batch = batch_of([np.array([3, 7])] * 3000 + [np.array([5, 8])], shared=shared)
+    exact = model.item_encoder(batch.items).detach().bfloat16()
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        items = exact.to(dtype).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = NextItem(LossConfig(), 10)(model, items, batch, 1).loss
+        loss.backward()
+        gradients.append(items.grad.float())
+    assert torch.isclose(gradients[1], gradients[0], rtol=0.03, atol=1e-3 * float(gradients[0].abs().max())).all()
+
+
 def test_micro_batches_with_a_term_add_up_to_the_batch(model):
     batch = batch_of(WINDOWS, shared=list(range(10)))
     objective = WithTerms(NextItem(LossConfig(), 10), (("shrink", 0.5, Shrink()),))

@@ -10,7 +10,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch import Tensor
 from hllm.config import Config
 from hllm.errors import ConfigError
 from hllm.losses.chunked import Pairing, Sums, chunked_sums
-from hllm.precision import fast_fp32_products
+from hllm.precision import fast_fp32_products, take_rows
 
 Kind = Literal["info-nce", "bce", "gbce"]
 Mask = Literal["id", "cosine"]
@@ -238,7 +237,7 @@ def _pairing(
     if negatives.ndim == 2:
         every = torch.arange(len(items), device=items.device)
         return items, Pairing(positive_ids, every, negatives, log_q, threshold)
-    items = F.embedding(negatives, items)  # unlike items[negatives], its gradient adds up in one order only
+    items = take_rows(items, negatives)
     log_q = None if log_q is None else log_q[negatives]
     return items, Pairing(positive_ids, negatives, None, log_q, threshold)
 

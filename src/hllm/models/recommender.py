@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from hllm.losses.contrastive import Similarity
 from hllm.models.fusion import Fusion
 from hllm.models.heads import RankingHeads
 from hllm.models.tiers import History, ItemEncoder, SuffixEncoder, UserEncoder, by_length
+from hllm.precision import take_rows
 
 MAX_SCALE = 100.0
 MODULES = ("item_encoder", "user_encoder", "fusion", "ranker")
@@ -113,7 +113,7 @@ class SequentialRecommender(nn.Module):
     def histories(self, items: Float[Tensor, "item dim"], batch: SequenceBatch) -> History:
         """Arrange item embeddings, rows as in `batch.items`, into histories."""
         return self.history(
-            F.embedding(batch.history, items),  # unlike items[…], its gradient adds up in one order
+            take_rows(items, batch.history),
             batch.mask,
             items=batch.items.index[batch.history],
             times=batch.times,

@@ -5,7 +5,6 @@ from typing import Literal, final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
@@ -19,6 +18,7 @@ from hllm.models.recommender import SequentialRecommender
 from hllm.models.tiers import MaskingEncoder, by_length
 from hllm.objectives.objective import ContrastiveConfig, ObjectiveConfig, ObjectiveFacts, Outcome
 from hllm.parts import Spec
+from hllm.precision import take_rows
 
 
 @final
@@ -79,7 +79,7 @@ class MaskedItem:
         # The batch has neither time nor action of a window's last item; a recipe that reads them is refused.
         times, actions = (torch.cat([log, log[:, -1:]], dim=1) for log in (batch.times, batch.actions))
         history = model.history(
-            F.embedding(rows, items), mask, items=batch.items.index[rows], times=times, actions=actions
+            take_rows(items, rows), mask, items=batch.items.index[rows], times=times, actions=actions
         )
         hidden = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
         users = by_length(encoder, encoder.masked(history, hidden), batch.lengths + 1)
@@ -89,7 +89,7 @@ class MaskedItem:
         result = contrast(
             loss,
             users[hidden],
-            F.embedding(targets, items),
+            take_rows(items, targets),
             items,
             batch.negatives if own is None else own[chosen[batch.mask]],
             positive_ids=targets,

@@ -16,6 +16,7 @@ from hllm.models.build import ModelConfig
 from hllm.models.recommender import SequentialRecommender
 from hllm.objectives.objective import ObjectiveConfig, ObjectiveFacts, Outcome
 from hllm.parts import Spec
+from hllm.precision import take_rows
 
 
 @final
@@ -65,7 +66,7 @@ class Ranking:
         assert points is not None, "the loader of a ranking stage draws points"
         history = model.histories(items, batch)
         users, logits = model.rank(
-            history, F.embedding(points.candidates, items), batch.items.index[points.candidates], points.anchors
+            history, take_rows(items, points.candidates), batch.items.index[points.candidates], points.anchors
         )
         known = points.labels != UNKNOWN
         with torch.autocast(logits.device.type, enabled=False):
