@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from hllm.batches.batch import pad, text_batch
 from hllm.batches.loader import BatchContents, TrainingLoader
-from hllm.batches.negatives import NegativeSampler, NegativesConfig
+from hllm.batches.negatives import ItemWindows, NegativeSampler, NegativesConfig
 from hllm.batches.windows import WindowConfig
 from hllm.data.build import build_dataset
 from hllm.data.cuts.column import ColumnSplit
@@ -166,7 +166,8 @@ def test_part_of_a_batch_keeps_each_sequence_its_own(dataset):
 
 def draw(config, windows, rng, counts=None, batch_size=1):
     counts = np.ones(10, dtype=np.int64) if counts is None else counts
-    return NegativeSampler(config, counts, batch_size).draw([np.array(w) for w in windows], rng)
+    odds = ItemWindows(np.ones(10, dtype=np.int64), 10)
+    return NegativeSampler(config, counts, batch_size, item_windows=odds).draw([np.array(w) for w in windows], rng)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("catalogue", set(range(10))), ("in-batch", {2, 4})])
@@ -191,6 +192,8 @@ def test_sampled_negatives_are_distinct_and_uniform(rng):
         (NegativesConfig(kind="sampled", num_sampled=4, popularity_power=0.5), [[0]]),
         (NegativesConfig(kind="sampled", num_sampled=4, per_position=True, popularity_power=1.0), [[0, 1]]),
         (NegativesConfig(kind="pooled", num_sampled=6, exclude_own=False), [[0], [1]]),
+        (NegativesConfig(kind="pooled", num_sampled=6), [[0, 1, 2], [2, 2, 3, 4, 5]]),
+        (NegativesConfig(kind="pooled", num_sampled=6), [[0, 1, 2], list(range(10))]),
     ],
 )
 def test_expected_counts_are_how_often_items_are_drawn(config, windows, rng):
@@ -203,17 +206,6 @@ def test_expected_counts_are_how_often_items_are_drawn(config, windows, rng):
     assert np.abs(seen / 3000 - expected).max() < 0.1
     if config.popularity_power == 1.0:
         assert seen[9] / seen.sum() == pytest.approx(0.55, abs=0.03), "as often as in the data"
-
-
-def test_items_of_the_batch_are_expected_as_often_as_they_occur(rng):
-    """In-batch: each position of a batch is an item by its share of the training data."""
-    counts = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 55])
-    seen = np.zeros(10)
-    for _ in range(3000):
-        window = rng.choice(10, size=6, p=counts / 100)
-        drawn = draw(NegativesConfig(num_sampled=3), [window], rng, counts)
-        seen[drawn.shared] += 1
-    assert np.abs(seen / 3000 - drawn.counts).max() < 0.05
 
 
 def test_pooled_negatives_are_each_windows_share_without_its_own_items(rng):

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hllm.batches.windows import WindowConfig, training_windows, windows_of
+from hllm.batches import windows
+from hllm.batches.windows import TrainingWindows, WindowConfig, training_windows, windows_of
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.split import split_dataset
 
@@ -59,6 +61,64 @@ def test_with_strides_every_item_but_the_first_is_a_target(length, max_history, 
     whole = WindowConfig(max_history=max_history)
     if stride == max_history:
         assert windows == windows_of(length, whole)
+
+
+def slow_windows(length, config):
+    """One window after another, from the latest back, as the settings of a stage describe them."""
+    size, windows, end = config.max_history + 1, [], length
+    while end >= 2:
+        windows.append((max(0, end - size), end))
+        match config.windows:
+            case "latest":
+                break
+            case "blocks":
+                end -= size
+                if end < size:
+                    break
+            case "strides":
+                if windows[-1][0] == 0:
+                    break
+                end -= config.window_stride or max(1, config.max_history // 2)
+            case "all-targets":
+                end -= config.max_history
+    return windows
+
+
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=8),
+    max_history=st.integers(1, 12),
+    kind=st.sampled_from(["all-targets", "latest", "blocks", "strides"]),
+    stride=st.none() | st.integers(1, 12),
+)
+def test_every_kind_of_window_against_a_loop(lengths, max_history, kind, stride):
+    stride = min(stride, max_history) if stride and kind == "strides" else None
+    config = WindowConfig(max_history=max_history, windows=kind, window_stride=stride)
+    for length in lengths:
+        assert windows_of(length, config) == slow_windows(length, config)
+
+
+@pytest.mark.parametrize("kind", ["all-targets", "latest", "blocks", "strides"])
+def test_windows_of_many_users_stand_user_by_user(dataset, kind):
+    split = split_dataset(dataset, LeaveOneOutSplit())
+    config = WindowConfig(max_history=3, windows=kind)
+    found = training_windows(dataset, split, config)
+    expected, start = [], 0
+    for user, length in enumerate(split.training_lengths(dataset).tolist()):
+        expected += [(user, start + first, start + last) for first, last in slow_windows(length, config)]
+        start += length
+    assert [
+        (user, *bounds) for user, bounds in zip(found.users.tolist(), found.bounds.tolist(), strict=True)
+    ] == expected
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_windows_that_hold_an_item_against_sets(monkeypatch, rng, at_once):
+    """Windows overlap, and hold items twice; each counts once."""
+    monkeypatch.setattr(windows, "_WINDOWS_AT_ONCE", at_once)
+    item_index = rng.integers(0, 5, 40)
+    bounds = np.array([(0, 4), (2, 9), (2, 9), (9, 12), (10, 40), (39, 40)])
+    found = TrainingWindows(bounds, np.zeros(6, dtype=np.int64)).holding(item_index, 7)
+    assert found.tolist() == [sum(item in item_index[start:end] for start, end in bounds) for item in range(7)]
 
 
 def test_strides_that_cannot_be_are_refused():

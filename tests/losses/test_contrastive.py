@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hllm.errors import ConfigError
-from hllm.losses.contrastive import Contrast, LossConfig, contrast, gbce_exponent, info_nce
+from hllm.losses.contrastive import Contrast, LossConfig, Odds, contrast, gbce_exponent, info_nce
 
 FIXTURES = Path(__file__).parents[1] / "parity" / "fixtures"
 NUM_ITEMS = 40
@@ -325,6 +325,74 @@ def test_log_q_makes_the_sampled_denominator_unbiased(layout):
     assert mean == pytest.approx(sum(others), rel=1e-5)
 
 
+@pytest.mark.parametrize("num_windows", [1, 3])
+@pytest.mark.parametrize("chunk_size", [1, 3, None])
+@pytest.mark.parametrize("layout", [SHARED, OWN])
+@pytest.mark.parametrize("log_q", [True, "refined"])
+def test_both_corrections_against_their_formulas(log_q, layout, chunk_size, num_windows):
+    """In fp64 with autograd, as the formulas stand in the papers; queries of one window have the same odds."""
+    leaves, targets, negatives, _ = world(layout, dtype=torch.float64)
+    user, items, log_scale = leaves
+    draw = torch.Generator().manual_seed(5)
+    logs = torch.randn(num_windows, len(items), generator=draw, dtype=torch.float64)
+    odds = Odds(logs, logs.exp().sum(1) + 2, torch.arange(len(user)) % num_windows)
+    given = {"positive_ids": targets, "scale": log_scale.exp(), "similarity": "dot"}
+    result = contrast(
+        LossConfig(log_q=log_q), user, items[targets], items, negatives, log_q=odds, chunk_size=chunk_size, **given
+    )
+    each = negatives if layout == OWN else negatives.expand(len(user), -1)
+    left = each != targets[:, None]
+    expected = odds.log_q[odds.windows].exp()  # (query, item)
+    logits = log_scale.exp() * torch.einsum("qd,qkd->qk", user, items[each])
+    positive = log_scale.exp() * (user * items[targets]).sum(-1)
+    of_each = expected.gather(1, each)
+    if log_q == "refined":
+        proposal = of_each / (odds.num_expected[odds.windows] - expected.gather(1, targets[:, None])[:, 0])[:, None]
+        weights = left * torch.exp(logits - proposal.log())
+        chance = positive.exp() / (positive.exp() + weights.sum(1) / left.sum(1))
+        losses = -(1 - chance).detach() * torch.log(positive.exp() / weights.sum(1))
+    else:
+        losses = -torch.log(positive.exp() / (positive.exp() + (left * torch.exp(logits - of_each.log())).sum(1)))
+    torch.testing.assert_close(result.loss, losses.mean(), rtol=1e-9, atol=0)
+    for ours, theirs in zip(gradients(result.loss, leaves), gradients(losses.mean(), leaves), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+
+
+def test_the_refined_gradient_is_that_of_the_whole_softmax_if_every_item_is_a_negative():
+    leaves, targets, _, _ = world(SHARED, dtype=torch.float64)
+    user, items, log_scale = leaves
+    num = len(items)
+    everything = torch.arange(num)
+    certain = Odds(
+        torch.zeros(1, num, dtype=torch.float64), torch.tensor([float(num)]).double(), torch.zeros_like(targets)
+    )
+    given = {"positive_ids": targets, "scale": log_scale.exp(), "similarity": "dot"}
+    refined = contrast(LossConfig(log_q="refined"), user, items[targets], items, everything, log_q=certain, **given)
+    whole = F.cross_entropy(log_scale.exp() * user @ items.T, targets)
+    for ours, theirs in zip(gradients(refined.loss, leaves), gradients(whole, leaves), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("layout", [SHARED, OWN])
+def test_a_refined_query_without_negatives_has_no_loss_and_no_gradient(layout):
+    """Its only negative is the positive itself."""
+    leaves, _, _, _ = world(layout, queries=2)
+    user, items, log_scale = leaves
+    targets = torch.tensor([3, 4])
+    negatives = torch.tensor([3]) if layout == SHARED else torch.tensor([[3], [4]])
+    for log_q in (-5.0, 0.0):
+        odds = Odds(torch.full((1, len(items)), log_q), torch.tensor([math.exp(log_q)]), torch.zeros_like(targets))
+        result = contrast(
+            LossConfig(log_q="refined"), user, items[targets], items, negatives, positive_ids=targets,
+            scale=log_scale.exp(), log_q=odds, count=1,
+        )  # fmt: skip
+        of_user = gradients(result.loss, leaves)[0]
+        assert of_user.isfinite().all()
+        assert not of_user[0].any()
+        assert result.loss.isfinite()
+        assert result.loss == 0 or layout == SHARED
+
+
 def test_log_q_of_certain_draws_changes_nothing():
     """In a softmax over the whole catalogue each item is there exactly once, so log_q is 0; ranks ignore it."""
     (user, items, _), targets, _, _ = world(SHARED)
@@ -454,7 +522,11 @@ def test_frozen_items_and_evaluation_need_no_gradients():
 
 def test_a_loss_whose_inputs_are_missing_says_which():
     (user, items, _), targets, negatives, _ = world(OWN)
-    for config, message in [(LossConfig(log_q=True), "log_q is None"), (LossConfig(kind="gbce"), "num_items is None")]:
+    for config, message in [
+        (LossConfig(log_q=True), "log_q is None"),
+        (LossConfig(log_q="refined"), "log_q is None"),
+        (LossConfig(kind="gbce"), "num_items is None"),
+    ]:
         with pytest.raises(ValueError, match=message):
             contrast(config, user, items[targets], items, negatives, positive_ids=targets, scale=3.0)
 
@@ -462,6 +534,10 @@ def test_a_loss_whose_inputs_are_missing_says_which():
 def test_log_q_is_refused_for_a_loss_without_a_softmax():
     with pytest.raises(ConfigError, match=r'log_q = true corrects a softmax, not kind = "bce"'):
         LossConfig.from_dict({"kind": "bce", "log_q": True}, where="recipe.toml")
+    with pytest.raises(ConfigError, match=r'log_q = "refined" corrects a softmax, not kind = "gbce"'):
+        LossConfig.from_dict({"kind": "gbce", "log_q": "refined"}, where="recipe.toml")
+    with pytest.raises(ConfigError, match="log_q"):
+        LossConfig.from_dict({"log_q": "refinde"}, where="recipe.toml")
 
 
 def reference(name):

@@ -15,6 +15,7 @@ from hllm.batches.negatives import Negatives, distinct
 from hllm.batches.points import Points
 from hllm.data.labels import UNKNOWN
 from hllm.data.tokens import TokenCache
+from hllm.losses.contrastive import Odds
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,13 @@ class SequenceBatch:
     """Shared by all positions; empty where each has its own."""
     own_negatives: Int[Tensor, "query k"] | None
     """For each True of `mask`, row by row."""
-    expected_counts: Float[Tensor, " item"]
-    """How often each item of `items` is expected among a position's negatives."""
+    expected_counts: Float[Tensor, " item"] | None
+    """How often each item of `items` is expected among a position's negatives, if it is not in the position's own
+    window, or `holds_windows` is False. None: it was not asked for."""
+    num_expected: float = 0.0
+    """The sum of the expected counts over the whole catalogue."""
+    holds_windows: bool = False
+    """The items of a position's own window are among its negatives with certainty."""
     points: PointBatch | None = None
     """For the ranking objective."""
     weights: Float[Tensor, "batch position"] | None = None
@@ -132,6 +138,18 @@ class SequenceBatch:
         """Return where each position with a target is among all positions, row by row."""
         return self._host_mask.flatten().nonzero()[:, 0].to(self.mask.device, non_blocking=True)
 
+    def odds(self, windows: Int[Tensor, " query"]) -> Odds | None:
+        """Return how often items are expected among the negatives of queries in these `windows`; None if not known."""
+        counts = self.expected_counts
+        if counts is None:
+            return None
+        if not self.holds_windows:
+            return Odds(counts.log()[None], counts.new_full((1,), self.num_expected), torch.zeros_like(windows))
+        real = torch.cat([self.mask[:, :1], self.mask], dim=1)
+        own = torch.cat([self.history[:, :1], self.targets], dim=1).where(real, self.history[:, :1])
+        each = counts.repeat(len(own), 1).scatter_(1, own, 1.0)
+        return Odds(each.log(), self.num_expected + (each - counts).sum(1), windows)
+
     @property
     def _host_mask(self) -> Bool[Tensor, "batch position"]:
         return torch.arange(self.mask.shape[1]) < self.lengths[:, None]
@@ -142,7 +160,7 @@ class SequenceBatch:
 
     def to(self, device: torch.device) -> "SequenceBatch":
         """Return the batch on `device`, without waiting for it."""
-        on_host = ("lengths", "weights")
+        on_host = ("lengths", "weights", "num_expected", "holds_windows")
         parts = {name: value for name, value in vars(self).items() if name not in on_host and value is not None}
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value.to(device)
@@ -243,7 +261,9 @@ def sequence_batch(
         actions=torch.from_numpy(pad([done[:-1] for done in actions])[0]),
         negatives=rows(negatives.shared),
         own_negatives=rows(own) if own is not None else None,
-        expected_counts=torch.from_numpy(negatives.counts[index]).float(),
+        expected_counts=None if negatives.counts is None else torch.from_numpy(negatives.counts[index]).float(),
+        num_expected=negatives.total,
+        holds_windows=negatives.holds_windows,
         points=_point_batch(points, rows(points.candidates)) if points is not None else None,
     )
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from pydantic import Field
 
 from hllm.batches.batch import SequenceBatch, sequence_batch
-from hllm.batches.negatives import NegativeSampler, NegativesConfig, no_negatives
+from hllm.batches.negatives import ItemWindows, NegativeSampler, NegativesConfig, no_negatives
 from hllm.batches.points import PointsConfig, points_of
 from hllm.batches.windows import WindowConfig, training_windows
 from hllm.config import Config
@@ -55,6 +55,8 @@ class BatchContents:
     """The data.targets whose labels the points ask for. (): the points draw candidates."""
     reuse: ReuseConfig = field(default_factory=ReuseConfig)
     """Items that `reuse` tells not to read come without their tokens."""
+    counts_expected: bool = False
+    """Tell how often each item is expected among the negatives, for losses that correct for it."""
 
 
 class TrainingLoader:
@@ -83,14 +85,19 @@ class TrainingLoader:
         self.negatives = self.points = None
         if contents.negatives is not None:
             counts, withheld = split.train_counts(dataset), split.withheld(dataset)
-            self.negatives = NegativeSampler(contents.negatives, counts, self.micro_batch_size, withheld=withheld)
+            odds = None
+            if contents.counts_expected:
+                odds = ItemWindows(self.windows.holding(self.item_index, self.num_items), len(self.windows))
+            self.negatives = NegativeSampler(
+                contents.negatives, counts, self.micro_batch_size, withheld=withheld, item_windows=odds
+            )
         if contents.points is not None:
             self.points = points_of(contents.points, dataset, split, contents.labels)
 
     @property
     def num_windows(self) -> int:
         """Return the number of training windows in an epoch."""
-        return len(self.windows.users)
+        return len(self.windows)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -134,7 +141,7 @@ class TrainingLoader:
         items = [self.item_index[s] for s in slices]
         return sequence_batch(
             items,
-            self.negatives.draw(items, of_negatives) if self.negatives is not None else no_negatives(self.num_items),
+            self.negatives.draw(items, of_negatives) if self.negatives is not None else no_negatives(),
             self.tokens,
             users=self.windows.users[chosen],
             times=[self.times[s] for s in slices],

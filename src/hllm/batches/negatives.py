@@ -86,8 +86,14 @@ class Negatives:
     """For all positions; distinct and sorted unless "pooled"; empty with `per_position`."""
     per_position: Int[np.ndarray, "query k"] | None
     """For each position of each window in turn."""
-    counts: Float[np.ndarray, " num_items"]
-    """How often each item of the catalogue is expected among a position's negatives: what logQ corrects for."""
+    counts: Float[np.ndarray, " num_items"] | None
+    """How often each item of the catalogue is expected among a position's negatives: what logQ corrects for. None: it
+    was not asked for."""
+    total: float = 0.0
+    """The sum of the counts."""
+    holds_windows: bool = False
+    """The windows' own items are among the negatives. So a position meets those of its own window with certainty, and
+    `counts` are those of the other items."""
 
 
 def distinct(items: Int[np.ndarray, " item"]) -> Int[np.ndarray, " distinct"]:
@@ -96,13 +102,34 @@ def distinct(items: Int[np.ndarray, " item"]) -> Int[np.ndarray, " distinct"]:
     return ordered[np.diff(ordered, prepend=ordered[:1] - 1) > 0]
 
 
-def no_negatives(num_items: int) -> Negatives:
+def no_negatives() -> Negatives:
     """Return the negatives of a batch that needs none."""
-    return Negatives(np.zeros(0, dtype=np.int64), None, np.zeros(num_items))
+    return Negatives(np.zeros(0, dtype=np.int64), None, None)
+
+
+@dataclass(frozen=True)
+class ItemWindows:
+    """Numbers of windows of which a batch is a random choice, without repetition."""
+
+    holding: Int[np.ndarray, " num_items"]
+    """Windows that hold each item."""
+    total: int
+    """All windows."""
+
+    def missed(self, others: int) -> Float[np.ndarray, " num_items"]:
+        """Return the chance that `others` windows, drawn beside one without the item, all lack it."""
+        values, inverse = np.unique(self.holding, return_inverse=True)
+        chance = np.ones(len(values))
+        for drawn in range(others):
+            chance *= np.clip(1 - values / (self.total - 1 - drawn), 0, 1)
+        return chance[inverse]
 
 
 class NegativeSampler:
-    """Draws the negatives of batches, from random streams that the caller gives."""
+    """Draws the negatives of batches, from random streams that the caller gives.
+
+    What does not change from batch to batch is computed once: a batch costs time for its own items alone.
+    """
 
     def __init__(
         self,
@@ -111,49 +138,78 @@ class NegativeSampler:
         batch_size: int,
         *,
         withheld: Bool[np.ndarray, " num_items"] | None = None,
+        item_windows: ItemWindows | None = None,
     ) -> None:
-        """Take how often each item occurs in training; items that are `withheld` are no negatives."""
+        """Take how often each item occurs in training; items that are `withheld` are no negatives.
+
+        `item_windows` is needed for the expected counts of negatives that depend on the windows of a batch. With None
+        such negatives come without counts.
+        """
         self.config = config
         self.num_items = len(train_counts)
         self.offered = np.ones(self.num_items, dtype=bool) if withheld is None else ~withheld
         self.pool = np.flatnonzero(self.offered)
-        self.train_share = train_counts / max(1, train_counts.sum())
         weight = self.offered * train_counts.astype(np.float64) ** config.popularity_power
         self.share = weight / weight.sum()
         self.cumulative = np.cumsum(self.share) / self.share.sum()
         self.per_window = config.per_window(batch_size)
+        self.item_windows = item_windows
+        self._counts: dict[int, tuple[Float[np.ndarray, " num_items"] | None, float]] = {}
 
     def draw(self, windows: Sequence[Int[np.ndarray, " _"]], rng: np.random.Generator) -> Negatives:
         """Return the negatives of a batch. A position's own target may be among them; the loss masks it by id."""
         config = self.config
+        if len(windows) not in self._counts:
+            expected = self._expected(len(windows))
+            self._counts[len(windows)] = expected, 0.0 if expected is None else float(expected.sum())
+        counts, total = self._counts[len(windows)]
         if config.takes_all:
-            return Negatives(self.pool, None, self.offered.astype(np.float64))
+            return Negatives(self.pool, None, counts, total)
         if config.counts_repeats:
             return self._pooled(windows, rng)
         if config.per_position:
             queries = sum(len(window) - 1 for window in windows)
             drawn = self._with_replacement((queries, config.num_sampled), rng)
-            return Negatives(np.zeros(0, dtype=np.int64), drawn, config.num_sampled * self.share)
-        in_batch = np.concatenate(windows)
-        # Chance that each item is never taken; its complement is the chance that it is in the set.
-        missed = np.ones(self.num_items)
-        chosen = []
-        if config.takes_batch:
-            chosen.append(in_batch)
-            missed *= (1 - self.train_share) ** len(in_batch)
+            return Negatives(np.zeros(0, dtype=np.int64), drawn, counts, total)
+        chosen = list(windows) if config.takes_batch else []
         if config.draws:
-            drawn, absent = self._distinct(rng)
-            chosen.append(drawn)
-            missed *= absent
-        return Negatives(distinct(np.concatenate(chosen)), None, 1 - missed)
+            chosen.append(self._distinct(rng))
+        return Negatives(distinct(np.concatenate(chosen)), None, counts, total, config.takes_batch)
 
-    def _distinct(self, rng: np.random.Generator) -> tuple[Int[np.ndarray, " drawn"], Float[np.ndarray, " num_items"]]:
-        """Draw a set of items; return it and the chance of each item to be absent."""
-        size = min(self.config.num_sampled, len(self.pool))
+    @property
+    def _set_size(self) -> int:
+        """How many items are drawn for a set that all positions share."""
+        return min(self.config.num_sampled, len(self.pool))
+
+    def _expected(self, num_windows: int) -> Float[np.ndarray, " num_items"] | None:
+        """Return how often each item is expected among a position's negatives, in a batch of so many windows.
+
+        Items of the position's own window apart, which depend on the window. None where more must be known.
+        """
+        config = self.config
+        if config.takes_all:
+            return self.offered.astype(np.float64)
+        if config.per_position:
+            return config.num_sampled * self.share
+        if config.counts_repeats:
+            return self.offered * (num_windows * self.per_window / len(self.pool))
+        if config.takes_batch and self.item_windows is None:
+            return None
+        # Chance that an item is never taken; its complement is the chance that it is in the set.
+        missed = np.ones(self.num_items)
+        if config.takes_batch and self.item_windows is not None:
+            missed *= self.item_windows.missed(num_windows - 1)
+        if config.draws and config.popularity_power == 0:
+            missed *= 1 - self.offered * (self._set_size / len(self.pool))
+        elif config.draws:
+            missed *= (1 - self.share) ** self._set_size
+        return 1 - missed
+
+    def _distinct(self, rng: np.random.Generator) -> Int[np.ndarray, " drawn"]:
+        """Draw the items of a set; by popularity one may come twice."""
         if self.config.popularity_power == 0:
-            drawn = rng.choice(len(self.pool), size=size, replace=False)
-            return self.pool[drawn], 1 - self.offered * (size / len(self.pool))
-        return self._with_replacement((size,), rng), (1 - self.share) ** size
+            return self.pool[rng.choice(len(self.pool), size=self._set_size, replace=False)]
+        return self._with_replacement((self._set_size,), rng)
 
     def _with_replacement(self, shape: tuple[int, ...], rng: np.random.Generator) -> Int[np.ndarray, "..."]:
         if self.config.popularity_power == 0:
@@ -165,12 +221,28 @@ class NegativeSampler:
 
         Differs from the reference: what fills a short window's share avoids the window's items too.
         """
-        drawn = []
+        drawn, excluded = [], []
         for window in windows:
             items = self.pool[rng.integers(len(self.pool), size=self.per_window)]
-            if self.config.exclude_own and len(np.unique(window)) < len(self.pool):
-                while (own := np.isin(items, window)).any():
-                    items[own] = self.pool[rng.integers(len(self.pool), size=int(own.sum()))]
+            own = np.unique(window) if self.config.exclude_own else window[:0]
+            if len(own) < len(self.pool):
+                while (is_own := np.isin(items, own)).any():
+                    items[is_own] = self.pool[rng.integers(len(self.pool), size=int(is_own.sum()))]
+                excluded.append(own)
             drawn.append(items)
-        shared = np.concatenate(drawn)
-        return Negatives(shared, None, self.offered * (len(shared) / len(self.pool)))
+        shared, (counts, total) = np.concatenate(drawn), self._counts[len(windows)]
+        if self.config.exclude_own:
+            counts = self._without_own(excluded, len(windows)) if self.item_windows is not None else None
+        return Negatives(shared, None, counts, total)
+
+    def _without_own(
+        self, excluded: Sequence[Int[np.ndarray, " _"]], num_windows: int
+    ) -> Float[np.ndarray, " num_items"]:
+        """Return how often each item is expected in a pool whose windows each avoid the items that are `excluded`."""
+        each = [self.per_window / (len(self.pool) - len(own)) for own in excluded]
+        unrestricted = (num_windows - len(excluded)) * self.per_window / len(self.pool)
+        counts = np.where(self.offered, sum(each) + unrestricted, 0.0)
+        for own, count in zip(excluded, each, strict=True):
+            counts[own] -= count
+        counts[np.abs(counts) < 1e-9 * self.per_window] = 0.0  # what is left of an item that every window avoids
+        return counts

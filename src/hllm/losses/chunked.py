@@ -27,10 +27,15 @@ class Pairing:
     negative_ids: Int[Tensor, " item"]
     rows: Int[Tensor, "query k"] | None
     """Each query's own negatives; None: every item is a negative of every query."""
-    log_q: Float[Tensor, " item"] | None
+    log_q: Float[Tensor, " item"] | Float[Tensor, "window item"] | None
     """Subtracted from the item's logits."""
     cosine_threshold: float | None
     """Mask a negative whose cosine with the positive exceeds this; None: whose id is the positive's."""
+    windows: Int[Tensor, " query"] | None = None
+    """The row of a `log_q` of two dimensions that is each query's."""
+    num_expected: Float[Tensor, " query"] | None = None
+    """How many negatives besides its positive each query is expected to meet: for the refined softmax. None: for the
+    plain one."""
 
     @property
     def num_negatives(self) -> int:
@@ -96,7 +101,12 @@ class _Sums(torch.autograd.Function):
         for start in range(0, len(user), chunk_size):
             part = slice(start, start + chunk_size)
             chunk = _chunk(user[part], positive[part], negatives, pairing, limits, part)
-            losses[part], slopes = _softmax(chunk) if exponent is None else _binary(chunk, exponent)
+            if exponent is not None:
+                losses[part], slopes = _binary(chunk, exponent)
+            elif pairing.num_expected is not None:
+                losses[part], slopes = _refined_softmax(chunk, pairing.num_expected[part])
+            else:
+                losses[part], slopes = _softmax(chunk)
             if weights is not None:
                 losses[part] *= weights[part]
                 slopes = slopes.times(weights[part])
@@ -157,7 +167,7 @@ def _chunk(
     highest = _highest(logits)
     top1 = positive_logit >= highest
     if pairing.log_q is not None:
-        logits.sub_(_of(pairing.log_q, rows))
+        logits.sub_(_log_q(pairing, rows, part))
         highest = _highest(logits)
     return _Chunk(positive_logit, logits, highest, masked, top1, vectors, rows)
 
@@ -207,6 +217,21 @@ def _softmax(chunk: _Chunk) -> tuple[Float[Tensor, " query"], _Slopes]:
     return loss, _Slopes(-total * factor, weights, factor)
 
 
+def _refined_softmax(chunk: _Chunk, num_expected: Float[Tensor, " query"]) -> tuple[Float[Tensor, " query"], _Slopes]:
+    """Return -(1 - P) ln(eᵖ / Σ e^(n - ln Q′)), whose 1 - P has no gradient; the chunk's logits are used up.
+
+    The logits are n - ln q, and Q′ is q divided by `num_expected`. P = eᵖ / (eᵖ + mean of e^(n - ln Q′)). Without
+    negatives the loss is 0.
+    """
+    weights = chunk.negatives.sub_(chunk.highest[:, None]).exp_()
+    total = weights.sum(-1).clamp_min(torch.finfo(weights.dtype).tiny)
+    odds = chunk.highest + (total * num_expected).log() - chunk.positive  # ln(Σ e^(n - ln Q′) / eᵖ)
+    left = chunk.negatives.shape[1] - chunk.masked
+    error = torch.sigmoid(odds - left.clamp_min(1).log())  # 1 - P
+    error = torch.where((left > 0) & (num_expected > 0), error, 0.0)
+    return torch.where(error > 0, error * odds, 0.0), _Slopes(-error, weights, error / total)
+
+
 def _binary(chunk: _Chunk, exponent: float) -> tuple[Float[Tensor, " query"], _Slopes]:
     """Return the mean of -ln σ(positive)^exponent and all -ln(1 - σ(negative)); the chunk's logits are used up."""
     factor = 1 / (1 + chunk.negatives.shape[1] - chunk.masked).to(chunk.positive.dtype)
@@ -244,6 +269,17 @@ def _of(
     values: Shaped[Tensor, " item"], rows: Int[Tensor, "query k"] | None
 ) -> Shaped[Tensor, " item"] | Shaped[Tensor, "query k"]:
     return values if rows is None else values[rows]
+
+
+def _log_q(
+    pairing: Pairing, rows: Int[Tensor, "query k"] | None, part: slice
+) -> Float[Tensor, " item"] | Float[Tensor, "query item"] | Float[Tensor, "query k"]:
+    """Return what is subtracted from the logits of the queries in `part`."""
+    assert pairing.log_q is not None, "the caller has seen to it"
+    if pairing.windows is None or len(pairing.log_q) == 1:
+        return _of(pairing.log_q.view(-1), rows)
+    of_query = pairing.log_q[pairing.windows[part]]
+    return of_query if rows is None else of_query.gather(1, rows)
 
 
 def _products(

@@ -5,6 +5,7 @@ the gradients too, which are as large as the inputs, and keeps only those.
 """
 
 import functools
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Literal, NamedTuple
@@ -35,9 +36,10 @@ class LossConfig(Config):
     a cosine to the target that exceeds cosine_threshold, whatever their ids."""
     cosine_threshold: float = Field(default=0.99, ge=-1, le=1)
     """For mask = "cosine"."""
-    log_q: bool = False
-    """Subtract from each negative's logit the log of how often it was to be drawn, so that the loss estimates the
-    softmax over the catalogue. For kind = "info-nce"."""
+    log_q: bool | Literal["refined"] = False
+    """Subtract from each negative's logit the log of how often it is expected among the position's negatives, so that
+    the loss estimates the softmax over the catalogue. "refined": by the formula of arXiv:2507.09331, which weights each
+    position by its chance of error. For kind = "info-nce"."""
     calibration: float = Field(default=0.75, ge=0, le=1)
     """t of kind = "gbce": 0 is BCE, 1 makes the scores those of a model trained with every negative."""
     matryoshka: tuple[Annotated[int, Field(ge=1)], ...] = ()
@@ -58,7 +60,9 @@ class LossConfig(Config):
     @model_validator(mode="after")
     def _log_q_belongs_to_a_softmax(self) -> "LossConfig":
         if self.log_q and self.kind != "info-nce":
-            raise ValueError(f'log_q = true corrects a softmax, not kind = "{self.kind}": set kind = "info-nce"')
+            raise ValueError(
+                f'log_q = {json.dumps(self.log_q)} corrects a softmax, not kind = "{self.kind}": set kind = "info-nce"'
+            )
         return self
 
     @property
@@ -70,6 +74,17 @@ class LossConfig(Config):
     def num_products(self) -> int:
         """Return how many products of each target with each negative a step takes, forward and backward."""
         return 4 if self.mask == "cosine" else 3
+
+
+class Odds(NamedTuple):
+    """How often items are expected among the negatives of queries: what logQ corrects for."""
+
+    log_q: Float[Tensor, "window item"]
+    """The log of each item's expected count, for the queries of a window; one row if it is the same for all."""
+    num_expected: Float[Tensor, " window"]
+    """Sum of the expected counts over the whole catalogue."""
+    windows: Int[Tensor, " query"]
+    """The window of each query."""
 
 
 class Contrast(NamedTuple):
@@ -143,7 +158,7 @@ def contrast(
     positive_ids: Int[Tensor, " query"],
     scale: Float[Tensor, ""] | float,
     similarity: Similarity = "cosine",
-    log_q: Float[Tensor, " item"] | None = None,
+    log_q: Float[Tensor, " item"] | Odds | None = None,
     num_items: int | None = None,
     weights: Float[Tensor, " query"] | None = None,
     count: int | float | None = None,
@@ -158,8 +173,16 @@ def contrast(
     probability to the power `gbce_exponent`. Take "info-nce" if the logits shall rank the catalogue; take "gbce" if few
     negatives are drawn and the probabilities shall be right.
 
-    `log_q` is used if `config` says so. `num_items`, the size of the catalogue, is needed by "gbce".
-    Raises ValueError if `config` needs one of them and it is None.
+    `log_q` is used if `config` says so: the log of each item's expected count for all queries, or the odds of each
+    query. `num_items`, the size of the catalogue, is needed by "gbce". Raises ValueError if `config` needs one of them
+    and it is None.
+
+    With log_q = "refined" the loss of a query is -sg(1 - P) · ln(eᵖ / Σ e^(n - ln Q′)). There Q′ = q / (Σq - q₊) is the
+    chance of each negative by its expected count q, among all items but the positive, whose own is q₊. P = eᵖ / (eᵖ +
+    mean of e^(n - ln Q′)) estimates the positive's chance from the negatives that the mask leaves, and `sg` stops its
+    gradient. In plain terms: the positive is always there and never drawn, so it stays out of the sum that the draws
+    estimate. What is left is a softmax over the negatives, weighted by the model's chance of error. log_q = true has
+    the same gradient but for P, which it takes from the sum over the draws instead of their mean.
 
     `weights` multiply the losses of the queries (None: 1). Without a `count` the sum is then divided by theirs.
 
@@ -168,7 +191,8 @@ def contrast(
     prefix that is not shorter than the vectors.
 
     Source: SASRec, arXiv:1808.09781, section III-E, for "bce"; the mean over k negatives, and "gbce", as in gSASRec,
-    arXiv:2308.07192; matryoshka as in arXiv:2205.13147, equation 1, with equal weights that add up to 1.
+    arXiv:2308.07192; "refined" as in Khrylchenko et al., "Correcting the LogQ Correction", arXiv:2507.09331, section 3;
+    matryoshka as in arXiv:2205.13147, equation 1, with equal weights that add up to 1.
     """
     check_prefixes(config, user.shape[1])
     items, pairing = _pairing(config, items, negatives, positive_ids, log_q)
@@ -227,19 +251,29 @@ def _pairing(
     items: Float[Tensor, "item dim"],
     negatives: Int[Tensor, "query k"] | Int[Tensor, " negative"],
     positive_ids: Int[Tensor, " query"],
-    log_q: Float[Tensor, " item"] | None,
+    log_q: Float[Tensor, " item"] | Odds | None,
 ) -> tuple[Float[Tensor, "negative dim"], Pairing]:
     """Return the embeddings that may be negatives, and which of them meet which query."""
     if config.log_q and log_q is None:
         raise ValueError("loss.log_q = true, but log_q is None: pass the log of each item's expected count")
-    log_q = log_q if config.log_q else None
+    odds = log_q if isinstance(log_q, Odds) else None
+    if config.log_q == "refined" and odds is None:
+        raise ValueError('loss.log_q = "refined", but log_q is no Odds: it needs the number of negatives to expect')
+    windows, others = (None, None) if odds is None else (odds.windows, _expected_others(odds, positive_ids))
+    by_item = None if not config.log_q else log_q if odds is None else odds.log_q
+    assert not isinstance(by_item, Odds), "odds have logs"
     threshold = config.cosine_threshold if config.mask == "cosine" else None
-    if negatives.ndim == 2:
-        every = torch.arange(len(items), device=items.device)
-        return items, Pairing(positive_ids, every, negatives, log_q, threshold)
-    items = take_rows(items, negatives)
-    log_q = None if log_q is None else log_q[negatives]
-    return items, Pairing(positive_ids, negatives, None, log_q, threshold)
+    ids, rows = torch.arange(len(items), device=items.device), negatives
+    if negatives.ndim == 1:
+        items, ids, rows = take_rows(items, negatives), negatives, None
+        by_item = None if by_item is None else by_item[..., negatives]
+    refined = others if config.log_q == "refined" else None
+    return items, Pairing(positive_ids, ids, rows, by_item, threshold, windows, refined)
+
+
+def _expected_others(odds: Odds, positive_ids: Int[Tensor, " query"]) -> Float[Tensor, " query"]:
+    """Return how many negatives besides its positive each query is expected to meet."""
+    return odds.num_expected[odds.windows] - odds.log_q[odds.windows, positive_ids].exp()
 
 
 @contextmanager

@@ -95,7 +95,7 @@ class MaskedItem:
             positive_ids=targets,
             scale=model.scale,
             similarity=model.similarity,
-            log_q=batch.expected_counts.log() if loss.log_q else None,
+            log_q=batch.odds(chosen.nonzero()[:, 0]) if loss.log_q else None,
             num_items=self.num_items,
             weights=weights,
             count=count,

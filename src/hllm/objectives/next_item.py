@@ -75,7 +75,7 @@ class NextItem:
             positive_ids=targets,
             scale=model.scale,
             similarity=model.similarity,
-            log_q=batch.expected_counts.log() if self.loss.log_q else None,
+            log_q=batch.odds(places // batch.mask.shape[1]) if self.loss.log_q else None,
             num_items=self.num_items,
             weights=batch.query_weights,
             count=count,

@@ -154,6 +154,7 @@ class Recipe(Config):
             batch_size=stage.batch_size,
             micro_batch_size=None if stage.gradient_cache else stage.micro_batch_size,
             negatives=stage.negatives,
+            counts_expected=stage.loss is not None and bool(stage.loss.log_q),
             points=stage.points,
             labels=self.model.ranking.targets if self.model.ranking is not None else (),
             reuse=stage.reuse,
