@@ -203,7 +203,8 @@ class NegativeSampler:
             missed *= 1 - self.offered * (self._set_size / len(self.pool))
         elif config.draws:
             missed *= (1 - self.share) ** self._set_size
-        return 1 - missed
+        counts: Float[np.ndarray, " num_items"] = 1 - missed
+        return counts
 
     def _distinct(self, rng: np.random.Generator) -> Int[np.ndarray, " drawn"]:
         """Draw the items of a set; by popularity one may come twice."""

@@ -263,12 +263,12 @@ def _pairing(
     by_item = None if not config.log_q else log_q if odds is None else odds.log_q
     assert not isinstance(by_item, Odds), "odds have logs"
     threshold = config.cosine_threshold if config.mask == "cosine" else None
-    ids, rows = torch.arange(len(items), device=items.device), negatives
-    if negatives.ndim == 1:
-        items, ids, rows = take_rows(items, negatives), negatives, None
-        by_item = None if by_item is None else by_item[..., negatives]
     refined = others if config.log_q == "refined" else None
-    return items, Pairing(positive_ids, ids, rows, by_item, threshold, windows, refined)
+    if negatives.ndim == 2:
+        every = torch.arange(len(items), device=items.device)
+        return items, Pairing(positive_ids, every, negatives, by_item, threshold, windows, refined)
+    by_item = None if by_item is None else by_item[..., negatives]
+    return take_rows(items, negatives), Pairing(positive_ids, negatives, None, by_item, threshold, windows, refined)
 
 
 def _expected_others(odds: Odds, positive_ids: Int[Tensor, " query"]) -> Float[Tensor, " query"]:
