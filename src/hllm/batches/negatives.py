@@ -178,13 +178,13 @@ class NegativeSampler:
 
     @property
     def _set_size(self) -> int:
-        """How many items are drawn for a set that all positions share."""
+        """Return how many items are drawn for a set that all positions share."""
         return min(self.config.num_sampled, len(self.pool))
 
     def _expected(self, num_windows: int) -> Float[np.ndarray, " num_items"] | None:
         """Return how often each item is expected among a position's negatives, in a batch of so many windows.
 
-        Items of the position's own window apart, which depend on the window. None where more must be known.
+        The counts are those of items that are not in the position's own window. None where more must be known.
         """
         config = self.config
         if config.takes_all:
@@ -192,7 +192,8 @@ class NegativeSampler:
         if config.per_position:
             return config.num_sampled * self.share
         if config.counts_repeats:
-            return self.offered * (num_windows * self.per_window / len(self.pool))
+            pooled: Float[np.ndarray, " num_items"] = self.offered * (num_windows * self.per_window / len(self.pool))
+            return pooled
         if config.takes_batch and self.item_windows is None:
             return None
         # Chance that an item is never taken; its complement is the chance that it is in the set.
