@@ -186,14 +186,14 @@ class NegativeSampler:
 
         The counts are those of items that are not in the position's own window. None where more must be known.
         """
-        config = self.config
-        if config.takes_all:
-            return self.offered.astype(np.float64)
+        config, num_pooled = self.config, num_windows * self.per_window
+        counts: Float[np.ndarray, " num_items"]
+        if config.takes_all or config.counts_repeats:
+            counts = self.offered * (1.0 if config.takes_all else num_pooled / len(self.pool))
+            return counts
         if config.per_position:
-            return config.num_sampled * self.share
-        if config.counts_repeats:
-            pooled: Float[np.ndarray, " num_items"] = self.offered * (num_windows * self.per_window / len(self.pool))
-            return pooled
+            counts = config.num_sampled * self.share
+            return counts
         if config.takes_batch and self.item_windows is None:
             return None
         # Chance that an item is never taken; its complement is the chance that it is in the set.
@@ -204,7 +204,7 @@ class NegativeSampler:
             missed *= 1 - self.offered * (self._set_size / len(self.pool))
         elif config.draws:
             missed *= (1 - self.share) ** self._set_size
-        counts: Float[np.ndarray, " num_items"] = 1 - missed
+        counts = 1 - missed
         return counts
 
     def _distinct(self, rng: np.random.Generator) -> Int[np.ndarray, " drawn"]:
