@@ -14,12 +14,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from hllm.config import Config
 from hllm.errors import CheckpointError, StorageError
@@ -36,6 +36,14 @@ class Manifest(Config):
     format_version: int
     files: dict[str, str]  # relative path -> SHA-256
     details: dict[str, Any]  # inputs' fingerprints, resolved config, shapes: what the kind needs
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+                raise ValueError(f"it names {name!r}, which is not inside of the directory")
+        return files
 
     @property
     def fingerprint(self) -> str:

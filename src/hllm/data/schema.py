@@ -75,7 +75,7 @@ class DataConfig(Config):
     """Policy for interactions of the same user, item, time and action as another; "drop" keeps the first one.
     Not looked for without a time_col, where meeting an item again is no fault."""
     quarantine: str | None = None
-    """Folder for the rows at fault, each with the fault's name and its row number; relative to the working folder."""
+    """Folder for the rows at fault, each with the fault's name and its row number: one below the working folder."""
     min_user_interactions: int = Field(default=0, ge=0)
     """Users with fewer interactions are left out. 0: no bound."""
     min_item_interactions: int = Field(default=0, ge=0)

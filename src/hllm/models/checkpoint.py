@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -41,7 +41,12 @@ def save_checkpoint(
     `tokenizer` is the directory to copy the tokenizer from; `details` is kept in the manifest;
     `extra_files(folder)` may add files, such as the optimizer's state; `weights` is what they are kept in.
     """
-    entries = {"model": config.model_dump(mode="json"), "num_items": num_items, "num_actions": num_actions, **details}
+    entries = {
+        "model": _without_folders(config).model_dump(mode="json"),
+        "num_items": num_items,
+        "num_actions": num_actions,
+        **details,
+    }
     entries |= {} if weights == "fp32" else {"weights": weights}
     with artifacts.writing(path, KIND, entries) as folder:
         repeated = _repeated(model)
@@ -140,6 +145,16 @@ def _rebuilt(
         )
         _fill(model, path, parts, grown=grown)
     return model
+
+
+def _without_folders(config: ModelConfig) -> ModelConfig:
+    """Return the settings with the names of language models in place of their paths, which are of this machine."""
+    tiers: dict[str, TierConfig] = {"item": config.item, "user": config.user}
+    models = {name: tier.language_model for name, tier in tiers.items()}
+    names = {name: PurePath(model.backbone).name for name, model in models.items() if model is not None}
+    return config.model_copy(
+        update={tier: tiers[tier].model_copy(update={"backbone": name}) for tier, name in names.items()}
+    )
 
 
 def _kept(config: ModelConfig) -> dict[str, TierConfig]:

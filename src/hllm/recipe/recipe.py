@@ -4,6 +4,7 @@
 
 import warnings
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
@@ -82,6 +83,18 @@ class Recipe(Config):
         if isinstance(values, Mapping) and values.get("compat") == "reference" and {"model", "stages"} <= set(values):
             return with_reference_defaults(values)
         return values
+
+    @field_validator("data")
+    @classmethod
+    def _writes_here(cls, value: DataConfig) -> DataConfig:
+        if value.quarantine is not None:
+            place = PurePath(value.quarantine)
+            if place.is_absolute() or ".." in place.parts or value.quarantine.startswith("~"):
+                raise ValueError(
+                    f"quarantine is {value.quarantine!r}, which a recipe may not write to; expected a folder below the "
+                    "working folder, such as quarantine. hllm data check --quarantine takes any"
+                )
+        return value
 
     @field_validator("stages")
     @classmethod

@@ -3,6 +3,7 @@
 # Proved by tests/cli/test_card.py.
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,12 +133,12 @@ def _what_it_is(facts: CardFacts) -> str:
     if facts.reads_text:
         layers = f", its first {item['num_layers']} layers" if item["num_layers"] else ""
         tier = (
-            f"`{_plain(_last_part(item['backbone']))}`{layers}, which reads an item's text of at most "
+            f"{_code(_last_part(item['backbone']))}{layers}, which reads an item's text of at most "
             f"{item['prompt']['max_tokens']} tokens (pooling: {item['pooling']})"
         )
     else:
         tier = "one learnt vector for each item; no text is read"
-    reader = f"`{_plain(_last_part(user['backbone']))}`" if "backbone" in user else f"`{user['kind']}`"
+    reader = _code(_last_part(user["backbone"])) if "backbone" in user else f"`{user['kind']}`"
     counts = "; ".join(f"{name} {number:,}" for name, number in facts.parameters.items())
     return (
         f"{_plain(facts.recipe['about'])}\n\nA sequential recommender of two tiers: it turns each item into a vector, "
@@ -308,5 +309,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _plain(value: str) -> str:
-    """Return text that Markdown does not read as HTML or as several lines."""
-    return " ".join(value.split()).replace("<", "&lt;")
+    """Return text that Markdown reads as text: not as HTML, a link, an image, code or several lines."""
+    return re.sub(r"([\\`\[\]])", r"\\\1", " ".join(value.split())).replace("<", "&lt;")
+
+
+def _code(value: str) -> str:
+    """Return text as code in Markdown."""
+    return f"`{' '.join(value.split()).replace('`', chr(39))}`"

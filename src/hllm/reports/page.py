@@ -41,12 +41,15 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{text(title)}</title>\n<style>{_STYLE}</style></head><body>\n"
         f"<h1>{text(title)}</h1>\n{lead}\n<nav><ul>{contents}</ul></nav>\n{body}\n</body></html>\n"
     )
 
 
+# The page runs no scripts and loads nothing, whatever stands in it.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;

@@ -1,6 +1,7 @@
 """A run's directory holds its recipe, data, checkpoints, vectors, metrics and results."""
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -137,6 +138,7 @@ class Run:
 
         A run without a checkpoint has nothing to lose: its recipe may be replaced.
         """
+        self._require_no_way_out()
         if (weights := self._weights_of_best()) != "fp32":
             raise ConfigError(
                 f"{self.folder} is an export with its weights in {weights}, which cannot be trained further: train in "
@@ -154,6 +156,18 @@ class Run:
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise ConfigError(f"{self.folder} is not empty and holds no run; give another --out")
 
+    def _require_no_way_out(self) -> None:
+        """Raise CheckpointError for a symbolic link that leads out of the run: what is there would be written to."""
+        inside = self.folder.resolve()
+        for parent, folders, files in os.walk(self.folder):
+            for name in (*folders, *files):
+                path = Path(parent, name)
+                if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                    raise CheckpointError(
+                        f"{path} is a symbolic link that leads out of the run; hllm does not follow it. Put what it "
+                        "leads to in its place; the run itself may be a link"
+                    )
+
     def _weights_of_best(self) -> Weights:
         """Return what the best checkpoint's weights are kept in: "fp32" for none, and for a damaged one."""
         try:
@@ -168,7 +182,8 @@ class Run:
         artifacts.write_text(self.recipe_path, recipe.model_dump_json(indent=1))
 
     def read_recipe(self) -> Recipe:
-        """Read the resolved recipe; CheckpointError if this is not a run."""
+        """Read the resolved recipe; CheckpointError if this is not a run, or if a link in it leads out of it."""
+        self._require_no_way_out()
         return Recipe.from_dict(self._stored_recipe(), where=str(self.recipe_path))
 
     @property
@@ -181,7 +196,7 @@ class Run:
             raise CheckpointError(f"{self.folder} is not a run: it has no recipe.json; make one with hllm train")
         try:
             values: dict[str, Any] = json.loads(self.recipe_path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.recipe_path} is damaged: {error}") from None
         return values
 

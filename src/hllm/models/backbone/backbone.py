@@ -320,7 +320,7 @@ def load_backbone(
 def save_backbone_config(backbone: Backbone, folder: Path) -> None:
     """Write the network's config, from which `load_backbone(pretrained=False)` rebuilds its shape, and its facts."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = copy.deepcopy(backbone.config).to_dict()
+    config = copy.deepcopy(backbone.config).to_dict() | {"_name_or_path": ""}  # a path of this machine
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
     backbone.facts.save(folder)
 

@@ -1,0 +1,150 @@
+"""Directories that somebody else made, sealed as they should be, with things in them that lead elsewhere."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from hllm import artifacts
+from hllm.api import Recommender
+from hllm.data.dataset import Dataset
+from hllm.embedding.table import ItemEmbeddingTable
+from hllm.errors import CheckpointError, ConfigError
+from hllm.models.checkpoint import load_checkpoint
+from hllm.recipe.recipe import Recipe
+from hllm.reports.model_card import _code, _plain
+from hllm.runs.run import Run
+from tests.conftest import recipe_values
+
+
+@pytest.fixture
+def run(trained_folder, tmp_path) -> Path:
+    return shutil.copytree(trained_folder, tmp_path / "stranger")
+
+
+@pytest.fixture
+def precious(tmp_path) -> Path:
+    """A directory of the caller, with a file, that nothing may change or read."""
+    folder = tmp_path / "precious"
+    (folder / "step-00000001").mkdir(parents=True)
+    (folder / "letter").write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["checkpoints", "tensorboard", "evaluations.jsonl", "metrics.jsonl", "dataset/more", "index", "a/b", "README.md"],
+)
+@pytest.mark.parametrize("way", ["absolute", "relative", "dangling"])
+def test_a_link_that_leads_out_of_a_run_is_refused(run, precious, recipe, place, way):
+    """Evaluating a run appended to whatever evaluations.jsonl was linked to; training cleared linked folders."""
+    link = run / place
+    if link.is_dir():
+        link.rename(run.parent / "taken")
+    link.unlink(missing_ok=True)
+    link.parent.mkdir(exist_ok=True)
+    target = precious if "." not in place else precious / "letter"
+    if way == "relative":
+        target = Path(os.path.relpath(target, link.parent))
+    link.symlink_to(precious / "nothing" if way == "dangling" else target)
+    before = {path: path.stat().st_mtime_ns for path in [precious, *precious.rglob("*")]}
+    for use in (Recommender.load, lambda folder: Run(folder).require_room_for(recipe)):
+        with pytest.raises(
+            CheckpointError, match=r"is a symbolic link that leads out of the run; .* Put what it leads"
+        ):
+            use(run)
+    assert {path: path.stat().st_mtime_ns for path in [precious, *precious.rglob("*")]} == before
+
+
+def test_links_inside_of_a_run_and_to_a_run_are_followed(run, tmp_path):
+    (run / "checkpoints" / "best").rename(run / "checkpoints" / "kept")
+    (run / "checkpoints" / "best").symlink_to("kept")
+    (tmp_path / "link").symlink_to(run)
+    assert len(Recommender.load(tmp_path / "link").recommend(["u3"])) == 10
+
+
+@pytest.mark.parametrize("name", ["../letter", "/etc/hostname", "a/../../letter", "dataset/../../letter"])
+@pytest.mark.parametrize("part", ["dataset", "table", "tokens", "checkpoints/best"])
+def test_a_manifest_that_names_files_elsewhere_is_refused(run, reseal, part, name):
+    folder = run / part
+
+    def named(manifest):
+        manifest["files"][name] = "0" * 64
+
+    reseal(folder, named)
+    with pytest.raises(CheckpointError, match=r"manifest\.json is damaged: .*which is not inside of the directory"):
+        artifacts.verify(folder, json.loads((folder / "manifest.json").read_text())["kind"])
+
+
+def test_pickles_in_arrays_are_not_opened(run, reseal, tmp_path):
+    """numpy can keep pickled objects, which run code when they are read."""
+
+    class Canary:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "canary",)
+
+    for file in (run / "table" / "vectors.npy", run / "table" / "keys.npy"):
+        if file.is_file():
+            np.save(file, np.array([Canary()], dtype=object), allow_pickle=True)
+    reseal(run / "table")
+    with pytest.raises((CheckpointError, ValueError), match=r"pickle|Object arrays|objects"):
+        ItemEmbeddingTable.load(
+            run / "table", checkpoint=artifacts.read_manifest(run / "checkpoints/best", "checkpoint").fingerprint
+        )
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_recipe_writes_below_the_working_folder_only(tiny_bert, tiny_llama):
+    """data.quarantine = "../../x" in a recipe wrote there."""
+    for place in ("../../x", "/tmp/x", "a/../../x", "~/x"):
+        values = recipe_values(tiny_bert, tiny_llama) | {"data": {"quarantine": place}}
+        with pytest.raises(
+            ConfigError, match=r"quarantine is '.*', which a recipe may not write to; expected a folder"
+        ):
+            Recipe.from_dict(values, where="test")
+    values = recipe_values(tiny_bert, tiny_llama) | {"data": {"quarantine": "faults/films"}}
+    assert Recipe.from_dict(values, where="test").data.quarantine == "faults/films"
+
+
+def test_a_checkpoint_keeps_no_path_of_the_machine_that_made_it(trained_folder, tiny_bert, tiny_llama):
+    best = trained_folder / "checkpoints" / "best"
+    texts = [path.read_text() for path in best.rglob("*.json")]
+    assert len(texts) >= 4
+    for folder in (tiny_bert.parent, tiny_llama.parent, trained_folder.parent):
+        assert not any(str(folder) in text for text in texts)
+    _, config, _ = load_checkpoint(best)
+    assert config.item.backbone == tiny_bert.name
+
+
+def test_free_text_in_a_card_is_neither_image_nor_link_nor_markup():
+    for nasty in (
+        "![x](http://evil.example/pixel.png)",
+        "[click](javascript:alert(1))",
+        '<img src="http://evil.example/p.png">',
+        "[x]: http://evil.example/p.png\n\n![y][x]",
+        "`code` ![z][x]",
+        "\\![x](http://evil.example/pixel.png)",
+        "\\\\![x](http://evil.example/pixel.png)",
+    ):
+        rendered = _rendered(_plain(nasty))
+        assert not re.search(r"<(img|a|script|code)\b", rendered), rendered
+        assert not re.search(r"<(img|a|script)\b", _rendered(f"{_code(nasty)} and more"))
+
+
+def _rendered(markdown: str) -> str:
+    return pytest.importorskip("markdown").markdown(markdown)
+
+
+def test_a_dataset_of_a_stranger_is_read_as_data(run, reseal, tmp_path):
+    """Ids and titles that look like paths, patterns or addresses are texts."""
+    nasty = ["../../../etc/passwd", "file:///etc/passwd", "http://evil.example/x", "*.parquet", "s3://b/k"]
+    frame = pl.read_parquet(run / "dataset" / "items.parquet")
+    titles = pl.Series("title", [nasty[n % 5] for n in range(len(frame))])
+    frame.with_columns(titles).write_parquet(run / "dataset" / "items.parquet")
+    reseal(run / "dataset")
+    assert Dataset.load(run / "dataset").titles.to_list()[:5] == nasty
