@@ -6,6 +6,7 @@ packages' docstrings, in the order of the layers that pyproject.toml has for the
 
 import ast
 import functools
+import inspect
 import os
 import re
 import tempfile
@@ -50,7 +51,7 @@ def settings() -> str:
         places.setdefault(model, {})[heading] = None
     for model, headings in places.items():
         heading = ", ".join(headings)
-        doc = (model.__doc__ or "").strip().splitlines()[0]
+        doc = inspect.getdoc(model) or ""
         rows = [f"| `{name}` | {_default(field)} | {_meaning(field)} |" for name, field in _plain_fields(model)]
         parts.append(f"## {heading or 'Top level'}\n\n{doc}\n")
         if rows:

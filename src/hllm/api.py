@@ -47,7 +47,7 @@ class Recommender:
     def fit(
         cls,
         interactions: Table,
-        items: Table,
+        items: Table | None = None,
         *,
         recipe: Recipe | Path | str | None = None,
         out: Path | str | None = None,
@@ -55,7 +55,8 @@ class Recommender:
         """Train on two tables (data frames or paths) as the recipe (None: `default_recipe()`) says.
 
         The run is kept in `out`; a run that was stopped there goes on, a finished one is loaded. Without `out`
-        it lives in a temporary folder until `save`. The recipe's own data.source is not used.
+        it lives in a temporary folder until `save`. The recipe's own data.source is not used. Without items, the
+        catalogue is the ids that the interactions name: enough for models that read no text.
         """
         chosen, base = recipe_from(default_recipe() if recipe is None else recipe)
         if out is not None:

@@ -20,15 +20,17 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
 
     @classmethod
-    def from_dict(cls: type[Model], values: dict[str, Any], *, where: str, overrides: Sequence[str] = ()) -> Model:
+    def from_dict(
+        cls: type[Model], values: dict[str, Any], *, where: str, overrides: Sequence[str] = (), base: Path | None = None
+    ) -> Model:
         """Validate `values` with `overrides` ("a.b=value") on top of them, which are put into `values`.
 
-        ConfigError lists every fault with its path and, for unknown keys, the nearest.
+        Folders that they are taken from start at `base`, if it is given. ConfigError lists every fault with its path and, for unknown keys, the nearest.
         """
         for override in overrides:
             _override(values, override)
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(values, context={"base": base or Path()})
         except ValidationError as error:
             lines = [_explain(cls, fault) for fault in error.errors()]
             raise ConfigError(f"{where}: " + "; ".join(lines)) from None
@@ -50,7 +52,7 @@ class Config(BaseModel):
         values = _read(path, ())
         for override in overrides:
             _override(values, override)
-        return cls.from_dict(values, where=str(path))
+        return cls.from_dict(values, where=str(path), base=path.parent)
 
 
 def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from hllm.data.checks import Fault, Policy, TableName, errors, how_to, is_missin
 from hllm.data.dataset import Dataset, rows_of
 from hllm.data.events import Events, in_order, repeated, without_empty_users
 from hllm.data.filters import filter_interactions
+from hllm.data.ids import alike, causes, of_one_type
 from hllm.data.log import MISSING, InteractionLog, read_log, texts_of_times
 from hllm.data.quarantine import write_quarantine
 from hllm.data.reading.tables import Table, read_table, require_columns, scan_table
 from hllm.data.schema import DataConfig
+from hllm.data.texts import default_text_columns, without_html
 from hllm.errors import DataError
 
 _LEFT_OUT = -2  # the row of an item that is in the table, but left out for want of text
@@ -35,8 +37,10 @@ class Preparation:
         return {"faults": [fault.facts() for fault in self.faults], "steps": list(self.steps)}
 
 
-def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Dataset:
+def build_dataset(interactions: Table, items: Table | None, config: DataConfig) -> Dataset:
     """Check the two tables and join them: time order within a user, ties in the order of the file.
+
+    Without a table of items the catalogue is the ids that the interactions name, and there is no text to read.
 
     Users are numbered in the order of their first interactions, so that the order of the rows matters to ties alone.
     Raises one DataError that names every fault whose policy is "error", after writing the quarantine if the config
@@ -48,21 +52,23 @@ def build_dataset(interactions: Table, items: Table, config: DataConfig) -> Data
     return dataset
 
 
-def prepare(interactions: Table, items: Table, config: DataConfig) -> tuple[Preparation, Dataset]:
+def prepare(interactions: Table, items: Table | None, config: DataConfig) -> tuple[Preparation, Dataset]:
     """Return what is wrong with the tables and what is left of them, maybe nothing; "error" is done as "drop".
 
     Raises DataError for tables that cannot be read or lack a column. Writes the quarantine.
     """
-    table = read_table(items, name="items")
-    require_columns(table, {"item_col": config.item_col}, name="items")
-    text_cols = _text_columns(table, config)
-    title = config.title_col or ("title" if "title" in table.columns else text_cols[0])
-    require_columns(table, {"title_col": title}, name="items")
+    described = None if items is None else read_table(items, name="items")
+    if described is not None:
+        require_columns(described, {"item_col": config.item_col}, name="items")
     log = read_log(interactions, config)
+    table = pl.DataFrame({config.item_col: log.items.sort()}) if described is None else described
+    text_cols = _text_columns(table, config)
+    title = config.title_col or ("title" if "title" in table.columns else [*text_cols, config.item_col][0])
+    require_columns(table, {"title_col": title}, name="items")
     descriptions = _with_missing(table, text_cols, config)
     faults = item_faults(descriptions, config.item_col, text_cols, _policies(config))
     catalogue, names, item = _catalogue_for(descriptions, log.items, text_cols, config)
-    faults += _log_faults(log, names, item, config, interactions)
+    faults += _log_faults(log, names, item, catalogue, config, interactions)
     if config.unknown_items == "keep":
         new_ids = names.filter(pl.Series(item == MISSING)).sort().alias(config.item_col)
         item[item == MISSING] = len(catalogue) + rows_of(new_ids, names.filter(pl.Series(item == MISSING))).to_numpy()
@@ -79,10 +85,9 @@ def prepare(interactions: Table, items: Table, config: DataConfig) -> tuple[Prep
     if config.items_without_interactions == "drop":
         survivors &= np.bincount(events.item, minlength=len(catalogue)) > 0
     if config.quarantine is not None:
-        tables = {
-            "interactions": (scan_table(interactions, name="interactions"), _is_text(interactions)),
-            "items": (table.lazy(), _is_text(items)),
-        }
+        tables = {"interactions": (scan_table(interactions, name="interactions"), _is_text(interactions))}
+        if items is not None:
+            tables["items"] = (table.lazy(), _is_text(items))
         write_quarantine(Path(config.quarantine), faults, tables)
     preparation = Preparation(tuple(faults), tuple(steps))
     users, offsets = without_empty_users(events, users)
@@ -133,9 +138,15 @@ def _policies(config: DataConfig) -> dict[str, Policy]:
 
 
 def _log_faults(
-    log: InteractionLog, names: pl.Series, item: Int[np.ndarray, " name"], config: DataConfig, source: Table
+    log: InteractionLog,
+    names: pl.Series,
+    item: Int[np.ndarray, " name"],
+    catalogue: pl.DataFrame,
+    config: DataConfig,
+    source: Table,
 ) -> list[Fault]:
     """Return the faults of single interactions; `item` is the catalogue's row of each of `names`."""
+    unknown_ids = names.filter(pl.Series(item == MISSING, dtype=pl.Boolean))
 
     def fault(name: str, policy: Policy, mask: Bool[np.ndarray, " row"], what: str, advice: str) -> Fault:
         rows = np.flatnonzero(mask)
@@ -147,7 +158,7 @@ def _log_faults(
         table: TableName = "interactions"
         return Fault(name, table, policy, len(log), rows, what, advice, values)
 
-    item = np.append(item, 0)  # MISSING reads this entry: no fault of the item's
+    places = np.append(item, 0)  # MISSING reads this entry: no fault of the item's
     return [
         fault(
             "missing_user_ids",
@@ -166,14 +177,14 @@ def _log_faults(
         fault(
             "unknown_items",
             config.unknown_items,
-            (item == MISSING)[log.item],
+            (places == MISSING)[log.item],
             "name items that the items table lacks",
-            how_to("Add these items", "unknown_items", "leave the interactions out"),
+            _how_to_know(unknown_ids, catalogue[config.item_col]),
         ),
         fault(
             "items_without_text",
             "keep" if config.items_without_text == "keep" else "drop",
-            (item == _LEFT_OUT)[log.item],
+            (places == _LEFT_OUT)[log.item],
             "name items without text, which are left out",
             "Describe these items",
         ),
@@ -185,6 +196,17 @@ def _log_faults(
             how_to("Give a number, or a date such as 2024-05-31 12:00:00", "unreadable_times"),
         ),
     ]
+
+
+def _how_to_know(unknown: pl.Series, known: pl.Series) -> str:
+    """Return what to do about unknown ids; where most are known ones in another spelling, this is said and not "drop"."""
+    pairs = alike(known, unknown) if len(unknown) else None
+    if pairs is None or not len(pairs):
+        return how_to("Add these items", "unknown_items", "leave the interactions out")
+    return (
+        f"Some are written in another way: {causes(pairs, known, unknown)}. Correct one of the tables, or set "
+        'data.match_ids = "loose" to take these ids for the same'
+    )
 
 
 def _duplicates(rows: Int[np.ndarray, " row"], total: int, config: DataConfig) -> Fault:
@@ -199,35 +221,19 @@ def _duplicates(rows: Int[np.ndarray, " row"], total: int, config: DataConfig) -
     )
 
 
-def _agree_on_ids(catalogue: pl.DataFrame, item_col: str, names: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-    """Give the ids of catalogue and log one type: the catalogue's if every id in the log fits it, else text."""
-    id_type = catalogue.schema[item_col]
-    if id_type == names.dtype:
-        return catalogue, names
-    if id_type.is_integer() and names.dtype.is_numeric():
-        ids = names.cast(id_type, strict=False)
-        if (ids.cast(pl.Float64) == names.cast(pl.Float64)).all() and not ids.null_count():
-            return catalogue, ids
-    return catalogue.with_columns(pl.col(item_col).cast(pl.String)), names.cast(pl.String)
-
-
 def _text_columns(items: pl.DataFrame, config: DataConfig) -> tuple[str, ...]:
-    if config.text_cols is not None:
-        if not config.text_cols or len(set(config.text_cols)) < len(config.text_cols):
-            raise DataError(f"data.text_cols names each column once, and at least one; found {list(config.text_cols)}")
-        require_columns(items, {f"text_cols[{i}]": name for i, name in enumerate(config.text_cols)}, name="items")
-        return config.text_cols
-    columns = tuple(c for c, kind in items.schema.items() if kind == pl.String and c != config.item_col)
-    if not columns:
-        raise DataError(
-            f"items have no text column besides the id {config.item_col!r}; they have "
-            f"{', '.join(map(repr, items.columns))}. Add one, such as a title, or name columns with data.text_cols"
-        )
-    return columns
+    if config.text_cols is None:
+        return default_text_columns(items.lazy(), config.item_col)[0]
+    if len(set(config.text_cols)) < len(config.text_cols):
+        raise DataError(f"data.text_cols names each column once; found {list(config.text_cols)}")
+    require_columns(items, {f"text_cols[{i}]": name for i, name in enumerate(config.text_cols)}, name="items")
+    return config.text_cols
 
 
 def _with_missing(items: pl.DataFrame, text_cols: tuple[str, ...], config: DataConfig) -> pl.DataFrame:
     """Return the items with "" in every text cell that is empty or reads as missing, if the config asks for it."""
+    if config.html == "clean":
+        items = items.with_columns(without_html(items[name]) for name in text_cols)
     if not config.missing and config.items_without_text != "keep" and config.unknown_items != "keep":
         return items
     texts = {name: pl.col(name).cast(pl.String).fill_null("") for name in text_cols}
@@ -245,8 +251,13 @@ def _catalogue_for(
     """
     ids = descriptions[config.item_col]
     descriptions = descriptions.filter(ids.is_first_distinct() & ~is_missing(ids))
-    descriptions, names = _agree_on_ids(descriptions, config.item_col, names)
-    rows = rows_of(descriptions[config.item_col], names).fill_null(MISSING).to_numpy(writable=True)
+    ids, names = of_one_type(descriptions[config.item_col], names)
+    descriptions = descriptions.with_columns(ids.alias(config.item_col))
+    rows = rows_of(ids, names).fill_null(MISSING).to_numpy(writable=True)
+    if config.match_ids == "loose":
+        unknown = np.flatnonzero(rows == MISSING)
+        pairs = alike(ids, names.gather(unknown))
+        rows[unknown[pairs["unknown"]]] = pairs["known"]
     if config.items_without_text == "keep":
         return descriptions, names, rows
     empty = without_text(descriptions, text_cols).to_numpy()

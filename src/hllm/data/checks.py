@@ -93,18 +93,23 @@ def is_missing(ids: pl.Series) -> pl.Series:
 
 
 def without_text(items: pl.DataFrame, text_cols: tuple[str, ...]) -> pl.Series:
-    """Return True for each item whose text columns are all empty."""
+    """Return True for each item whose text columns are all empty; False throughout if there are no such columns."""
+    if not text_cols:
+        return pl.repeat(False, len(items), eager=True)
     return items.select(pl.all_horizontal([text == "" for text in _texts(text_cols)])).to_series()
 
 
 def item_faults(
     items: pl.DataFrame, item_col: str, text_cols: tuple[str, ...], policies: Mapping[str, Policy]
 ) -> list[Fault]:
-    """Return the faults of a table of items, those that no row has included."""
+    """Return the faults of a table of items, those that no row has included; without text columns none of texts."""
     ids = items[item_col]
     missing, empty = is_missing(ids), without_text(items, text_cols)
     again = ~ids.is_first_distinct() & ~missing
-    repeated = ~items.select(pl.struct(_texts(text_cols)).is_first_distinct()).to_series() & ~empty & ~missing & ~again
+    repeated = pl.repeat(False, len(items), eager=True)
+    if text_cols:
+        first = items.select(pl.struct(_texts(text_cols)).is_first_distinct()).to_series()
+        repeated = ~first & ~empty & ~missing & ~again
 
     def fault(name: str, mask: pl.Series, what: str, advice: str, shown: pl.Series | None = None) -> Fault:
         rows = rows_where(mask)

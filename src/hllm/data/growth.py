@@ -14,6 +14,7 @@ from hllm.data.build import prepare, refusals
 from hllm.data.dataset import Dataset, in_columns_of, rows_of
 from hllm.data.reading.tables import Table, read_table, require_columns
 from hllm.data.schema import DataConfig
+from hllm.data.texts import without_html
 from hllm.errors import DataError, HllmWarning, first_few
 
 KnownItems = Literal["error", "keep", "update"]
@@ -145,6 +146,8 @@ def _new_rows(old: Dataset, source: Table, config: DataConfig) -> pl.DataFrame:
             stacklevel=2,
         )
     new = in_columns_of(old.items, table)
+    if config.html == "clean":
+        new = new.with_columns(without_html(new[name]) for name in old.text_cols)
     policies: dict[str, checks.Policy] = {name: getattr(config, name) for name in _ITEM_POLICIES}
     faults = checks.item_faults(new, old.item_col, old.text_cols, policies)
     checks.refuse(checks.errors(faults))
@@ -155,7 +158,7 @@ def _new_rows(old: Dataset, source: Table, config: DataConfig) -> pl.DataFrame:
 def _read(old: Dataset, interactions: Table, catalogue: pl.DataFrame, config: DataConfig) -> Dataset:
     """Read the new interactions over the whole catalogue; ids of items have the type of before."""
     policies = {"min_user_interactions": 0, "min_item_interactions": 0, "items_without_interactions": "keep",
-                 "items_without_text": "keep", "quarantine": None}  # fmt: skip
+                 "items_without_text": "keep", "quarantine": None, "html": "keep"}  # fmt: skip
     names = {"item_col": old.item_col, "text_cols": old.text_cols, "title_col": old.title_col}
     preparation, new = prepare(interactions, catalogue, config.model_copy(update=policies | names))
     checks.refuse(refusals(preparation))
@@ -219,6 +222,8 @@ def _among(
 
 def _as_one_text(items: pl.DataFrame, text_cols: tuple[str, ...], config: DataConfig) -> pl.Series:
     """Return what is written about each item, as one text."""
+    if not text_cols:
+        return pl.repeat("", len(items), eager=True)
     texts = [pl.col(name).cast(pl.String).fill_null("").str.strip_chars() for name in text_cols]
     parts = [pl.when(text.is_in(config.missing)).then(pl.lit("")).otherwise(text) for text in texts]
     return items.select(pl.concat_str(parts, separator=" | ")).to_series()

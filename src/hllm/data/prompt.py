@@ -7,6 +7,7 @@ import polars as pl
 from pydantic import Field
 
 from hllm.config import Config
+from hllm.data.texts import require_text
 from hllm.errors import DataError, nearest
 
 
@@ -28,8 +29,10 @@ class PromptConfig(Config):
 def render(items: pl.DataFrame, fields: tuple[str, ...], config: PromptConfig) -> list[str]:
     """Return "prefix field: value separator field: value" for each row; empty fields are left out.
 
-    A row of nulls is an item that no table describes (data.unknown_items = "keep"): its text is empty.
+    A row of nulls is an item that no table describes (data.unknown_items = "keep"): its text is empty. Raises DataError
+    if there are no fields.
     """
+    require_text(fields, items)
     columns = [items[field].cast(pl.String).to_list() for field in fields]
     rows = zip(*columns, strict=True)
     return [
@@ -42,6 +45,8 @@ def render_text(text: str, fields: tuple[str, ...], config: PromptConfig) -> str
 
     Raises DataError for an empty text. A text that names no field is taken as the first field.
     """
+    if not fields:
+        raise DataError("the items of this catalogue have no text columns: there is no way to describe a new item")
     values: dict[str, str] = {}
     for part in text.replace("\n", ";").split(";"):
         name, colon, value = part.partition(":")

@@ -2,11 +2,17 @@
 
 # Proved by tests/data/test_build.py.
 
-from typing import Literal
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hllm.config import Config
+
+FOLDER_TABLE = "data.toml"
+"""File of an imported folder that holds its `[data]` table, with paths that start at the folder."""
 
 
 class TargetConfig(Config):
@@ -29,14 +35,19 @@ class TargetConfig(Config):
 
 
 class DataConfig(Config):
-    """The places of the tables, and the names of their columns."""
+    """The places of the tables, and the names of their columns.
+
+    `from = "FOLDER"`, beside any of these keys, takes all others from the data.toml of a folder that `hllm data import`
+    wrote; a recipe's path starts at the recipe's own folder.
+    """
 
     source: str | None = None
     """A data set that hllm knows by name, such as "movielens-100k"; or give `interactions` and `items`."""
     interactions: str | None = None
     """Path of the interactions table: one row for each thing that a user did with an item."""
     items: str | None = None
-    """Path of the items table: one row for each item, with the columns that describe it."""
+    """Path of the items table: one row for each item, with the columns that describe it. None: the items are the ids
+    that the interactions name, which is enough for model.item.kind = "id"."""
     user_col: str = "user_id"
     """Column of the interactions that names the user."""
     item_col: str = "item_id"
@@ -52,11 +63,18 @@ class DataConfig(Config):
     targets: tuple[TargetConfig, ...] = ()
     """Labels that are read from columns of the interactions, each a [[data.targets]] table."""
     text_cols: tuple[str, ...] | None = None
-    """Columns of the items that describe an item, in the order they are read. None: every text column."""
+    """Columns of the items that describe an item, in the order they are read. None: every column of words, so no
+    numbers, dates or links; `hllm data check` says which."""
     title_col: str | None = None
     """Column of the items shown to people. None: "title" where there is one, else the first of `text_cols`."""
     missing: tuple[str, ...] = ()
     """Texts that stand for an empty cell in `text_cols`, such as "NA"."""
+    html: Literal["keep", "clean"] = "keep"
+    """Tags such as <br> and signs such as &amp; in `text_cols`: "clean" takes tags out and writes the signs as what
+    they stand for."""
+    match_ids: Literal["exact", "loose"] = "exact"
+    """Way to look up an interaction's item. "loose": where no item has the id, the one item whose id is the same but
+    for blanks, quotes, zeros in front or .0 at the end is taken."""
     unknown_items: Literal["error", "drop", "keep"] = "error"
     """Policy for interactions whose item the items table lacks; "keep" adds the item with an empty text."""
     items_without_text: Literal["error", "drop", "keep"] = "error"
@@ -84,6 +102,14 @@ class DataConfig(Config):
     """Way to apply the two bounds. "k-core": again and again until every user and item left keeps to them.
     "one-pass": items once, then users once, after which an item may have fewer; as HLLM's Amazon Books."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_folder(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, Mapping) or "from" not in values:
+            return values
+        others = {key: value for key, value in values.items() if key != "from"}
+        return _table_of(str(values["from"]), (info.context or {}).get("base", Path())) | others
+
     @field_validator("targets")
     @classmethod
     def _names_differ(cls, value: tuple[TargetConfig, ...]) -> tuple[TargetConfig, ...]:
@@ -91,3 +117,19 @@ class DataConfig(Config):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two targets are named {twice[0]!r}")
         return value
+
+
+def _table_of(folder: str, base: Path) -> dict[str, Any]:
+    """Return the `[data]` table of an imported folder; ValueError if it has none."""
+    path = base / Path(folder).expanduser() / FOLDER_TABLE
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))["data"]
+    except (OSError, KeyError) as error:
+        found = "has no table [data]" if isinstance(error, KeyError) else "cannot be read"
+        raise ValueError(
+            f"from = {folder!r}: {path} {found}; name a folder that hllm data import wrote, or interactions and items"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"from = {folder!r}: {path} is not valid TOML: {error}") from None
+    places = {key: str(Path(folder).expanduser() / table[key]) for key in ("interactions", "items") if key in table}
+    return {**table, **places}

@@ -43,7 +43,7 @@ def list_metrics(
     values = beyond_accuracy(
         retriever.recommend(histories, width, exclude=histories).items,
         split.train_counts(dataset),
-        embeddings=word_vectors(dataset),
+        embeddings=word_vectors(dataset) if dataset.text_cols else None,
         categories=categories,
         histories=histories if categories is not None else None,
         targets=targets[:, None],

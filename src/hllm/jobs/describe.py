@@ -13,14 +13,14 @@ from hllm.data.describing.description import Description
 from hllm.data.describing.measure import TokenCounter, describe
 from hllm.data.describing.tables import describe_tables
 from hllm.data.prompt import PromptConfig
-from hllm.data.schema import DataConfig
+from hllm.data.schema import FOLDER_TABLE, DataConfig
 from hllm.data.split import SplitConfig, split_dataset
 from hllm.errors import ConfigError, HllmWarning
 from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.checkpoint import ITEM_BACKBONE
 from hllm.recipe.recipe import Recipe
 from hllm.runs.run import Run
-from hllm.sources.data_sets import locate
+from hllm.sources.data_sets import locate, with_source_columns
 from hllm.sources.language_models import resolve_backbone
 from hllm.training.fit import recipe_from
 
@@ -50,17 +50,20 @@ def source_of_recipe(path: Path) -> DataSource:
 
 
 def source_of_files(interactions: Path | None, items: Path | None) -> DataSource:
-    """Return two tables; ConfigError if one is missing."""
-    if interactions is None or items is None:
-        raise ConfigError("--interactions and --items belong together; give both")
-    return DataSource(interactions.name, DataConfig(interactions=str(interactions), items=str(items)))
+    """Return two tables, or one without items; ConfigError if the interactions are missing."""
+    if interactions is None:
+        raise ConfigError("--items go with --interactions; give both")
+    table = None if items is None else str(items)
+    return DataSource(interactions.name, DataConfig(interactions=str(interactions), items=table))
 
 
 def source_of_name(source: str) -> DataSource:
-    """Return a data set that hllm knows, or the two tables of a folder; ConfigError if the folder lacks one."""
+    """Return a data set that hllm knows, or the tables of a folder; ConfigError if the folder lacks one."""
     folder = Path(source)
     if not folder.is_dir():
-        return DataSource(source, DataConfig(source=source))
+        return DataSource(source, with_source_columns(DataConfig(source=source)))
+    if (folder / FOLDER_TABLE).is_file():
+        return DataSource(folder.resolve().name, DataConfig.from_dict({"from": source}, where=source))
     interactions, items = (str(_table_in(folder, name)) for name in ("interactions", "items"))
     return DataSource(folder.resolve().name, DataConfig(interactions=interactions, items=items))
 

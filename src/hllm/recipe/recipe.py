@@ -29,6 +29,7 @@ from hllm.precision import Precision
 from hllm.recipe.reference import with_reference_defaults
 from hllm.recipe.stages import CheckpointsConfig, StageConfig
 from hllm.recipe.tracking import TrackingConfig
+from hllm.sources.data_sets import with_source_columns
 
 
 class ParentConfig(Config):
@@ -94,7 +95,7 @@ class Recipe(Config):
                     f"quarantine is {value.quarantine!r}, which a recipe may not write to; expected a folder below the "
                     "working folder, such as quarantine. hllm data check --quarantine takes any"
                 )
-        return value
+        return with_source_columns(value)
 
     @field_validator("stages")
     @classmethod

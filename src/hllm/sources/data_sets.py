@@ -24,10 +24,18 @@ def fetch_data(name: str) -> tuple[Path, bool]:
     return FETCH[name]()
 
 
-def locate(config: DataConfig, base: Path) -> tuple[Path, Path]:
-    """Return the paths of the interactions and items tables; relative ones start at `base`.
+def with_source_columns(config: DataConfig) -> DataConfig:
+    """Return the config with the text columns that a set known by name is read by, if the config names none."""
+    if config.text_cols is not None or config.source not in SIZES:
+        return config
+    text = LOCAL[config.source].text.split(", ") if config.source in LOCAL else movielens.TEXT
+    return config.model_copy(update={"text_cols": tuple(text)})
 
-    Raises ConfigError if the config names neither a source nor both tables, or one that is not at hand.
+
+def locate(config: DataConfig, base: Path) -> tuple[Path, Path | None]:
+    """Return the paths of the interactions and, if there is one, of the items table; relative ones start at `base`.
+
+    Raises ConfigError if the config names neither a source nor tables, or a source that is not at hand.
     """
     if config.source is not None:
         if config.interactions or config.items:
@@ -42,6 +50,6 @@ def locate(config: DataConfig, base: Path) -> tuple[Path, Path]:
         if not (folder / MANIFEST).is_file():
             raise ConfigError(f"{config.source} is not on this machine yet: hllm data fetch {config.source}")
         return folder / "interactions.parquet", folder / "items.parquet"
-    if not config.interactions or not config.items:
+    if not config.interactions:
         raise ConfigError('data: name a source such as "movielens-100k", or the paths of interactions and items')
-    return base / config.interactions, base / config.items
+    return base / config.interactions, base / config.items if config.items else None

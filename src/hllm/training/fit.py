@@ -18,6 +18,7 @@ from hllm.data.leak import doubts
 from hllm.data.prompt import PromptConfig, render
 from hllm.data.reading.tables import Table
 from hllm.data.split import require_two_items, split_dataset
+from hllm.data.texts import require_text
 from hllm.data.tokens import TokenCache, token_cache
 from hllm.distributed import Group, joined
 from hllm.errors import ConfigError, DataError, HllmWarning, TrainingError
@@ -46,7 +47,7 @@ Resume = Literal["auto", "never"]
 
 def fit(
     interactions: Table,
-    items: Table,
+    items: Table | None,
     recipe: Recipe,
     folder: Path,
     *,
@@ -123,6 +124,8 @@ def _train(
 
     for stage in recipe.stages:
         objective(stage)  # a ConfigError if it does not fit the vectors
+    if recipe.model.item.text_prompt is not None:
+        require_text(dataset.text_cols, dataset.items)
     if recipe.model.ranking is not None and recipe.select_by in RANKING_METRICS:
         require_both_kinds(dataset, split, "validation", recipe.model.ranking.names)
     if model.reads_times:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
+from hllm.data.checks import without_text
 from hllm.data.dataset import Dataset
 from hllm.data.describing.description import (
     Column,
@@ -61,7 +62,9 @@ def describe(
     The order of the rows changes nothing but which items are the first ones, and a split's fingerprint. Takes a few
     sorts of the interactions, and renders every item's text once.
     """
-    texts = render(dataset.items, dataset.text_cols, prompt or PromptConfig())
+    texts = [""] * dataset.num_items
+    if dataset.text_cols:
+        texts = render(dataset.items, dataset.text_cols, prompt or PromptConfig())
     counts = np.bincount(dataset.item_index, minlength=dataset.num_items)
     pairs = _num_distinct(_users(dataset), dataset.item_index)
     description = Description(
@@ -206,9 +209,9 @@ def _moment(seconds: int) -> str:
 def _texts(dataset: Dataset, texts: Sequence[str], counts: Int[np.ndarray, " item"]) -> Texts:
     table = pl.DataFrame({"id": dataset.item_ids.cast(pl.String), "text": pl.Series(texts, dtype=pl.String)})
     lengths = table["text"].str.len_chars().to_numpy().astype(np.int64)
-    empty = blank_texts(dataset.items, dataset.text_cols)
+    empty = without_text(dataset.items, dataset.text_cols)
     shared_texts = (
-        table.filter(~empty)
+        table.filter(~empty & (table["text"] != ""))
         .group_by("text")
         .agg(pl.len().alias("count"), pl.col("id").sort().head(EXAMPLES))
         .filter(pl.col("count") > 1)
@@ -244,12 +247,6 @@ def _looks_like_ids(column: pl.Series) -> bool:
     if len(column) < LEAST_IDS or column.null_count() or column.cast(pl.String).n_unique() < len(column):
         return False
     return bool(column.cast(pl.String).str.contains(r"^\S*\d\S*$").all())
-
-
-def blank_texts(items: pl.DataFrame, text_cols: Sequence[str]) -> pl.Series:
-    """Return True for each item that has nothing but blanks in all `text_cols`."""
-    texts = [pl.col(name).cast(pl.String).fill_null("") for name in text_cols]
-    return items.select(pl.all_horizontal(text.str.strip_chars() == "" for text in texts).alias("blank")).to_series()
 
 
 def _cut(text: str) -> str:

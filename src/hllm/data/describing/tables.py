@@ -6,11 +6,12 @@ from hllm.data import checks
 from hllm.data.build import prepare, refusals
 from hllm.data.describing.description import Description, FaultCount
 from hllm.data.describing.measure import TokenCounter, columns, describe, item_roles
-from hllm.data.describing.notes import notes
+from hllm.data.describing.notes import notes, percent
 from hllm.data.prompt import PromptConfig
 from hllm.data.reading.tables import Table, read_table
 from hllm.data.schema import DataConfig
 from hllm.data.split import SplitConfig, split_dataset
+from hllm.data.texts import html_share
 from hllm.errors import DataError
 
 _DESCRIBED = ("repeated_texts", "duplicate_interactions")  # by numbers of their own
@@ -18,7 +19,7 @@ _DESCRIBED = ("repeated_texts", "duplicate_interactions")  # by numbers of their
 
 def describe_tables(
     interactions: Table,
-    items: Table,
+    items: Table | None,
     config: DataConfig,
     *,
     split: SplitConfig | None = None,
@@ -31,16 +32,17 @@ def describe_tables(
     the data do not allow is left out, and a note says why. Raises DataError where no dataset can be made at all:
     missing columns, unreadable files, no usable interaction.
     """
-    log, catalogue = read_table(interactions, name="interactions"), read_table(items, name="items")
+    log = read_table(interactions, name="interactions")
+    catalogue = None if items is None else read_table(items, name="items")
     preparation, dataset = prepare(log, catalogue, _forgiving(config))
     if not dataset.num_interactions:
         checks.refuse(refusals(preparation))
-    parts, split_notes = None, []
+    parts, more_notes = None, []
     if split is not None:
         try:
             parts = split_dataset(dataset, split)
         except DataError as error:
-            split_notes.append(f"{str(error)[0].upper()}{str(error)[1:]}.")
+            more_notes.append(f"{str(error)[0].upper()}{str(error)[1:]}.")
     roles = {config.user_col: "user", config.item_col: "item"}
     for role, column in (("time", config.time_col), ("action", config.action_col), ("split", config.split_col)):
         if column:
@@ -48,11 +50,16 @@ def describe_tables(
     description = describe(dataset, parts, prompt=prompt, counter=counter).model_copy(
         update={
             "interaction_columns": columns(log, roles),
-            "item_columns": columns(catalogue, item_roles(dataset)),
+            "item_columns": columns(dataset.items if catalogue is None else catalogue, item_roles(dataset)),
             "faults": tuple(_described(fault) for fault in preparation.faults if fault.name not in _DESCRIBED),
         }
     )
-    return description.model_copy(update={"notes": (*notes(description), *split_notes)})
+    marked = html_share(dataset.items.lazy(), dataset.text_cols)
+    more_notes += [
+        f'{percent(share)} of {name!r} hold HTML, such as <br> or &amp;: data.html = "clean" takes it out.'
+        for name, share in marked.items()
+    ]
+    return description.model_copy(update={"notes": (*notes(description), *more_notes)})
 
 
 def _forgiving(config: DataConfig) -> DataConfig:

@@ -55,7 +55,7 @@ class _Tuning:
     search: SearchConfig
     recipe: Path
     overrides: Sequence[str]
-    tables: tuple[Path, Path]
+    tables: tuple[Path, Path | None]
 
     @property
     def base(self) -> Path:
