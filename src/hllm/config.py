@@ -25,7 +25,8 @@ class Config(BaseModel):
     ) -> Model:
         """Validate `values` with `overrides` ("a.b=value") on top of them, which are put into `values`.
 
-        Folders that they are taken from start at `base`, if it is given. ConfigError lists every fault with its path and, for unknown keys, the nearest.
+        Folders that they are taken from start at `base`, if it is given. ConfigError lists every fault with its path
+        and, for unknown keys, the nearest.
         """
         for override in overrides:
             _override(values, override)

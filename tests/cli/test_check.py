@@ -56,4 +56,7 @@ def test_a_recipe_says_where_the_tables_are(hllm, tables, tmp_path):
 def test_tables_must_be_named(hllm):
     code, _, err = hllm("data", "check")
     assert code == 2
-    assert "ConfigError: give --interactions and --items, or --recipe" in err
+    assert (
+        "ConfigError: give one of: a folder that hllm data import wrote, --interactions with --items, and --recipe"
+        in err
+    )

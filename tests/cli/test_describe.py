@@ -159,7 +159,7 @@ def test_the_section_alone_can_stand_in_another_page(hllm, folder):
         (["movielens-100k", "--run", "x"], "ConfigError: give one of: a data set's name or folder"),
         (["movielens-100"], "ConfigError: data.source 'movielens-100' is unknown (did you mean 'movielens-100k'?)"),
         (["movielens-100k"], "ConfigError: movielens-100k is not on this machine yet: hllm data fetch movielens-100k"),
-        (["--items", "items.csv"], "ConfigError: --interactions and --items belong together"),
+        (["--items", "items.csv"], "ConfigError: --items go with --interactions; give both"),
         (["--interactions", "no.csv", "--items", "no.csv"], "DataError: interactions: there is no file"),
         (["FOLDER/home"], "should hold one file interactions (.parquet, .csv, .tsv), found none; name it with"),
         (["FOLDER", "--user-col", "user"], "interactions have no column 'user' (did you mean 'user_id'?)"),

@@ -271,3 +271,33 @@ def test_times_too_far_apart_for_one_sorting_key_sort_too():
         "u": [("b", -(2**61)), ("a", 2**62)],
         "v": [("b", 5), ("a", 5), ("c", 2**62)],
     }
+
+
+def test_a_condition_leaves_rows_out_and_the_numbers_of_the_others_stay(tmp_path):
+    """Faults and the quarantine name rows of the table, not of what is left of it."""
+    rows = pl.concat([FAULTY_EVENTS.with_columns(stars=pl.lit("1")), FAULTY_EVENTS.with_columns(stars=pl.lit("4.5"))])
+    config = DataConfig(**DROP_ALL, where="stars >= 4", quarantine=str(tmp_path))
+    preparation, dataset = prepare(rows, FAULTY_ITEMS, config)
+    found = {name: numbers for (table, name), numbers in rows_of(preparation).items() if table == "interactions"}
+    assert found == {
+        "missing_user_ids": [10], "missing_item_ids": [12], "unknown_items": [11], "items_without_text": [14],
+        "unreadable_times": [11], "duplicate_interactions": [9],
+    }  # fmt: skip
+    assert preparation.steps[0] == {"step": "where", "of": 14, "rows": 7, "users": 2, "items": 4}
+    assert histories(dataset) == {"u": [("a", 1)], "v": [("b", 5)]}
+    kept = pl.read_parquet(tmp_path / "quarantine-interactions.parquet")
+    assert sorted(kept["row"].unique()) == [9, 10, 11, 12, 14]
+
+
+def test_without_a_table_of_items_the_catalogue_is_their_ids():
+    log = events(("u", "b", 1), ("u", "a", 2), ("v", None, 3))
+    preparation, dataset = prepare(log, None, DataConfig(missing_item_ids="drop"))
+    assert dataset.items.rows() == [("a",), ("b",)]
+    assert rows_of(preparation) == {("interactions", "missing_item_ids"): [3]}
+    assert build_dataset(events(("u", 2, 1), ("u", 10, 2)), None, DataConfig()).item_ids.to_list() == [2, 10]
+
+
+def test_items_without_text_columns_have_no_faults_of_texts():
+    preparation, dataset = prepare(events(("u", "a", 1)), ITEMS.select("item_id"), DataConfig())
+    assert rows_of(preparation) == {}
+    assert (dataset.text_cols, dataset.titles.to_list()) == ((), ["a", "b", "c"])

@@ -13,18 +13,21 @@ from hllm.reports.text import text_table
 
 if TYPE_CHECKING:
     from hllm.data.build import Preparation
+    from hllm.data.dataset import Dataset
     from hllm.data.schema import DataConfig
 
 
 def check(
+    folder: Path | None = typer.Argument(None, help="A folder that `hllm data import` wrote."),
     interactions: Path | None = typer.Option(
-        None, "--interactions", help="Interactions: CSV, TSV, JSON lines or Parquet."
+        None, "--interactions", help="Interactions, in any form that a recipe reads."
     ),
-    items: Path | None = typer.Option(None, "--items", help="The items, in the same formats."),
+    items: Path | None = typer.Option(None, "--items", help="The items, in the same forms; none: the ids alone."),
     recipe: Path | None = typer.Option(None, "--recipe", help="Take tables, columns and policies from a recipe."),
     user_col: str | None = typer.Option(None, "--user-col", help="Column that names the user."),
     item_col: str | None = typer.Option(None, "--item-col", help="Column of both tables that names the item."),
     time_col: str | None = typer.Option(None, "--time-col", help='Column that orders; "": the order of the file.'),
+    time_unit: str | None = typer.Option(None, "--time-unit", help='Of numeric times: "s", "ms", "us" or "none".'),
     action_col: str | None = typer.Option(None, "--action-col", help="Column that says what the user did."),
     text_cols: str | None = typer.Option(None, "--text-cols", help="Columns that describe an item, comma-separated."),
     overrides: list[str] = overrides_option(
@@ -35,28 +38,39 @@ def check(
 ) -> None:
     """Count every fault, show its first rows, and say what is left; exit 2 if training would refuse the tables."""
     from hllm.data.build import prepare, refusals
+    from hllm.sources.data_sets import locate
 
     options = {
         "user_col": user_col,
         "item_col": item_col,
         "time_col": time_col,
+        "time_unit": time_unit,
         "action_col": action_col,
         "text_cols": column_list(text_cols),
         "quarantine": None if quarantine is None else str(quarantine),
     }
     mapped = {key: value for key, value in options.items() if value is not None}
+    if sum(given is not None for given in (folder, interactions, recipe)) != 1:
+        raise ConfigError(
+            "give one of: a folder that hllm data import wrote, --interactions with --items, and --recipe"
+        )
+    reads_text = False
     if recipe is not None:
-        tables, config = _from_recipe(recipe, mapped, overrides)
-    elif interactions is not None and items is not None:
+        tables, config, reads_text = _from_recipe(recipe, mapped, overrides)
+    elif folder is not None:
+        config = _config({"from": str(folder)} | mapped, overrides)
+        tables = locate(config, Path())
+    else:
+        assert interactions is not None
         tables, config = (interactions, items), _config(mapped, overrides)
-    else:
-        raise ConfigError("give --interactions and --items, or --recipe")
-    preparation, _ = prepare(interactions or tables[0], items or tables[1], config)
+    preparation, dataset = prepare(tables[0], items or tables[1], config)
     refused = refusals(preparation)
+    if reads_text and not dataset.text_cols:
+        refused.append("the model of the recipe reads text, but the items have no text column")
     if as_json:
-        show_json(preparation.facts() | {"refused": refused})
+        show_json(preparation.facts() | {"text_cols": dataset.text_cols, "refused": refused})
     else:
-        typer.echo(_table(preparation, refused))
+        typer.echo(_table(preparation, dataset, config, refused))
     if config.quarantine is not None and not as_json:
         typer.echo(f"the rows at fault are in {config.quarantine}")
     if refused:
@@ -75,18 +89,20 @@ def _config(mapped: dict[str, Any], overrides: list[str]) -> "DataConfig":
     return Tables.from_dict({"data": mapped}, where="hllm data check", overrides=overrides).data
 
 
-def _from_recipe(path: Path, mapped: dict[str, Any], overrides: list[str]) -> tuple[tuple[Path, Path], "DataConfig"]:
+def _from_recipe(
+    path: Path, mapped: dict[str, Any], overrides: list[str]
+) -> tuple[tuple[Path, Path | None], "DataConfig", bool]:
     from hllm.data.schema import DataConfig
     from hllm.recipe.recipe import Recipe
     from hllm.sources.data_sets import locate
 
-    data = Recipe.from_toml(path, overrides).data
-    config = DataConfig.from_dict(data.model_dump() | mapped, where=str(path))
-    return locate(config, path.parent.resolve()), config
+    recipe = Recipe.from_toml(path, overrides)
+    config = DataConfig.from_dict(recipe.data.model_dump() | mapped, where=str(path))
+    return locate(config, path.parent.resolve()), config, recipe.model.item.text_prompt is not None
 
 
-def _table(preparation: "Preparation", refused: list[str]) -> str:
-    """Return the faults, then the steps, then the verdict."""
+def _table(preparation: "Preparation", dataset: "Dataset", config: "DataConfig", refused: list[str]) -> str:
+    """Return the faults, then the steps, then the columns of text, then the verdict."""
     faults = [
         (fault.name, fault.table, f"{len(fault.rows):,}", f"{fault.total:,}", fault.policy, fault.first or "-")
         for fault in preparation.faults
@@ -104,6 +120,16 @@ def _table(preparation: "Preparation", refused: list[str]) -> str:
                 f"{step['step']}: at least {step['min_user']} interactions a user and {step['min_item']} an item, "
                 f"applied in {step['rounds']} rounds"
             )
+    lines += ["", _texts(dataset, config)]
     if refused:
         lines += ["", f"training would refuse these tables ({len(refused)} reasons):", *(f"- {r}" for r in refused)]
     return "\n".join(lines)
+
+
+def _texts(dataset: "Dataset", config: "DataConfig") -> str:
+    """Return which columns describe an item, and why others do not, if nobody has named them."""
+    from hllm.data.texts import default_text_columns, left_out
+
+    columns = f"text is read from: {', '.join(dataset.text_cols) or 'no column'}"
+    others = {} if config.text_cols is not None else default_text_columns(dataset.items.lazy(), config.item_col)[1]
+    return columns + (f"; not from {left_out(others)}" if others else "")

@@ -1,19 +1,22 @@
 """`hllm data import` turns a public data set, or two tables, into hllm's own layout."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from hllm.cli.options import JSON, column_list
+from hllm.cli.options import JSON, column_list, one_of
 from hllm.cli.show import show_json
 from hllm.data.importing.layouts import LAYOUTS
 
 HELP = (
     "Turn a public data set, or any two tables, into interactions.parquet and items.parquet with the default "
     "columns.\n\n"
-    "Prints the [data] table for a recipe. The directory is written whole or not at all; what the layout knows of an "
-    "interaction (rating, action, session, price) is kept as a column.\n\n"
+    "Prints the [data] table for a recipe, and keeps it in the directory: a recipe reads it with "
+    '[data] from = "DIR", as do `hllm data check DIR` and `hllm data describe DIR`. '
+    "The directory is written whole or not at all; what the layout knows of an interaction (rating, action, session, "
+    "price) is kept as a column.\n\n"
     "hllm data import movielens-1m ml-1m --out data/ml-1m\n\n"
     "hllm data import table . --interactions 'clicks-*.csv.gz' --items goods.jsonl --user-col visitor --item-col sku "
     "--time-col at --text-cols name,brand --out data/shop\n\n"
@@ -38,7 +41,13 @@ def import_data(
     ),
     action_col: str | None = typer.Option(None, "--action-col", help="Column of what the user did, such as click."),
     text_cols: str | None = typer.Option(
-        None, "--text-cols", help="Columns that describe an item, between commas; default: every text column."
+        None, "--text-cols", help="Columns that describe an item, between commas; default: every column of words."
+    ),
+    where: str | None = typer.Option(
+        None, "--where", help="Write only the interactions that fulfil a condition, such as 'rating >= 4'."
+    ),
+    match_ids: str = typer.Option(
+        "exact", "--match-ids", help='"loose": ids of items are the same but for blanks, quotes, zeros in front and .0.'
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -48,7 +57,10 @@ def import_data(
 
     text = column_list(text_cols)
     columns = Columns(user_col, item_col, time_col, action_col, items_item_col, None if text is None else tuple(text))
-    done = import_layout(layout, path, out=out, interactions=interactions, items=items, columns=columns)
+    done = import_layout(
+        layout, path, out=out, interactions=interactions, items=items, columns=columns, where=where,
+        match_ids=one_of("--match-ids", match_ids, ("exact", "loose")),
+    )  # fmt: skip
     if as_json:
         shown: dict[str, Any] = vars(done) | {"folder": str(done.folder), "notes": list(done.notes)}
         show_json(shown)
@@ -56,4 +68,4 @@ def import_data(
     typer.echo(f"{out}: {done.num_users:,} users, {done.num_items:,} items, {done.num_interactions:,} interactions")
     for note in done.notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"\n{done.toml()}")
+    typer.echo(f"\n{done.toml()}\n\nA recipe reads all this with:\n\n[data]\nfrom = {json.dumps(str(out))}")

@@ -74,10 +74,11 @@ def prepare(interactions: Table, items: Table | None, config: DataConfig) -> tup
         item[item == MISSING] = len(catalogue) + rows_of(new_ids, names.filter(pl.Series(item == MISSING))).to_numpy()
         catalogue = pl.concat([catalogue, new_ids.to_frame()], how="diagonal")
 
-    steps = [{"step": "read", "rows": len(log), "users": len(log.users), "items": len(log.items)}]
+    counts = {"rows": len(log), "users": len(log.users), "items": len(log.items)}
+    steps = [{"step": "read", **counts} if config.where is None else {"step": "where", "of": log.num_rows, **counts}]
     events, users = in_order(log, item)
     repeats = repeated(events) if config.time_col else np.zeros(len(events.row), dtype=bool)
-    faults.append(_duplicates(events.row[repeats], len(log), config))
+    faults.append(_duplicates(log.places(events.row[repeats]), len(log), config))
     if config.duplicate_interactions != "keep":
         events = events[~repeats]
     steps.append(_step("faults", events))
@@ -149,10 +150,11 @@ def _log_faults(
     unknown_ids = names.filter(pl.Series(item == MISSING, dtype=pl.Boolean))
 
     def fault(name: str, policy: Policy, mask: Bool[np.ndarray, " row"], what: str, advice: str) -> Fault:
-        rows = np.flatnonzero(mask)
+        found = np.flatnonzero(mask)
+        rows = log.places(found)
         values: tuple[Any, ...] = ()
         if name in ("unknown_items", "items_without_text"):
-            values = tuple(names.gather(log.item[rows[:3]]))
+            values = tuple(names.gather(log.item[found[:3]]))
         elif name == "unreadable_times" and len(rows):
             values = texts_of_times(source, config, rows[:3])
         table: TableName = "interactions"
@@ -199,7 +201,7 @@ def _log_faults(
 
 
 def _how_to_know(unknown: pl.Series, known: pl.Series) -> str:
-    """Return what to do about unknown ids; where most are known ones in another spelling, this is said and not "drop"."""
+    """Return what to do about unknown ids: not to drop them, where some are known ones in another spelling."""
     pairs = alike(known, unknown) if len(unknown) else None
     if pairs is None or not len(pairs):
         return how_to("Add these items", "unknown_items", "leave the interactions out")

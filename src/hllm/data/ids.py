@@ -1,5 +1,7 @@
 """Ids of two tables are brought together: of one type, and alike but for what spreadsheets do to them."""
 
+from typing import Any
+
 import polars as pl
 
 _STRIPPED = " \t\r\n\u00a0\u200b\ufeff'\"`"
@@ -37,9 +39,11 @@ def alike(known: pl.Series, unknown: pl.Series) -> pl.DataFrame:
     wanted = pl.DataFrame({"form": _form(unknown.cast(pl.String)), "unknown": range(len(unknown))})
     pairs = wanted.join(forms, on="form", how="inner", maintain_order="left")
     ours, theirs = unknown.cast(pl.String).gather(pairs["unknown"]), known.cast(pl.String).gather(pairs["known"])
-    cause = pl.when(pl.lit(False)).then(pl.lit(""))
+    cause: Any = pl
     for name, pattern in _CAUSES.items():
-        cause = cause.when(pl.col("ours").str.contains(pattern) != pl.col("theirs").str.contains(pattern)).then(pl.lit(name))
+        cause = cause.when(pl.col("ours").str.contains(pattern) != pl.col("theirs").str.contains(pattern)).then(
+            pl.lit(name)
+        )
     table = pl.DataFrame({"ours": _stripped(ours), "theirs": _stripped(theirs)})
     return pairs.select("unknown", "known").with_columns(
         table.select(cause.otherwise(pl.lit("blanks or quotes around")).alias("cause")).to_series()

@@ -10,14 +10,17 @@ import polars as pl
 from jaxtyping import Bool, Int
 
 from hllm.data.checks import is_missing
+from hllm.data.ids import whole
 from hllm.data.labels import read_labels
 from hllm.data.reading.tables import Table, explained, require_columns, scan_table
 from hllm.data.reading.times import as_integers, seconds_per_unit
 from hllm.data.schema import DataConfig
+from hllm.data.where import filtered
 from hllm.errors import DataError
 
 MISSING = -1
 _NAME = "interactions"
+_ROW = "row of the table"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,14 @@ class InteractionLog:
     part_names: tuple[str, ...]
     labels: Int[np.ndarray, "interaction target"]
     """Labels of each of the config's targets; see `data.labels`."""
+    rows: Int[np.ndarray, " interaction"] | None = None
+    """Row of each in the table, if `data.where` left some out; else they are all of its rows."""
+    num_rows: int = 0
+    """Number of rows of the table, those that were left out included."""
+
+    def places(self, interactions: Int[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
+        """Return the rows of the table where some of the interactions stand."""
+        return interactions if self.rows is None else self.rows[interactions]
 
     def __len__(self) -> int:
         return len(self.user)
@@ -66,7 +77,13 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
     with explained(source, name=_NAME):
         schema = table.collect_schema()
         require_columns(schema.to_frame(), columns, name=_NAME)
+        num_rows = 0
+        if config.where is not None:
+            num_rows = int(table.select(pl.len()).collect(engine="streaming").item())
+            table = filtered(table.with_row_index(_ROW), config.where, table=_NAME)
         cells = _collect(table, config)
+        if cells.is_empty() and num_rows:
+            raise DataError(f"data.where = {config.where!r} leaves none of the {num_rows:,} interactions")
         if cells.is_empty():
             raise DataError(
                 f"{place} is empty: it has {len(schema)} columns and no rows; interactions need at least one row"
@@ -81,7 +98,7 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
     return InteractionLog(
         user=user,
         item=item,
-        users=users,
+        users=whole(users),
         items=items,
         timestamps=stamps.fill_null(0).to_numpy(),
         no_time=stamps.is_null().to_numpy(),
@@ -91,6 +108,8 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
         parts=parts,
         part_names=part_names,
         labels=read_labels(cells, _label_columns(config), config.targets),
+        rows=cells[_ROW].to_numpy().astype(np.int64) if config.where is not None else None,
+        num_rows=num_rows or len(cells),
     )
 
 
@@ -122,6 +141,8 @@ def _collect(table: pl.LazyFrame, config: DataConfig) -> pl.DataFrame:
         columns["part"] = as_category(config.split_col)
     for name, target in zip(_label_columns(config), config.targets, strict=True):
         columns[name] = pl.col(target.column)
+    if config.where is not None:
+        columns[_ROW] = pl.col(_ROW)
     return table.select(**columns).collect(engine="streaming")
 
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hllm.config import Config
+from hllm.data.where import parse
+from hllm.errors import ConfigError
 
 FOLDER_TABLE = "data.toml"
 """File of an imported folder that holds its `[data]` table, with paths that start at the folder."""
@@ -60,6 +62,9 @@ class DataConfig(Config):
     """Column of the interactions that says what the user did, such as "click"; model.inputs.action reads it."""
     split_col: str | None = None
     """Column of the interactions that says which part each is in, such as "train"; split.kind = "column" reads it."""
+    where: str | None = None
+    """Condition on the interactions that are read, such as 'rating >= 4 and event in ("cart", "purchase")'; all others
+    are left out before anything else is done."""
     targets: tuple[TargetConfig, ...] = ()
     """Labels that are read from columns of the interactions, each a [[data.targets]] table."""
     text_cols: tuple[str, ...] | None = None
@@ -104,11 +109,21 @@ class DataConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_folder(cls, values: Any, info: ValidationInfo) -> Any:
+    def _from_folder(cls, values: Any, info: Any) -> Any:
         if not isinstance(values, Mapping) or "from" not in values:
             return values
         others = {key: value for key, value in values.items() if key != "from"}
         return _table_of(str(values["from"]), (info.context or {}).get("base", Path())) | others
+
+    @field_validator("where")
+    @classmethod
+    def _can_be_read(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                parse(value)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return value
 
     @field_validator("targets")
     @classmethod

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import polars as pl
 
@@ -20,7 +21,10 @@ _NO_WORDS = (
 _IN_NUMBERS = r"(\d)(?:[TZtz]|[Ee][+-]?|st|nd|rd|th|[AaPp][Mm])(\d|\b)"  # 2020-01-02T10:11:12Z, 1.5e-3, 2nd, 8PM
 _WORD = r"\p{L}"
 _TAG = re.compile(r"<(?:!--.*?--|/?[a-zA-Z][^<>]*)>", re.DOTALL)
-_HAS_HTML = r"(?s)</?(?i:p|br|b|i|u|em|strong|div|span|ul|ol|li|a|h[1-6]|table|tr|td|img|font|script)\b[^<>]*>|&(?:[a-zA-Z]+|#\d+|#x[0-9a-fA-F]+);"
+_HAS_HTML = (
+    r"(?s)</?(?i:p|br|b|i|u|em|strong|div|span|ul|ol|li|a|h[1-6]|table|tr|td|img|font|script)\b[^<>]*>"
+    r"|&(?:[a-zA-Z]+|#\d+|#x[0-9a-fA-F]+);"
+)
 
 
 def default_text_columns(items: pl.LazyFrame, item_col: str | None) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -75,7 +79,9 @@ def without_html(texts: pl.Series) -> pl.Series:
     marked = texts.cast(pl.String).str.contains(_HAS_HTML).fill_null(False)
     plain = texts.cast(pl.String).to_list()
     return pl.Series(
-        texts.name, [_plain(text) if mark and text is not None else text for text, mark in zip(plain, marked, strict=True)], dtype=pl.String
+        texts.name,
+        [_plain(text) if mark and text is not None else text for text, mark in zip(plain, marked, strict=True)],
+        dtype=pl.String,
     )
 
 
@@ -101,7 +107,7 @@ def _shares(items: pl.LazyFrame, names: list[str]) -> dict[str, tuple[int, int, 
     return {name: tuple(int(row[f"{n} {kind}"] or 0) for kind in kinds) for n, name in enumerate(names)}  # type: ignore[misc]
 
 
-def _instead_of_text(kind: pl.DataType) -> str:
+def _instead_of_text(kind: Any) -> str:
     if kind.is_numeric() or kind.is_temporal():
         return "numbers or dates"
     if kind == pl.Boolean:

@@ -181,3 +181,14 @@ def test_no_file_and_no_table(tmp_path):
         read_table(3, name="items")
     with pytest.raises(DataError, match="the items frame is empty"):
         read_table(pl.DataFrame({"item_id": []}), name="items")
+
+
+def test_pandas_columns_of_several_types_are_text(tmp_path):
+    frame = pd.DataFrame({"user_id": pd.Series(["u", 7, None], dtype=object), "note": pd.Series([1, "a", 2.5], dtype=object),
+                          "timestamp": pd.arrays.SparseArray([0, 5, 0]), "kind": pd.Categorical(["x", "y", "x"])})  # fmt: skip
+    read = read_table(frame, name="interactions")
+    assert read["user_id"].to_list() == ["u", "7", None]
+    assert read["note"].to_list() == ["1", "a", "2.5"]
+    assert read["timestamp"].to_list() == [0, 5, 0]
+    with pytest.raises(DataError, match="interactions: several columns are called 'a'; give each"):
+        read_table(pd.DataFrame([[1, 2]], columns=["a", "a"]), name="interactions")

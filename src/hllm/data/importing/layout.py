@@ -46,12 +46,12 @@ class Tables:
 
     interactions: pl.LazyFrame
     """Columns user_id, item_id, timestamp, and what else the layout knows of an interaction."""
-    items: pl.LazyFrame
-    """Column item_id, and what describes the item; an id may stand more than once."""
+    items: pl.LazyFrame | None
+    """Column item_id, and what describes the item; an id may stand more than once. None: the layout has no such."""
     files: tuple[Path, ...]
     """The files that were read."""
-    text_cols: tuple[str, ...]
-    """Columns of `items` worth reading, the most telling first."""
+    text_cols: tuple[str, ...] | None = None
+    """Columns of `items` worth reading, the most telling first. None: every column of words."""
     time_unit: Literal["s", "ms", "us", "none"] = "s"
     action_col: str | None = None
     unknown_items: Literal["drop", "keep"] = "drop"

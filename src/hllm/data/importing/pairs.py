@@ -15,6 +15,7 @@ import polars as pl
 from hllm.data.importing.layout import Source, Tables, find, matching
 from hllm.data.reading.lines import first_line, scan_delimited, typed
 from hllm.data.reading.tables import scan_table
+from hllm.data.texts import default_text_columns
 from hllm.errors import DataError
 
 _KINDS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
@@ -64,8 +65,7 @@ def read_two_parquet(source: Source) -> Tables:
     _require(log, interactions, tuple(_KINDS))
     _require(catalogue, items, ("item_id",))
     schema = items.collect_schema()
-    text = [name for name, kind in schema.items() if kind == pl.String and name != "item_id"]
-    text.sort(key=lambda name: name != "title")
+    text = sorted(default_text_columns(items, "item_id")[0], key=lambda name: name != "title")
     notes, settings = [], {}
     positions = _only_positions(interactions)
     if positions:

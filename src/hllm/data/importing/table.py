@@ -3,10 +3,11 @@
 # Proved by tests/data/importing/test_layouts.py.
 
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
-from hllm.data.importing.layout import Source, Tables
+from hllm.data.importing.layout import Columns, Source, Tables
 from hllm.data.reading.lines import numbered
 from hllm.data.reading.tables import scan_table
 from hllm.errors import DataError, nearest
@@ -15,8 +16,9 @@ from hllm.errors import DataError, nearest
 def read(source: Source) -> Tables:
     """Read the tables, check the columns against the headers, and rename them to the defaults."""
     log, catalogue = _path(source, "interactions"), _path(source, "items")
+    assert log is not None
     names = source.columns
-    interactions, items = scan_table(log, name="interactions"), scan_table(catalogue, name="items")
+    interactions = scan_table(log, name="interactions")
     options = {"user_id": (names.user, "--user-col"), "item_id": (names.item, "--item-col")}
     if names.time:
         options["timestamp"] = (names.time, "--time-col")
@@ -25,33 +27,46 @@ def read(source: Source) -> Tables:
         _require(interactions, names.action, "--action-col", log)
     if not names.time:
         interactions = numbered(interactions)
-    items = _renamed(items, {"item_id": (names.items_item or names.item, "--items-item-col")}, catalogue)
-    for name in names.text or ():
-        _require(items, name, "--text-cols", catalogue)
-    text = names.text or tuple(
-        name for name, kind in items.collect_schema().items() if kind == pl.String and name != "item_id"
-    )
+    items = None if catalogue is None else _items(catalogue, names)
     key_columns = ["user_id", "item_id", "timestamp"]
     other_columns = [name for name in interactions.collect_schema() if name not in key_columns]
     return Tables(
-        interactions.select(*key_columns, *other_columns), items, files=(log, catalogue), text_cols=text,
+        interactions.select(*key_columns, *other_columns), items,
+        files=tuple(filter(None, (log, catalogue))), text_cols=names.text,
         time_unit="s" if names.time else "none", action_col=names.action,
         notes=() if names.time else ("timestamp is the row: no time column was named",),
     )  # fmt: skip
 
 
-def _path(source: Source, which: str) -> Path:
+def _items(path: Path, names: Columns) -> pl.LazyFrame:
+    """Read the items; a column of ids that are titles stays, under its own name, to be read as text."""
+    items, ids = scan_table(path, name="items"), names.items_item or names.item
+    titles = _renamed(items, {"item_id": (ids, "--items-item-col")}, path)
+    for name in names.text or ():
+        _require(items, name, "--text-cols", path)
+    if ids != "item_id" and (ids in (names.text or ()) or _are_titles(items.select(pl.col(ids).cast(pl.String)))):
+        titles = titles.with_columns(pl.col("item_id").alias(ids))
+    return titles
+
+
+def _are_titles(ids: pl.LazyFrame) -> bool:
+    """Tell whether at least half of the ids are several words."""
+    share = ids.select(pl.all().str.contains(r"\p{L}.*\s+\S*[\p{L}\d]").mean()).collect(engine="streaming").item()
+    return share is not None and share >= 0.5
+
+
+def _path(source: Source, which: Literal["interactions", "items"]) -> Path | None:
     """Return the path, glob or directory that the caller named, or the one file of the folder with that name."""
     path = source.interactions if which == "interactions" else source.items
     if path is not None:
         return path
     files = sorted(source.folder.glob(f"{which}.*"))
-    if len(files) != 1:
+    if len(files) > 1 or (which == "interactions" and not files):
         raise DataError(
             f"{which}: {len(files)} files in {source.folder} are called {which}.*, expected one; "
             f"name it with --{which} FILE"
         )
-    return files[0]
+    return files[0] if files else None
 
 
 def _renamed(frame: pl.LazyFrame, options: dict[str, tuple[str, str]], path: Path) -> pl.LazyFrame:

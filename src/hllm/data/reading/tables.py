@@ -10,9 +10,10 @@ from typing import Any
 
 import polars as pl
 from polars.exceptions import PolarsError
+from pyarrow.lib import ArrowException
 
 from hllm.data.reading.files import find_fault, find_files, kind_of, scan_file
-from hllm.errors import DataError, nearest
+from hllm.errors import DataError, first_few, nearest
 
 Table = pl.DataFrame | Path | str | Any
 """A polars or pandas data frame, or the path of one or many files that `read_table` reads."""
@@ -44,7 +45,7 @@ def scan_table(source: Table, *, name: str) -> pl.LazyFrame:
     if isinstance(source, pl.DataFrame):
         return _flat(source.lazy())
     if type(source).__module__.split(".")[0] == "pandas":
-        return _flat(pl.from_pandas(source).lazy())
+        return _flat(_from_pandas(source, name).lazy())
     raise DataError(f"{name}: expected a path, or a polars or pandas frame, found {type(source).__name__}")
 
 
@@ -105,10 +106,42 @@ def _difference(first: dict[str, Any], other: dict[str, Any], *, loose: bool) ->
     return ""
 
 
+def _from_pandas(frame: Any, name: str) -> pl.DataFrame:
+    """Return a pandas frame column by column: a column that holds values of several types becomes text."""
+    columns = [str(column) for column in frame.columns]
+    if twice := sorted({column for column in columns if columns.count(column) > 1}):
+        raise DataError(f"{name}: several columns are called {first_few(twice)}; give each column a name of its own")
+    series = []
+    for position, column in enumerate(columns):
+        values = frame.iloc[:, position].rename(column)
+        if hasattr(values, "sparse"):
+            values = values.sparse.to_dense()
+        try:
+            series.append(pl.from_pandas(values))
+        except (ArrowException, PolarsError, TypeError, ValueError):
+            texts = [None if blank else str(value) for value, blank in zip(values, values.isna(), strict=True)]
+            series.append(pl.Series(column, texts, dtype=pl.String))
+    return pl.DataFrame(series)
+
+
 def _flat(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the frame with lists of texts or integers as text; vectors of numbers and records stay as they are."""
-    lists = {name: kind for name, kind in frame.collect_schema().items() if _is_list_of_texts(kind)}
+    """Return the frame with bytes that are text, and lists of texts or integers, as text.
+
+    Vectors of numbers, records and other bytes stay as they are.
+    """
+    schema = frame.collect_schema()
+    coded = [name for name, kind in schema.items() if kind == pl.Binary and _is_utf8(frame.select(name))]
+    frame = frame.with_columns(pl.col(name).cast(pl.String) for name in coded)
+    lists = {name: kind for name, kind in schema.items() if _is_list_of_texts(kind)}
     return frame.with_columns(_as_text(pl.col(name), kind).alias(name) for name, kind in lists.items())
+
+
+def _is_utf8(column: pl.LazyFrame) -> bool:
+    try:
+        column.select(pl.all().cast(pl.String).count()).collect(engine="streaming")
+    except PolarsError:
+        return False
+    return True
 
 
 def _is_list_of_texts(kind: Any) -> bool:
