@@ -146,5 +146,10 @@ def _table_of(folder: str, base: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise ValueError(f"from = {folder!r}: {path} is not valid TOML: {error}") from None
-    places = {key: str(Path(folder).expanduser() / table[key]) for key in ("interactions", "items") if key in table}
+    places = {}
+    for key in ("interactions", "items"):
+        if key in table and Path(str(table[key])).name != table[key]:
+            raise ValueError(f"from = {folder!r}: {path} names {key} outside its folder: {table[key]!r}")
+        if key in table:
+            places[key] = str(Path(folder).expanduser() / table[key])
     return {**table, **places}

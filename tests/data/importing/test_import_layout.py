@@ -44,6 +44,9 @@ def test_a_folder_that_was_not_imported(tmp_path):
     (tmp_path / "data.toml").write_text("[dat]\n")
     with pytest.raises(ConfigError, match=r"data\.toml has no table \[data\]"):
         DataConfig.from_dict({"from": str(tmp_path)}, where="test")
+    (tmp_path / "data.toml").write_text('[data]\ninteractions = "../other.csv"\n')
+    with pytest.raises(ConfigError, match=r"names interactions outside its folder: '\.\./other\.csv'"):
+        DataConfig.from_dict({"from": str(tmp_path)}, where="test")
     (tmp_path / "data.toml").write_text("[data\n")
     with pytest.raises(ConfigError, match="is not valid TOML"):
         DataConfig.from_dict({"from": str(tmp_path)}, where="test")
