@@ -111,13 +111,13 @@ def _from_pandas(frame: Any, name: str) -> pl.DataFrame:
     columns = [str(column) for column in frame.columns]
     if twice := sorted({column for column in columns if columns.count(column) > 1}):
         raise DataError(f"{name}: several columns are called {first_few(twice)}; give each column a name of its own")
-    series = []
+    series: list[pl.Series] = []
     for position, column in enumerate(columns):
         values = frame.iloc[:, position].rename(column)
         if hasattr(values, "sparse"):
             values = values.sparse.to_dense()
         try:
-            series.append(pl.from_pandas(values))
+            series.append(pl.Series(pl.from_pandas(values)))
         except (ArrowException, PolarsError, TypeError, ValueError):
             texts = [None if blank else str(value) for value, blank in zip(values, values.isna(), strict=True)]
             series.append(pl.Series(column, texts, dtype=pl.String))
