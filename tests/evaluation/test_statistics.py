@@ -25,6 +25,42 @@ def test_bootstrap_intervals_against_the_normal_approximation(rng):
     assert bootstrap_means({"m": np.zeros(0)}, samples=10, seed=1) == {}
 
 
+@pytest.mark.parametrize("num_users", [10_000, 10_001, 12_500])
+def test_many_users_have_intervals_as_wide_as_few(rng, num_users):
+    """On both sides of the number from which on users are drawn one by one, against the normal approximation."""
+    values = {
+        "m": rng.random(num_users),
+        "rare": (rng.random(num_users) < 0.01).astype(float),
+        "one": np.ones(num_users),
+    }
+    found = bootstrap_means(values, samples=2000, seed=1)
+    for name in ("m", "rare"):
+        half = 1.96 * values[name].std() / np.sqrt(num_users)
+        mean = values[name].mean()
+        assert found[name].mean == pytest.approx(mean)
+        assert (found[name].low, found[name].high) == pytest.approx((mean - half, mean + half), abs=half * 0.12)
+    assert (found["one"].low, found["one"].mean, found["one"].high) == (1, 1, 1)
+    assert bootstrap_means(values, samples=20, seed=1) == bootstrap_means(values, samples=20, seed=1)
+
+
+def test_many_users_with_several_targets_stand_and_fall_together(rng):
+    """The variance of a ratio of sums, by the delta method."""
+    counts = rng.integers(1, 5, 11_000)
+    users = np.repeat(np.arange(11_000), counts)
+    values = rng.random(11_000)[users]
+    found = bootstrap_means({"m": values}, users=users, samples=2000, seed=1)["m"]
+    sums = np.bincount(users, weights=values)
+    half = 1.96 * np.sqrt(((sums - values.mean() * counts) ** 2).sum()) / counts.sum()
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=half * 0.12)
+
+
+def test_statistics_of_many_users(rng):
+    values = rng.random(10_500)
+    found = bootstrap_statistics(lambda w: {"m": float((w * values).sum() / w.sum())}, 10_500, samples=400, seed=1)["m"]
+    half = 1.96 * values.std() / np.sqrt(10_500)
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=half * 0.2)
+
+
 def test_one_target_a_user_is_the_plain_bootstrap_to_the_last_digit(rng):
     values = rng.random(50)
     plain = bootstrap_means({"m": values}, samples=100, seed=3)

@@ -4,15 +4,18 @@ A user may have several targets. A mean is over targets, but a user's targets st
 method here draws, flips or compares users with all that they have.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 from hllm.config import Config
 from hllm.random import stream
 
 FLIPS = 10_000
+_MULTINOMIAL_USERS = 10_000  # a draw takes 100 ns a user, against 1 ns of a Poisson number
+_USERS_AT_ONCE = 2_000  # with 1,000 resamples 8 MB of numbers
 _BITS_AT_ONCE = 8_000_000  # of random signs: the memory of a test is 72 MB at most
 
 
@@ -37,20 +40,24 @@ def bootstrap_means(
     there are, each with all targets, and takes the mean over the targets drawn. The same resamples serve all
     metrics. Without targets there is nothing to estimate: an empty dict.
 
+    Of more than 10,000 users each is drawn a Poisson number of times, with mean 1, by itself. A resample then has about
+    as many users as there are, and its mean is spread as before. 200,000 users with 20 metrics and 1,000 resamples take
+    half a second of a core; the memory is that of 2,000 users and all resamples.
+
     Source: Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7(1), 1979; for users
-    with several targets the cluster bootstrap, Field & Welsh, JRSS B 69(3), 2007.
+    with several targets the cluster bootstrap, Field & Welsh, JRSS B 69(3), 2007; for many users the Poisson bootstrap,
+    Hanley & MacGibbon, Computer Methods and Programs in Biomedicine 83(1), 2006.
     """
     matrix = np.stack(list(values.values()), axis=1)  # (target, metric)
     if len(matrix) == 0:
         return {}
     sums, counts = user_sums(matrix, users)
-    # In a resample of the same size, the number of times that each user is drawn is multinomial. One resample at a
-    # time: the memory stays that of one row, whatever the number of users.
-    rng, equal = stream(seed, "bootstrap"), np.full(len(sums), 1 / len(sums))
-    weights = (rng.multinomial(len(sums), equal) for _ in range(samples))
-    resampled = np.stack([(weight @ sums) / (weight @ counts) for weight in weights])
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     means = matrix.mean(0)
+    if len(sums) > _MULTINOMIAL_USERS:
+        resampled = means + _poisson_deviations(sums - means * counts[:, None], counts, samples, seed)
+    else:
+        resampled = np.stack([(weight @ sums) / (weight @ counts) for weight in _draws(len(sums), samples, seed)])
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     return {
         name: Estimate(mean=float(m), low=float(a), high=float(b))
         for name, m, a, b in zip(values, means, low, high, strict=True)
@@ -68,8 +75,7 @@ def bootstrap_statistics(
     Source: as `bootstrap_means`.
     """
     whole = statistics(np.ones(num_users))
-    rng, equal = stream(seed, "bootstrap"), np.full(num_users, 1 / num_users)
-    resamples = [statistics(rng.multinomial(num_users, equal).astype(np.float64)) for _ in range(samples)]
+    resamples = [statistics(weights.astype(np.float64)) for weights in _draws(num_users, samples, seed)]
     estimates = {}
     for name, value in whole.items():
         resampled = np.array([numbers[name] for numbers in resamples])
@@ -78,6 +84,44 @@ def bootstrap_statistics(
             low, high = np.percentile(resampled, [2.5, 97.5]) if len(resampled) else (np.nan, np.nan)
             estimates[name] = Estimate(mean=float(value), low=float(low), high=float(high))
     return estimates
+
+
+def _draws(num_users: int, samples: int, seed: int) -> Iterator[Real[np.ndarray, " user"]]:
+    """Yield, for each resample, how often each user is drawn."""
+    rng = stream(seed, "bootstrap")
+    for _ in range(samples):
+        if num_users > _MULTINOMIAL_USERS:
+            yield _poisson((num_users,), rng)
+        else:  # the numbers of times are multinomial in a resample of the same size
+            yield rng.multinomial(num_users, np.full(num_users, 1 / num_users))
+
+
+def _poisson_deviations(
+    deviations: Float[np.ndarray, "user metric"], counts: Int[np.ndarray, " user"], samples: int, seed: int
+) -> Float[np.ndarray, "sample metric"]:
+    """Return by how much the mean of each Poisson resample differs from that of all targets.
+
+    `deviations` are the users' sums less the mean for each of their targets. They are added up in fp32, some users at
+    a time: a matrix product for all resamples.
+    """
+    rng, columns = stream(seed, "bootstrap"), np.column_stack([deviations, counts]).astype(np.float32)
+    totals = np.zeros((samples, columns.shape[1]))
+    for start in range(0, len(columns), _USERS_AT_ONCE):
+        part = columns[start : start + _USERS_AT_ONCE]
+        totals += _poisson((samples, len(part)), rng) @ part
+    return totals[:, :-1] / totals[:, -1:]
+
+
+def _poisson(shape: tuple[int, ...], rng: np.random.Generator) -> Float[np.ndarray, "..."]:
+    """Draw 0 to 5 with chances of 94, 95, 46, 16, 4 and 1 in 256: nearly Poisson numbers, many times as fast.
+
+    Mean and variance are 1, exactly.
+    """
+    drawn = np.frombuffer(rng.bytes(math.prod(shape)), dtype=np.uint8)
+    numbers = np.zeros(len(drawn), dtype=np.uint8)
+    for bound in (94, 189, 235, 251, 255):
+        numbers += (drawn >= bound).view(np.uint8)
+    return numbers.reshape(shape).astype(np.float32)
 
 
 def user_sums(
