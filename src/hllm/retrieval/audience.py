@@ -1,6 +1,6 @@
 """The audience of a new item: the users to whom it would be offered first."""
 
-# Proved by tests/test_api.py.
+# What the frame holds is proved by tests/test_api.py.
 
 import numpy as np
 import polars as pl
@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hllm.retrieval.exact import USERS_PER_TILE
 from hllm.retrieval.histories import Histories
 from hllm.retrieval.query import Query
 from hllm.retrieval.scorer import ModelScorer
+from hllm.retrieval.tiles import Products, masked
 
 _ROUNDING = 1e-6  # of fp32: the same text encoded alone and among others, or a product of another shape
 
@@ -34,11 +36,12 @@ def _places(
     scorer: ModelScorer, histories: Histories, users: Float[Tensor, "user dim"], item: Float[Tensor, "1 dim"]
 ) -> tuple[Float[np.ndarray, " user"], Int[np.ndarray, " user"]]:
     """Return the item's score for each user, and how many unseen items are as good or better."""
-    queries, table = scorer.comparable(users), torch.cat([scorer.keys, scorer.comparable(item)])
-    score, above = np.empty(len(histories)), np.empty(len(histories), dtype=np.int64)
-    for user, history in enumerate(histories):
-        scores = (table @ queries[user]).cpu().numpy()
-        scores[history] = -np.inf
-        score[user] = scores[-1]
-        above[user] = (scores[:-1] >= scores[-1] - _ROUNDING * max(1.0, abs(score[user]))).sum()
-    return score, above
+    queries = scorer.comparable(users)
+    score = (queries * scorer.comparable(item)).sum(-1)
+    limit = (score - _ROUNDING * score.abs().clamp_min(1.0))[:, None]
+    above = torch.zeros(len(score), dtype=torch.int64, device=score.device)
+    for start in range(0, len(score), USERS_PER_TILE):
+        tile = slice(start, start + USERS_PER_TILE)
+        for _, values in masked(Products(queries[tile], scorer.keys), histories[tile], None):
+            above[tile] += (values >= limit[tile]).count_nonzero(1)
+    return score.cpu().numpy(), above.cpu().numpy()
