@@ -77,7 +77,7 @@ class LossConfig(Config):
 
 
 class Odds(NamedTuple):
-    """How often items are expected among the negatives of queries: what logQ corrects for."""
+    """Odds say how often items are expected among the negatives of queries: what logQ corrects for."""
 
     log_q: Float[Tensor, "window item"]
     """The log of each item's expected count, for the queries of a window; one row if it is the same for all."""
