@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hllm.artifacts import MANIFEST, home
+from hllm.checked import check_folder
 from hllm.data.schema import DataConfig
 from hllm.errors import ConfigError, nearest
 from hllm.sources import movielens
@@ -49,6 +50,7 @@ def locate(config: DataConfig, base: Path) -> tuple[Path, Path | None]:
         folder = home() / "data" / config.source
         if not (folder / MANIFEST).is_file():
             raise ConfigError(f"{config.source} is not on this machine yet: hllm data fetch {config.source}")
+        check_folder(folder, again=f"hllm data fetch {config.source}")
         return folder / "interactions.parquet", folder / "items.parquet"
     if not config.interactions:
         raise ConfigError('data: name a source such as "movielens-100k", or the paths of interactions and items')

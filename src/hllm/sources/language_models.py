@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hllm.artifacts import MANIFEST, home
+from hllm.checked import check_folder
 from hllm.errors import ConfigError, nearest
 from hllm.sources.shapes import SHAPES
 from hllm.sources.wheels import Wheel
@@ -49,10 +50,12 @@ SOURCES = {
 def resolve_backbone(name: str, base: Path) -> Path:
     """Return the directory of a known model's name, or of a path (relative ones start at `base`).
 
-    Raises ConfigError for a model that is not at hand: how to fetch it, or what to put where.
+    What was fetched is checked, see `hllm.checked`. Raises ConfigError for a model that is not at hand: how to fetch
+    it, or what to put where.
     """
     folder = _at_hand(name, base)
     if folder is not None:
+        check_folder(folder, again=f"hllm model fetch {name}" if name in SOURCES else "")
         return folder
     if name in SOURCES:
         raise ConfigError(f"{name} is not on this machine yet: hllm model fetch {name}")

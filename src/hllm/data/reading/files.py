@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from hllm.checked import check_files
 from hllm.errors import DataError, first_few
 
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -50,6 +51,7 @@ def find_files(source: str | Path, *, name: str) -> list[Path]:
         raise DataError(
             f"{name}: {source} names files of more than one kind: {', '.join(sorted(kinds))}; name one kind"
         )
+    check_files(files)
     return files
 
 
