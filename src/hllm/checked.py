@@ -1,4 +1,4 @@
-"""What hllm has fetched or imported is checked when it is read: by size and time first, and by its hash once."""
+"""Fetched and imported files are checked when they are read: by size and times first, and by their hash once."""
 
 import json
 import os
