@@ -1,6 +1,6 @@
 """Exact retrieval: score the whole catalogue for a tile of users, a tile of items at a time, and keep the best."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import final
 
@@ -16,13 +16,15 @@ from hllm.retrieval.tiles import GivenScores, Products, ScoreTiles, masked, pair
 from hllm.retrieval.top_k import TopK
 
 USERS_PER_TILE = 256
+SCORES_AT_ONCE = 1 << 25  # by a Scorer that gives users' scores for the whole catalogue: 128 MB
 
 
 @final
 class ExactRetriever:
     """A Retriever over any Scorer.
 
-    Memory is one tile of users times one tile of items for a VectorScorer, else times the catalogue.
+    Memory is one tile of users times one tile of items for a VectorScorer, else times the catalogue; of a large one the
+    tile has fewer users.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -39,8 +41,7 @@ class ExactRetriever:
         """Return the k best items of each user; see Retriever."""
         items = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        for start in range(0, len(histories), USERS_PER_TILE):
-            tile = slice(start, start + USERS_PER_TILE)
+        for tile in self._tiles(len(histories)):
             some, excluded = histories[tile], exclude[tile] if exclude is not None else []
             nearest = best(masked(self._scores(some), excluded, candidates), len(some), k)
             items[tile], scores[tile] = nearest.items, nearest.scores
@@ -50,8 +51,7 @@ class ExactRetriever:
         """Count the items above and level with each target; see Retriever."""
         better = np.zeros(len(histories), dtype=np.int64)
         tied = np.zeros(len(histories), dtype=np.int64)
-        for start in range(0, len(histories), USERS_PER_TILE):
-            tile = slice(start, start + USERS_PER_TILE)
+        for tile in self._tiles(len(histories)):
             of_users, excluded = targets[tile], exclude[tile]
             scores = self._scores(histories[tile])
             of_target = scores.of(of_users)
@@ -62,9 +62,16 @@ class ExactRetriever:
                 better[tile] += above
                 tied[tile] += level
             users, items = pairs(excluded)
-            impossible = start + users[items == of_users[users]]
+            impossible = tile.start + users[items == of_users[users]]
             better[impossible], tied[impossible] = UNREACHABLE, 0
         return TargetRanks(better, tied)
+
+    def _tiles(self, num_users: int) -> Iterator[slice]:
+        """Yield the users that are scored together."""
+        step = USERS_PER_TILE
+        if not isinstance(self.scorer, VectorScorer):
+            step = max(1, min(step, SCORES_AT_ONCE // max(1, self.scorer.num_items)))
+        return (slice(start, start + step) for start in range(0, num_users, step))
 
     def _scores(self, histories: Histories) -> ScoreTiles:
         if isinstance(self.scorer, VectorScorer):
