@@ -34,6 +34,10 @@ class StorageError(HllmError, OSError):
     """Something could not be written; nothing half-written was left behind."""
 
 
+class BusyError(HllmError, RuntimeError):
+    """Another process is writing there; the message says who it is."""
+
+
 class TrainingError(HllmError, RuntimeError):
     """Training cannot go on: the loss is not finite, or the item embeddings have collapsed."""
 
@@ -42,8 +46,8 @@ class HllmWarning(UserWarning):
     """Something was found wrong and could be worked round; the message says how."""
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal stopped training; all steps that were finished are saved."""
+class Stopped(BaseException):
+    """A signal stopped the work; what was finished is kept. Like KeyboardInterrupt it is no `Exception`."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)

@@ -88,10 +88,9 @@ def load_table(path: Path) -> EmbeddingTable:
 
 def require_room(path: Path, kind: str) -> None:
     """Raise ConfigError if something else than a table of this kind stands at `path`, which a new one would replace."""
-    artifacts.recover(path)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not artifacts.standing(path).exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if (path / artifacts.MANIFEST).is_file():
+    if (artifacts.standing(path) / artifacts.MANIFEST).is_file():
         try:
             artifacts.read_manifest(path, kind)
             return
@@ -137,7 +136,14 @@ def save_items(path: Path, item_ids: pl.Series, vectors: Float[torch.Tensor, "it
 def _read(
     path: Path, kind: str, checkpoint: str | None
 ) -> tuple[pl.Series, Rows, str, Shaped[np.ndarray, " row"] | None, dict[str, Any], str]:
-    manifest = artifacts.verify(path, kind)
+    def read(
+        folder: Path, manifest: artifacts.Manifest
+    ) -> tuple[artifacts.Manifest, pl.Series, Rows, Shaped[np.ndarray, " row"] | None]:
+        keys = np.load(folder / _KEYS) if (folder / _KEYS).is_file() else None
+        rows = Rows.open(folder, manifest.details["dtype"])
+        return manifest, pl.read_parquet(folder / f"{_IDS[kind]}s.parquet", glob=False)[_IDS[kind]], rows, keys
+
+    manifest, ids, rows, keys = artifacts.reading(path, kind, read)
     details = manifest.details
     made_by = details["checkpoint"]
     if checkpoint is not None and made_by != checkpoint:
@@ -145,7 +151,4 @@ def _read(
             f"the item vectors in {path} were made by checkpoint {made_by[:12]}…, the model is {checkpoint[:12]}…; "
             "vectors of two models do not mix: make them again"
         )
-    ids = pl.read_parquet(path / f"{_IDS[kind]}s.parquet", glob=False)[_IDS[kind]]
-    keys = np.load(path / _KEYS) if (path / _KEYS).is_file() else None
-    # Tables of hllm before 0.1.0 was released say no dtype: they are in fp32.
-    return ids, Rows.open(path, details.get("dtype", "fp32")), made_by, keys, details, manifest.fingerprint
+    return ids, rows, made_by, keys, details, manifest.fingerprint
