@@ -128,12 +128,12 @@ def reading(path: Path, kind: str, read: Callable[[Path, Manifest], _Read]) -> _
             try:
                 value = read(folder, _verified(folder, path, kind))
             except Exception as error:
-                if not stands():
+                if not stands() or standing(path) != folder:
                     continue
                 if isinstance(error, OSError) and not isinstance(error, HllmError):
                     raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
                 raise
-            if stands():
+            if stands() and standing(path) == folder:
                 return value
     raise CheckpointError(f"{path} was replaced {_TRIES} times while it was read; wait until its writer has ended")
 
@@ -147,8 +147,8 @@ def standing(path: Path) -> Path:
     """Return where the version to read is: at `path`, or beside it if a kill has come while it was being replaced."""
     if not path.exists() and path.parent.is_dir():
         asides = [left for left in _left_beside(path, "old") if (left / MANIFEST).is_file()]
-        if asides:
-            return max(asides, key=lambda left: left.stat().st_mtime)
+        if asides and not path.exists():  # else its writer has just put the new version there
+            return asides[-1]
     return path
 
 
@@ -211,7 +211,7 @@ def sweep(folder: Path) -> None:
         return
     names = {match["name"] for entry in folder.iterdir() if (match := _LEFTOVER.fullmatch(entry.name))}
     for name in names - {None}:
-        with suppress(BusyError), locked(folder / name, patience_s=0):
+        with suppress(BusyError), locked(folder / name, patience_s=0.0):
             recover(folder / name)
 
 

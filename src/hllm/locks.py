@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hllm.errors import BusyError, HllmWarning, StorageError
+from hllm.errors import BusyError, ConfigError, HllmWarning, StorageError
 
 LOCK = ".lock"
 PATIENCE_S = 1.0
@@ -65,8 +65,14 @@ def locked_inside(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock of a directory that is written to in place, such as a run; it lies in it, as `.lock`.
 
     So it is found by every container that the directory is mounted in. `shared` is for those who write single parts
-    of it, each with its own lock. A directory that is made for the lock and still empty at the end is removed.
+    of it, each with its own lock. A directory that is made for the lock and still empty at the end is removed. One that
+    cannot be written to needs no lock. Raises ConfigError for a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file, expected a directory; give another place")
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        yield
+        return
     made = not folder.exists()
     try:
         with _holding(folder / LOCK, folder, shared=shared, patience_s=PATIENCE_S):

@@ -33,8 +33,8 @@ from hllm.cli import (
     train,
     tune,
 )
-from hllm.cli.exits import EXIT_FAILURE, EXIT_SIGNAL, EXIT_WRONG_INPUT
-from hllm.errors import CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
+from hllm.cli.exits import EXIT_FAILURE, EXIT_SIGNAL, EXIT_WRONG_INPUT, stopped_by_signals
+from hllm.errors import BusyError, CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
 
 app = typer.Typer(
     help="Recommend with language models: one reads the items' text, another the users' histories.\n\n"
@@ -97,19 +97,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, or `arguments` instead of it; errors meant for people end in one line on stderr."""
     warnings.showwarning = _show_warning
     try:
-        app(arguments, prog_name="hllm")
+        with stopped_by_signals():
+            app(arguments, prog_name="hllm")
     except SystemExit as end:  # typer has shown its own messages about the use of verbs and options
         return end.code if isinstance(end.code, int) else 0
-    except (DataError, ConfigError, CheckpointError) as error:
+    except (DataError, ConfigError, CheckpointError, BusyError) as error:
         return _fail(error, EXIT_WRONG_INPUT)
     except HllmError as error:
         return _fail(error, EXIT_FAILURE)
     except Stopped as stop:
         sys.stderr.write(f"\nhllm: {stop}\n")
         return EXIT_SIGNAL + stop.signal_number
-    except KeyboardInterrupt:
-        sys.stderr.write("\nhllm: stopped; what was finished is kept\n")
-        return EXIT_FAILURE
     return 0
 
 

@@ -194,13 +194,17 @@ class Dataset:
     @classmethod
     def load(cls, path: Path) -> "Dataset":
         """Read a directory written by `save`, after checking every byte; CheckpointError if it is damaged."""
-        details = artifacts.verify(path, KIND).details
-        users = pl.read_parquet(path / "users.parquet", glob=False)
-        events = pl.read_parquet(path / "interactions.parquet", glob=False)
+        return artifacts.reading(path, KIND, cls._read)
+
+    @classmethod
+    def _read(cls, folder: Path, manifest: artifacts.Manifest) -> "Dataset":
+        details = manifest.details
+        users = pl.read_parquet(folder / "users.parquet", glob=False)
+        events = pl.read_parquet(folder / "interactions.parquet", glob=False)
         names = details.get("label_names", [])
         labels = [events[f"label_{number}"].to_numpy() for number in range(len(names))]
         return cls(
-            items=pl.read_parquet(path / "items.parquet", glob=False),
+            items=pl.read_parquet(folder / "items.parquet", glob=False),
             users=users["user_id"],
             item_col=details["item_col"],
             text_cols=tuple(details["text_cols"]),

@@ -2,12 +2,12 @@
 
 # Proved by tests/data/test_build.py.
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
+from hllm import artifacts
 from hllm.data.checks import Fault
 from hllm.errors import StorageError
 
@@ -50,17 +50,12 @@ def _labels(fault: Fault) -> pl.DataFrame:
 
 
 def _write(rows: pl.DataFrame, file: Path) -> Path:
-    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix == ".csv":
-            rows.write_csv(partial)
-        else:
-            rows.write_parquet(partial)
-        partial.replace(file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(
-            f"{file} cannot be written: {error.strerror or error}; the quarantine is incomplete"
-        ) from None
+        with artifacts.replacing(file) as partial:
+            if file.suffix == ".csv":
+                rows.write_csv(partial)
+            else:
+                rows.write_parquet(partial)
+    except StorageError as error:
+        raise StorageError(f"{error}; the quarantine is incomplete") from None
     return file

@@ -52,10 +52,11 @@ def token_cache(path: Path, texts: Sequence[str], tokenize: Tokenize, *, tokeniz
     `tokenizer` is the fingerprint of the tokenizer and its maximum length.
     """
     source = artifacts.fingerprint([list(texts), tokenizer])
-    if path.is_dir():
+    if artifacts.standing(path).is_dir():
         try:
-            if artifacts.verify(path, KIND).details["source"] == source:
-                return _open(path)
+            found, cache = artifacts.reading(path, KIND, _read)
+            if found == source:
+                return cache
         except CheckpointError as error:
             warnings.warn(f"{error}. The tokens are made again from the texts", HllmWarning, stacklevel=2)
     with artifacts.writing(path, KIND, {"source": source, "num_items": len(texts)}) as folder:
@@ -67,9 +68,10 @@ def token_cache(path: Path, texts: Sequence[str], tokenize: Tokenize, *, tokeniz
                 lengths += [len(ids) for ids in chunk]
                 advance(len(chunk))
         np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
-    return _open(path)
+    return artifacts.reading(path, KIND, _read)[1]
 
 
-def _open(path: Path) -> TokenCache:
-    tokens = np.memmap(path / "tokens.bin", dtype=np.int32, mode="r")
-    return TokenCache(tokens, np.load(path / "offsets.npy"))
+def _read(folder: Path, manifest: artifacts.Manifest) -> tuple[str, TokenCache]:
+    """Return what the tokens were made of, and the tokens."""
+    tokens = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r")
+    return manifest.details["source"], TokenCache(tokens, np.load(folder / "offsets.npy"))

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hllm import artifacts
+from hllm.embedding.rows import new_array
 from hllm.embedding.table import EmbeddingTable
 from hllm.errors import ConfigError
 
@@ -30,9 +31,8 @@ def export_table(table: EmbeddingTable, path: Path, form: Format) -> bool:
     shape, name = (len(table), table.rows.values.shape[1]), table.ids.name
     details = {"checkpoint": table.checkpoint, "stored_as": table.dtype, "shape": list(shape), "format": form,
                "table": table.fingerprint}  # fmt: skip
-    artifacts.recover(path)
-    if path.exists():
-        if not (path / artifacts.MANIFEST).is_file() or artifacts.verify(path, KIND).details != details:
+    if (standing := artifacts.standing(path)).exists():
+        if not (standing / artifacts.MANIFEST).is_file() or artifacts.verify(path, KIND).details != details:
             raise ConfigError(f"{path} exists already, and is no {form} export of this table; give a new directory")
         return False
     with artifacts.writing(path, KIND, details) as folder:
@@ -42,7 +42,7 @@ def export_table(table: EmbeddingTable, path: Path, form: Format) -> bool:
                 _parquet(table, file)
                 return True
             case "npy":
-                out = np.lib.format.open_memmap(file, mode="w+", dtype="<f4", shape=shape)
+                out = new_array(file, np.dtype("<f4"), shape)
                 for start, part in _parts(table):
                     out[start : start + len(part)] = part
                 out.flush()

@@ -54,8 +54,14 @@ def embed_items(work: ItemWork, path: Path, *, dtype: Dtype, share: Share, reuse
     with the whole share makes what is missing and puts the table together. It replaces the one at `path`. Memory is a
     shard and the keys. The bytes depend on the items, on what could be reused and on the machine, not on kills or on
     the number of processes. Raises TrainingError if a vector is not finite, and ConfigError if something else than a
-    table of items stands at `path`. A table that is as it should be is left alone.
+    table of items stands at `path`, and BusyError if another process makes it, or this share of it. A table that is as
+    it should be is left alone.
     """
+    with share.locked(path):
+        return _embed_items(work, path, dtype, share, reuse)
+
+
+def _embed_items(work: ItemWork, path: Path, dtype: Dtype, share: Share, reuse: tuple[Path, ...]) -> Embedded:
     require_room(path, ITEMS)
     current = open_if_good(path)
     if share.of == 1 and current is not None and _is_current(current, work, dtype):
@@ -94,7 +100,7 @@ def embed_items(work: ItemWork, path: Path, *, dtype: Dtype, share: Share, reuse
 
 def open_if_good(path: Path) -> ItemEmbeddingTable | None:
     """Return the table at `path`; None if there is none, or, with a warning, a damaged one."""
-    if not path.exists():
+    if not artifacts.standing(path).exists():
         return None
     try:
         return ItemEmbeddingTable.load(path, checkpoint=None)

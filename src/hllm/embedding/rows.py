@@ -1,8 +1,9 @@
 """Store vectors in fp32, bf16 or int8: write them, read them back, and measure the loss."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ DTYPES: tuple[Dtype, ...] = ("fp32", "bf16", "int8")
 _NUMPY = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8}
 _STEPS = 127
 _ROWS_AT_ONCE = 65_536
+_BYTES_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,29 @@ def cosine_errors(
     return errors
 
 
+def new_array(file: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> np.memmap[Any, Any]:
+    """Map a new .npy file whose bytes are all on the disk already; OSError if it is full.
+
+    A file that grows as it is written to would end the process then, with SIGBUS.
+    """
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+    with file.open("r+b") as content:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(content.fileno(), 0, file.stat().st_size)
+        else:  # macOS
+            content.seek(array.offset)
+            for start in range(0, array.nbytes, _BYTES_AT_ONCE):
+                content.write(bytes(min(_BYTES_AT_ONCE, array.nbytes - start)))
+    return array
+
+
 class RowWriter:
     """Files of `count` rows in one folder, written in any order; memory is what is put at a time."""
 
     def __init__(self, folder: Path, count: int, dim: int, dtype: Dtype) -> None:
         self.folder = folder
         file = folder / "vectors.npy"
-        values = np.lib.format.open_memmap(file, mode="w+", dtype=_NUMPY[dtype], shape=(count, dim))
+        values = new_array(file, np.dtype(_NUMPY[dtype]), (count, dim))
         scales = np.zeros(count, dtype=np.float32) if dtype == "int8" else None
         errors = np.zeros(count, dtype=np.float32) if dtype != "fp32" else None
         self.rows = Rows(dtype, values, scales, errors)

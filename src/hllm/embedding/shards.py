@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 
 from hllm import artifacts
 from hllm.errors import ConfigError, HllmWarning, TrainingError
+from hllm.locks import locked, locked_share
 from hllm.progress import Progress, progress
 
 ROWS_PER_SHARD = 4096
@@ -40,6 +42,13 @@ class Share:
         if slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
             return cls(int(first), int(second))
         raise ConfigError(f'the shard is {text!r}; expected "2/8" for the second of eight processes')
+
+    def locked(self, path: Path) -> AbstractContextManager[None]:
+        """Hold the lock of this share of the work on `path`; the whole work excludes all others.
+
+        Raises BusyError if another process works on the same share, or on the whole.
+        """
+        return locked(path) if self.of == 1 else locked_share(path, f"shard-{self.number}-of-{self.of}")
 
 
 @dataclass(frozen=True)

@@ -43,15 +43,16 @@ def embed_run_users(
     if active_since is not None:
         rows = _active(dataset, rows, active_since)
     table = ItemEmbeddingTable.load(run.table_path, checkpoint=manifest.fingerprint)
-    return embed_users(
-        scorer_of(model, table.vectors, recipe),
-        dataset,
-        rows,
-        path,
-        checkpoint=manifest.fingerprint,
-        dtype=dtype,
-        share=share or Share(),
-    )
+    with run.part_locked(path):
+        return embed_users(
+            scorer_of(model, table.vectors, recipe),
+            dataset,
+            rows,
+            path,
+            checkpoint=manifest.fingerprint,
+            dtype=dtype,
+            share=share or Share(),
+        )
 
 
 def _users_of(source: Table, dataset: Dataset, user_col: str) -> Int[np.ndarray, " user"]:

@@ -106,11 +106,10 @@ def fine_tune(
     chosen = fine_tuning_recipe(opened, recipe, overrides)
     assert chosen.parent is not None
     run = Run(folder, listeners)
-    with joined() as group:
+    with joined() as group, run.claimed(group):
         run.require_room_for(chosen)
         grown = grow(opened.dataset, interactions, items, chosen.data, known_items=chosen.parent.known_items)
-        with group.one_by_one():
-            position, _ = run.resume_point()
+        position, _ = run.resume_point()
         fit_dataset(run, position, grown.dataset, chosen, base=Path.cwd(), group=group, start=parent.best_path)
         with group.one_by_one():  # the first makes it, the others find it
             report = _report(opened, run, grown, chosen)

@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 
 from hllm.api import Recommender
+from hllm.locks import locked
 from hllm.retrieval.index.certificate import Certificate
 from hllm.retrieval.index.config import IndexConfig
 from hllm.retrieval.index.index import Index
@@ -26,8 +27,14 @@ class Indexed:
 def index_run(run: Run, config: IndexConfig, *, min_recall: float) -> Indexed:
     """Build an index over the run's items, measure its recall and latency, and keep it in place of the one before.
 
-    Raises ConfigError, and keeps the one before, if it finds less than `min_recall` of the exact ten best.
+    Raises ConfigError, and keeps the one before, if it finds less than `min_recall` of the exact ten best,
+    and BusyError if another process trains the run or makes its index.
     """
+    with run.part_locked(run.index_path), locked(run.index_path):
+        return _index_run(run, config, min_recall)
+
+
+def _index_run(run: Run, config: IndexConfig, min_recall: float) -> Indexed:
     recommender = Recommender.load(run.folder)
     index = build_index(
         recommender.scorer, recommender.dataset, config, source=source_of(run.table_path), min_recall=min_recall

@@ -20,6 +20,7 @@ from hllm.data.reading.tables import read_table, require_columns
 from hllm.errors import CheckpointError, ConfigError, DataError
 from hllm.jobs.growing import GrowingParquet
 from hllm.jobs.requests import RequestCounts, prepare_requests
+from hllm.locks import locked
 from hllm.progress import progress
 from hllm.retrieval.fallback import recommend_or_fall_back
 from hllm.retrieval.frame import recommended
@@ -77,7 +78,8 @@ def recommend_table(
     fallback, whose score is the number of training interactions. For `source` see `jobs.requests.prepare_requests`.
     Parts are kept in the directory `output`.parts until all are there; a call with the same inputs goes on, and one
     with others raises ConfigError, as one does if `output` exists. Raises DataError for unknown users and items
-    unless `options.unknown` says what to do. Memory: a batch of users times k, row groups of `source`, the dataset.
+    unless `options.unknown` says what to do, and BusyError if another process writes
+    there. Memory: a batch of users times k, row groups of `source`, the dataset.
     """
     options, bundle = options or TableOptions(), recommender.bundle
     if options.k < 1:
@@ -85,8 +87,14 @@ def recommend_table(
     folder = output.with_name(f"{output.name}.parts")
     if output.suffix != ".parquet":
         raise ConfigError(f"the output is {output}; expected a name that ends in .parquet")
-    if output.exists() and not folder.exists():
-        raise ConfigError(f"{output} exists already; give another name, or remove it")
+    with locked(output):
+        if output.exists() and not folder.exists():
+            raise ConfigError(f"{output} exists already; give another name, or remove it")
+        return _recommend_table(bundle, source, output, folder, options)
+
+
+def _recommend_table(bundle: Bundle, source: Path, output: Path, folder: Path, options: TableOptions) -> TableReport:
+    artifacts.sweep(folder)
     job, candidates = _begin(bundle, source, folder, options)
     worker = _Worker(bundle, options, candidates)
     parts = []
@@ -181,7 +189,7 @@ def _begin(
                 "--output, or remove that directory"
             )
         return job, candidates
-    if folder.exists() and any(_REQUESTS not in path.name for path in folder.iterdir()):
+    if not artifacts.is_vacant(folder) and [path.name for path in folder.iterdir()] != [_REQUESTS]:
         raise ConfigError(f"{folder} is not empty and holds no parts of recommendations; give another --output")
     try:
         counts = prepare_requests(

@@ -66,10 +66,13 @@ def load_checkpoint(path: Path) -> tuple[SequentialRecommender, ModelConfig, art
 
     Weights that are kept in bf16 or int8 come back in fp32, and take its memory.
     """
-    manifest = artifacts.verify(path, KIND)
-    config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
+    return artifacts.reading(path, KIND, _read)
+
+
+def _read(folder: Path, manifest: artifacts.Manifest) -> tuple[SequentialRecommender, ModelConfig, artifacts.Manifest]:
+    config = ModelConfig.from_dict(manifest.details["model"], where=f"{folder}/{artifacts.MANIFEST}")
     sizes = {name: manifest.details[name] for name in ("num_items", "num_actions")}
-    return _rebuilt(config, path, weights_of(manifest), **sizes).eval(), config, manifest
+    return _rebuilt(config, folder, weights_of(manifest), **sizes).eval(), config, manifest
 
 
 def merge_checkpoint(path: Path, destination: Path) -> None:
@@ -105,10 +108,13 @@ def load_grown(path: Path, *, num_items: int, num_actions: int, fast: bool = Tru
     Rows of new items (of a table of ids) and of new actions are fresh, drawn as before training. What learns is what
     learnt. Raises CheckpointError as `load_checkpoint` and `load_weights` do.
     """
-    manifest = artifacts.verify(path, KIND)
-    _require_fp32(path, manifest, CheckpointError)
-    config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
-    return _rebuilt(config, path, "fp32", num_items=num_items, num_actions=num_actions, grown=True, fast=fast)
+
+    def read(folder: Path, manifest: artifacts.Manifest) -> SequentialRecommender:
+        _require_fp32(path, manifest, CheckpointError)
+        config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
+        return _rebuilt(config, folder, "fp32", num_items=num_items, num_actions=num_actions, grown=True, fast=fast)
+
+    return artifacts.reading(path, KIND, read)
 
 
 def load_weights(model: SequentialRecommender, path: Path) -> None:
@@ -116,9 +122,13 @@ def load_weights(model: SequentialRecommender, path: Path) -> None:
 
     So too for weights that were exported to bf16 or int8, which have lost the digits that small steps change.
     """
-    _require_fp32(path, artifacts.read_manifest(path, KIND), CheckpointError)
-    with _fitting(path):
-        _fill(model, path, _read_parts(path, "fp32"))
+
+    def read(folder: Path, manifest: artifacts.Manifest) -> None:
+        _require_fp32(path, manifest, CheckpointError)
+        with _fitting(path):
+            _fill(model, folder, _read_parts(folder, "fp32"))
+
+    artifacts.reading(path, KIND, read)
 
 
 def _rebuilt(

@@ -31,6 +31,17 @@ from hllm.recipe.stages import CheckpointsConfig, StageConfig
 from hllm.recipe.tracking import TrackingConfig
 from hllm.sources.data_sets import with_source_columns
 
+_PROSE_AND_PLACES: Any = {
+    "about": True,
+    "checkpoints": True,
+    "tracking": True,
+    "compile": True,
+    "fast": True,
+    "data": {"source", "interactions", "items", "quarantine"},
+    "stages": {"__all__": {"name"}},
+}
+"""Keys that may be changed when a run goes on. Those of `model` that name a language model are compared by content."""
+
 
 class ParentConfig(Config):
     """The run whose weights and data a fine-tuned run begins with; `hllm fine-tune` fills in its fingerprints."""
@@ -176,8 +187,8 @@ class Recipe(Config):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return every setting that the results depend on."""
-        return self.model_dump(mode="json", exclude={"checkpoints", "tracking", "compile", "fast"})
+        """Return every setting that the results depend on; not prose, nor places, whose content is checked."""
+        return self.model_dump(mode="json", exclude=_PROSE_AND_PLACES)
 
     @property
     def fingerprint(self) -> str:

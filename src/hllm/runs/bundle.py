@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hllm import artifacts
 from hllm.data.dataset import Dataset
 from hllm.data.prompt import render
 from hllm.data.reading.tables import Table
@@ -136,7 +137,7 @@ def open_run(run: Run, *, device: torch.device | None = None) -> Bundle:
     Raises CheckpointError if it is damaged, mixed up, or training has not finished an epoch.
     """
     recipe = run.read_recipe()
-    if not run.table_path.exists():
+    if not artifacts.standing(run.table_path).exists():
         raise CheckpointError(f"{run.folder} is not finished: it has no item vectors; run hllm train again to go on")
     model, _, manifest = load_checkpoint(run.best_path)
     table = ItemEmbeddingTable.load(run.table_path, checkpoint=manifest.fingerprint)
@@ -150,7 +151,9 @@ def open_run(run: Run, *, device: torch.device | None = None) -> Bundle:
     scorer = scorer_of(model, table.vectors, recipe, device=device)
 
     def index() -> Index | None:
-        return open_index(run.index_path, run.table_path, dataset) if run.index_path.exists() else None
+        return (
+            open_index(run.index_path, run.table_path, dataset) if artifacts.standing(run.index_path).exists() else None
+        )
 
     def reader() -> ItemReader:
         return reader_of(scorer, recipe, run, dataset)
@@ -161,7 +164,7 @@ def open_run(run: Run, *, device: torch.device | None = None) -> Bundle:
 
 def require_trained(run: Run) -> None:
     """Raise CheckpointError if the run has no checkpoint to embed with."""
-    if not run.best_path.exists():
+    if not run.has_best:
         raise CheckpointError(f"{run.folder} is not finished: it has no best checkpoint; run hllm train again to go on")
 
 

@@ -149,7 +149,7 @@ def stored_ranks(spec: str, part: Part) -> Contender:
         raise CheckpointError(f"{folder} has no stored ranks of the {part} part; make them with {again}")
     contender = read_ranks(file, baseline, name=run.name if baseline is None else f"{run.name}:{baseline}")
     of_this_run = baseline is None or baseline.startswith(f"{run.name}@")
-    if of_this_run and contender.facts.checkpoint is not None and run.best_path.exists():
+    if of_this_run and contender.facts.checkpoint is not None and run.has_best:
         if artifacts.read_manifest(run.best_path, "checkpoint").fingerprint != contender.facts.checkpoint:
             raise CheckpointError(f"the ranks in {file} are of an earlier checkpoint of the run; run {again}")
     return contender

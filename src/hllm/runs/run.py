@@ -4,15 +4,18 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from hllm import artifacts, records
-from hllm.errors import CheckpointError, ConfigError, HllmWarning
+from hllm.distributed import Group
+from hllm.errors import BusyError, CheckpointError, ConfigError, HllmError, HllmWarning
 from hllm.evaluation.evaluate import Part
+from hllm.locks import locked_inside
 from hllm.models.checkpoint import weights_of
 from hllm.models.compact import Weights
 from hllm.recipe.recipe import Recipe
@@ -21,6 +24,7 @@ from hllm.runs.position import Position, read_position
 ResultKind = Literal["evaluation", "ranking", "cold-start", "ablations"]
 """What is kept of the verbs evaluate, evaluate-ranking, cold-start and ablate."""
 
+_TIERS = ("item", "user")
 Listener = Callable[[dict[str, Any]], None]
 """Is told every event after it is logged."""
 
@@ -57,10 +61,31 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints to resume from, oldest first, good or damaged."""
-        folder = self.folder / "checkpoints"
-        for leftover in folder.glob(".step-*"):  # a killed writer left it: it is cleared, or put back
-            artifacts.recover(folder / leftover.name.split(".")[1])
-        return sorted(folder.glob("step-*"))
+        return sorted((self.folder / "checkpoints").glob("step-*"))
+
+    @contextmanager
+    def claimed(self, group: Group) -> Iterator[None]:
+        """Hold the lock of the run, in the first process for all, and remove what killed writers left in it.
+
+        Raises BusyError, in all processes, if others write to the run.
+        """
+        with ExitStack() as stack:
+            refusal: HllmError | None = None
+            if group.first:
+                try:
+                    stack.enter_context(locked_inside(self.folder))
+                    for folder in (self.folder, self.folder / "checkpoints"):
+                        artifacts.sweep(folder)
+                except HllmError as error:
+                    refusal = error
+            if group.any(refusal is not None):
+                raise refusal or BusyError(f"{self.folder} was not claimed; the first process says why")
+            yield
+
+    def part_locked(self, path: Path) -> AbstractContextManager[None]:
+        """Hold the run's lock, which all who write single parts share, if `path` is a part of the run."""
+        is_part = self.folder.resolve() in path.resolve().parents
+        return locked_inside(self.folder, shared=True) if is_part else nullcontext()
 
     def set_aside_after(self, position: Position) -> None:
         """Rename checkpoints newer than the one that training goes on from: they are damaged."""
@@ -79,6 +104,11 @@ class Run:
     def best_path(self) -> Path:
         """Return where the checkpoint with the best validation value is."""
         return self.folder / "checkpoints" / "best"
+
+    @property
+    def has_best(self) -> bool:
+        """Return whether there is a best checkpoint yet."""
+        return artifacts.standing(self.best_path).exists()
 
     @property
     def table_path(self) -> Path:
@@ -136,7 +166,8 @@ class Run:
     def require_room_for(self, recipe: Recipe) -> None:
         """Raise ConfigError if the directory holds something else, an export, or training of another recipe.
 
-        A run without a checkpoint has nothing to lose: its recipe may be replaced.
+        A run without a checkpoint has nothing to lose: its recipe may be replaced. Prose may differ, and so may the
+        places of tables and language models; whether their content is the same is checked when they are read.
         """
         self._require_no_way_out()
         if (weights := self._weights_of_best()) != "fp32":
@@ -145,15 +176,14 @@ class Run:
                 "the run that it was exported from, or give another --out"
             )
         if self.recipe_path.is_file():
-            stored = self.read_recipe()
-            if stored.fingerprint != recipe.fingerprint and self.checkpoints():
-                ours, theirs = recipe.settings, stored.settings
+            ours, theirs = (_without_backbones(each.settings) for each in (recipe, self.read_recipe()))
+            if ours != theirs and self.checkpoints():
                 differing = ", ".join(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
                 raise ConfigError(
                     f"{self.folder} holds a run of another recipe (they differ in: {differing}); "
                     "give another --out, or remove that directory"
                 )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif not artifacts.is_vacant(self.folder):
             raise ConfigError(f"{self.folder} is not empty and holds no run; give another --out")
 
     def _require_no_way_out(self) -> None:
@@ -171,9 +201,7 @@ class Run:
     def _weights_of_best(self) -> Weights:
         """Return what the best checkpoint's weights are kept in: "fp32" for none, and for a damaged one."""
         try:
-            return (
-                weights_of(artifacts.read_manifest(self.best_path, "checkpoint")) if self.best_path.exists() else "fp32"
-            )
+            return weights_of(artifacts.read_manifest(self.best_path, "checkpoint")) if self.has_best else "fp32"
         except CheckpointError:
             return "fp32"
 
@@ -221,15 +249,10 @@ class Run:
 
     def position(self) -> Position:
         """Return how far training had come. An export has no checkpoints to resume from: its best one counts."""
-        return (
-            self.resume_point()[0]
-            if self.checkpoints() or not self.best_path.exists()
-            else read_position(self.best_path)
-        )
+        return self.resume_point()[0] if self.checkpoints() or not self.has_best else read_position(self.best_path)
 
     def best_is_good(self) -> bool:
         """Tell whether the best checkpoint is there; warn of a damaged one."""
-        artifacts.recover(self.best_path)
         if not self.best_path.exists():
             return False
         try:
@@ -266,6 +289,14 @@ class Run:
 
         logged = records.mend(self.metrics_path, of=self._owner) if position.step else []
         records.rewrite(self.metrics_path, [event for event in logged if is_done(event)], of=self._owner)
+
+
+def _without_backbones(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without the names of language models, which may lie elsewhere now."""
+    tiers = {
+        name: {key: value for key, value in settings["model"][name].items() if key != "backbone"} for name in _TIERS
+    }
+    return {**settings, "model": {**settings["model"], **tiers}}
 
 
 def _common(values: Any, stored: Any) -> Any:

@@ -20,7 +20,7 @@ from hllm.distributed import Group
 from hllm.embedding.encode import encode_in_batches
 from hllm.embedding.items import ItemWork, content_keys, embed_items, open_if_good
 from hllm.embedding.rows import Dtype
-from hllm.embedding.shards import Compute, Embedded, Share
+from hllm.embedding.shards import Compute, Embedded, Share, clear_shards
 from hllm.errors import ConfigError, DataError
 from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.checkpoint import ITEM_BACKBONE, load_checkpoint
@@ -73,6 +73,8 @@ def embed_catalogue(run: Run, group: Group, vectors: Float[torch.Tensor, "item d
     table = open_if_good(run.table_path)
     group.wait()  # all have looked
     if table is not None and table.checkpoint == artifacts.read_manifest(run.best_path, "checkpoint").fingerprint:
+        if group.first:
+            clear_shards(run.table_path)  # a kill came while they were removed
         return
     if vectors is not None:
         if group.first:

@@ -14,7 +14,7 @@ from hllm.data.dataset import Dataset
 from hllm.embedding.rows import Dtype, encode_rows
 from hllm.embedding.shards import Embedded, Shards, Share, clear_shards
 from hllm.embedding.table import USERS, UserEmbeddingTable, require_room, writing_table
-from hllm.errors import CheckpointError, HllmWarning, StorageError
+from hllm.errors import BusyError, CheckpointError, HllmWarning, StorageError
 from hllm.progress import Progress
 from hllm.retrieval.histories import Histories, histories_of
 from hllm.retrieval.scorer import ModelScorer
@@ -37,8 +37,16 @@ def embed_users(
 
     The vectors are not normalised: under similarity "cosine" normalise them before comparing. Histories are read a few
     hundred users at a time. A table that is as it should be is left alone. Raises ConfigError if something else than a
-    table of users stands at `path`.
+    table of users stands at `path`, and BusyError if another process makes it.
     """
+    with share.locked(path):
+        return _embed_users(scorer, dataset, users, path, checkpoint, dtype, share)
+
+
+def _embed_users(
+    scorer: ModelScorer, dataset: Dataset, users: Int[np.ndarray, " user"], path: Path, checkpoint: str, dtype: Dtype,
+    share: Share,
+) -> Embedded:  # fmt: skip
     require_room(path, USERS)
     starts, ends = dataset.offsets[users], dataset.offsets[users + 1]
     order = np.argsort(np.minimum(ends - starts, scorer.max_history), kind="stable")
@@ -90,7 +98,7 @@ def vectors_of_all_users(bundle: Bundle, histories: Histories) -> Float[torch.Te
         embed_users(
             scorer, bundle.dataset, everyone, run.user_table_path, checkpoint=checkpoint, dtype="fp32", share=Share()
         )
-    except StorageError as error:
+    except (StorageError, BusyError) as error:
         warnings.warn(f"{error}. The users' vectors are not kept for the next call", HllmWarning, stacklevel=3)
         return scorer.users(histories)
     return UserEmbeddingTable.load(run.user_table_path, checkpoint=checkpoint).vectors.to(scorer.device)
@@ -98,7 +106,7 @@ def vectors_of_all_users(bundle: Bundle, histories: Histories) -> Float[torch.Te
 
 def _is_current(path: Path, job: str, dtype: Dtype) -> bool:
     """Tell whether the table at `path` came out of the same job; warn of a damaged one."""
-    if not path.exists():
+    if not artifacts.standing(path).exists():
         return False
     try:
         table = UserEmbeddingTable.load(path, checkpoint=None)

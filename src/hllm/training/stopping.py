@@ -54,7 +54,8 @@ class Stopping:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt  # a second signal does not wait: the last checkpoint stands
+            name = signal.Signals(number).name  # a second signal does not wait
+            raise Stopped(number, f"stopped by {name} at once; the same command goes on from the last checkpoint")
         self.signal = number
         if self._immediate:
             self._raise()

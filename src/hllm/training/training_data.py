@@ -2,7 +2,7 @@
 
 # Proved by tests/training/test_training.py.
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hllm.data.dataset import Dataset
@@ -20,3 +20,5 @@ class TrainingData:
     """None for a model that reads no text."""
     tokenizer: Path | None = None
     """The directory of the tokenizer that made the tokens; each checkpoint gets a copy."""
+    backbones: dict[str, str] = field(default_factory=dict)
+    """Fingerprints of the language models that training began with, by tier; each checkpoint notes them."""

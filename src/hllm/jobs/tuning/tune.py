@@ -17,6 +17,7 @@ from hllm.errors import CheckpointError, ConfigError, TrainingError
 from hllm.extras import require
 from hllm.jobs.tuning.search import SearchConfig, Value, read_search
 from hllm.jobs.tuning.trials import Trial, as_overrides, ask, ranked, read_trials, write_trials
+from hllm.locks import locked_inside
 from hllm.recipe.recipe import Recipe
 from hllm.runs.run import Run, StopTraining
 from hllm.sources.data_sets import locate
@@ -79,9 +80,19 @@ def tune(
     Everything is kept in `out`; after a stop the same call goes on, with the trials that it would have made
     without the stop. `trials` replaces the search file's number; after `seconds` no further trial is begun.
     `say` is given a line at the beginning and the end of each trial. Raises ConfigError if the recipe does not
-    take the keys of the search, or `out` holds something else, and TrainingError if every trial failed.
+    take the keys of the search, or `out` holds something else, TrainingError if every trial failed, and BusyError if
+    another process tunes there.
     """
     require("optuna", extra="tune", purpose="hllm tune")
+    with locked_inside(out):
+        return _tune(recipe, search, out, overrides, trials, seconds, say)
+
+
+def _tune(
+    recipe: Path, search: Path, out: Path, overrides: Sequence[str], trials: int | None, seconds: float | None,
+    say: Callable[[str], None],
+) -> tuple[TuningResult, list[Trial]]:  # fmt: skip
+    artifacts.sweep(out)
     config = read_search(search)
     budget = config.trials if trials is None else trials
     template = Recipe.from_toml(recipe, overrides)
@@ -214,7 +225,7 @@ def _claim(out: Path, inputs: dict[str, str]) -> None:
                 f"{out} holds a tuning of another kind (they differ in: {differing}); give another --out, or remove "
                 "that directory"
             )
-    elif out.is_dir() and any(out.iterdir()):
+    elif not artifacts.is_vacant(out):
         raise ConfigError(f"{out} is not empty and holds no tuning; give another --out")
     else:
         artifacts.write_text(file, json.dumps(inputs, indent=1))

@@ -74,7 +74,11 @@ class Index:
     @classmethod
     def open(cls, path: Path, *, source: str) -> "Index":
         """Map an index from disk; CheckpointError if it is damaged or not over the vectors of `source`."""
-        manifest = artifacts.verify(path, KIND)
+        return artifacts.reading(path, KIND, lambda folder, manifest: cls._read(folder, manifest, path, source))
+
+    @classmethod
+    def _read(cls, folder: Path, manifest: artifacts.Manifest, path: Path, source: str) -> "Index":
+        """Map the checked files in `folder`, which stands for `path`."""
         details = manifest.details
         if details["source"] != source:
             raise CheckpointError(
@@ -87,17 +91,17 @@ class Index:
                 f"the index in {path} names the server {config.url!r}; hllm connects to none that a file names. Make "
                 "the index again with hllm index"
             )
-        base, delta = (_load_vectors(path / name, config) for name in (_VECTORS, "delta.npy"))
+        base, delta = (_load_vectors(folder / name, config) for name in (_VECTORS, "delta.npy"))
         snapshot = Snapshot(
             base,
-            pl.read_parquet(path / _IDS, glob=False)["item_id"],
-            np.load(path / "live.npy"),
-            np.load(path / "changed.npy"),
+            pl.read_parquet(folder / _IDS, glob=False)["item_id"],
+            np.load(folder / "live.npy"),
+            np.load(folder / "changed.npy"),
             delta,
             details["longest"],
         )
         kind = NOMINATORS[config.kind]
-        nominator = None if kind is None else kind.open(path / kind.file, config, source)
+        nominator = None if kind is None else kind.open(folder / kind.file, config, source)
         certificate = details["certificate"] and Certificate.from_dict(details["certificate"], where=str(path))
         index = cls(snapshot, nominator, config, source, certificate or None)
         index._stored = path, manifest.files
@@ -256,19 +260,22 @@ class Index:
             self._state = _State(change(self._state.snapshot), self._state.nominator)
 
     def _link(self, name: str, folder: Path) -> bool:
-        """Put a file of the stored index into another directory, if there is one; CheckpointError if it changed."""
+        """Put a file of the stored index into another directory, if there is one; CheckpointError if it changed.
+
+        The hash is of what was put there: meanwhile another process may replace the stored one.
+        """
         if self._stored is None or not (self._stored[0] / name).is_file():
             return False
         stored, hashes = self._stored
-        if artifacts.sha256_of(stored / name) != hashes[name]:
-            raise CheckpointError(
-                f"{stored / name} was changed after this index was opened or saved there; open it again, or restore it "
-                "from a copy"
-            )
         try:
             os.link(stored / name, folder / name)
         except OSError:  # another file system, or one without links
             shutil.copyfile(stored / name, folder / name)
+        if artifacts.sha256_of(folder / name) != hashes[name]:
+            raise CheckpointError(
+                f"{stored / name} was changed after this index was opened or saved there; open it again, or restore it "
+                "from a copy"
+            )
         return True
 
 
