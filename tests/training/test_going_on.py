@@ -1,4 +1,4 @@
-"""Runs that go on, or begin, beside others: with other places and prose, after kills, against a second writer."""
+"""A run goes on, or begins, beside others: at other places, after kills, and against a second writer."""
 
 import json
 import shutil
@@ -74,7 +74,7 @@ def test_a_run_goes_on_from_other_places_and_under_other_prose(
         stages__0__name="another name",
         data__interactions="there.csv",
         data__items="there too.csv",
-        data__quarantine=str(tmp_path / "q"),
+        data__quarantine="quarantine",
         model__item__backbone="moved/bert",
         checkpoints={"every_steps": 3},
     )
