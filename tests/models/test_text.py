@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer, BertConfig, GPT2Config, OPTConfig, RobertaConfig
 
 import hllm.models.item.text as text_module
 from hllm.batches.batch import text_batch
 from hllm.errors import ConfigError
 from hllm.models.backbone.backbone import load_backbone
-from hllm.models.backbone.tokenizer import load_tokenizer
-from hllm.models.item.text import TextItemConfig, TextItemEncoder
+from hllm.models.backbone.tokenizer import copy_tokenizer, load_tokenizer
+from hllm.models.item.text import SPEC, TextItemConfig, TextItemEncoder
+from hllm.models.kinds import ItemContext
 
 TEXTS = ["red", "red shoe", "old old old old hat", "new coat", "title : big blue hat", "small", "green " * 12]
 
@@ -69,6 +70,101 @@ def test_several_item_vectors_stand_behind_the_text_and_their_states_are_average
     assert ours.tokens_needed == sum(map(len, ids)) + 3 * len(ids)
     ours.item_token[1] = 0
     assert not torch.allclose(ours(text_batch(ids)), expected, atol=1e-2), "each of them matters"
+
+
+MAX_TOKENS = 9
+
+
+@pytest.fixture(params=["bert", "roberta", "gpt2", "opt"])
+def with_a_table(request, tmp_path, tiny_bert):
+    """A model with a table of positions, with the tokenizer of the tiny BERT; fewer rows would not do."""
+    sizes = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    table = {"max_position_embeddings": MAX_TOKENS + 2}
+    wide = {"intermediate_size": 32}
+    config = {
+        "bert": lambda: BertConfig(**sizes, **table, **wide),
+        "roberta": lambda: RobertaConfig(**sizes, **wide, max_position_embeddings=MAX_TOKENS + 4),
+        "gpt2": lambda: GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2, n_positions=MAX_TOKENS + 2),
+        "opt": lambda: OPTConfig(**sizes, **table, ffn_dim=32, word_embed_proj_dim=16, pad_token_id=1),
+    }[request.param]()
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config)
+    for parameter in model.parameters():
+        parameter.data.mul_(4)  # so that positions tell
+    model.save_pretrained(tmp_path)
+    copy_tokenizer(tiny_bert, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("tokens", [1, 100_000], ids=["one by one", "padded"])
+@torch.no_grad()
+def test_positions_from_the_end_against_positions_by_hand(with_a_table, monkeypatch, tokens):
+    """The reference puts [ITEM] at position max_tokens for every text: position_ids = arange(m + 1) + max_tokens - m."""
+    monkeypatch.setitem(text_module.CHUNK_TOKENS, "cpu", tokens)
+    ids = load_tokenizer(with_a_table, MAX_TOKENS)[0](TEXTS)
+    assert len({len(row) for row in ids}) > 3
+    assert max(map(len, ids)) == MAX_TOKENS, "the premise: short and long ones"
+    stock = AutoModel.from_pretrained(with_a_table, dtype=torch.float32).eval()
+    skipped = 2 if stock.config.model_type == "roberta" else 0  # it counts from its padding index on
+    for positions in ("end", "start"):
+        config = TextItemConfig(backbone=str(with_a_table), positions=positions, prompt={"max_tokens": MAX_TOKENS})
+        torch.manual_seed(0)
+        ours = SPEC.build(config, ItemContext(0, 16, None, with_a_table, None)).eval()
+        expected = []
+        for row in ids:
+            embeddings = torch.cat([stock.get_input_embeddings()(torch.tensor([row])), ours.item_token[None]], dim=1)
+            first = MAX_TOKENS - len(row) if positions == "end" else 0
+            places = torch.arange(len(row) + 1)[None] + first + skipped
+            expected.append(stock(inputs_embeds=embeddings, position_ids=places).last_hidden_state[0, -1])
+        vectors = ours(text_batch(ids))
+        assert (vectors - torch.stack(expected)).abs().max() < 1e-4 * vectors.abs().max()
+        if positions == "end":
+            from_the_end = vectors
+    assert torch.cosine_similarity(from_the_end, vectors).min() < 0.99, "it matters for short texts"
+    assert torch.cosine_similarity(from_the_end, vectors).max() > 0.9999, "not for the longest"
+
+
+def test_one_model_for_both_tiers_has_one_beginning(with_a_table):
+    backbone = load_backbone(with_a_table, num_layers=None, pretrained=True)
+    config = TextItemConfig(backbone=str(with_a_table), positions="end", prompt={"max_tokens": MAX_TOKENS})
+    with pytest.raises(ConfigError, match=r'model.item.positions = "end" is for items alone: .*share_backbone = false'):
+        SPEC.build(config, ItemContext(0, 16, backbone, with_a_table, None))
+
+
+@torch.no_grad()
+def test_positions_from_the_end_are_nothing_to_a_model_with_rotary_ones(tiny_llama):
+    """It keeps what makes it fast, and its vectors to the last digit."""
+    ids = load_tokenizer(tiny_llama, 32)[0](TEXTS)
+    vectors = []
+    for positions in ("start", "end"):
+        torch.manual_seed(0)
+        config = TextItemConfig(backbone=str(tiny_llama), positions=positions, prompt={"max_tokens": 32})
+        made = SPEC.build(config, ItemContext(0, 16, None, tiny_llama, None)).eval()
+        assert made.backbone.end is None
+        vectors.append(made(text_batch(ids)))
+    assert torch.equal(*vectors)
+
+
+def test_a_model_that_counts_by_itself_is_refused(with_a_table, monkeypatch):
+    backbone = load_backbone(with_a_table, num_layers=None, pretrained=True)
+    run = backbone.network.forward
+    monkeypatch.setattr(
+        backbone.network, "forward", lambda inputs_embeds, attention_mask=None: run(inputs_embeds=inputs_embeds)
+    )
+    with pytest.raises(ConfigError, match=r'counts its positions by itself: leave out model.item.positions = "end"'):
+        backbone.end_at(MAX_TOKENS)
+
+
+@pytest.mark.parametrize("max_tokens", [3, 6, 40])
+def test_the_closing_token_is_cut_as_the_reference_cuts_it(tiny_bert, max_tokens):
+    """encode(text)[:max_tokens]: [SEP] is lost where the text is cut. Otherwise it stays, and one more word goes."""
+    plain = AutoTokenizer.from_pretrained(tiny_bert)
+    kept, cut = (load_tokenizer(tiny_bert, max_tokens, cut_closing=cut_closing) for cut_closing in (False, True))
+    whole = [plain.encode(text) for text in TEXTS]
+    assert cut[0](TEXTS) == [ids[:max_tokens] for ids in whole]
+    assert kept[0](TEXTS) == [ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]] for ids in whole]
+    assert whole[0][-1] == plain.sep_token_id
+    assert kept[1] != cut[1], "caches of tokens are told apart"
 
 
 def test_settings_of_an_item_tier_that_do_not_go_together():

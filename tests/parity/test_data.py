@@ -9,13 +9,14 @@ import torch
 
 from hllm.batches.windows import WindowConfig, training_windows
 from hllm.data.build import build_dataset
-from hllm.data.prompt import render
+from hllm.data.prompt import PromptConfig, render
 from hllm.data.schema import DataConfig
 from hllm.data.split import split_dataset
 from hllm.errors import ConfigError
 from hllm.evaluation.evaluate import queries
 from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.fusion import calendar
+from hllm.models.item.text import TextItemConfig
 from hllm.recipe.recipe import Recipe
 
 FOLDER = Path(__file__).parent / "fixtures" / "data"
@@ -41,6 +42,13 @@ def recipe() -> Recipe:
         "stages": [{}],
     }
     return Recipe.from_dict(values, where="test")
+
+
+def test_items_are_read_as_the_reference_reads_them(recipe):
+    """What these options do is tested by hand-made positions and cuts, in tests/models/test_text.py."""
+    item = recipe.model.item
+    assert (item.positions, item.prompt.cut_closing) == ("end", True)
+    assert (TextItemConfig(backbone="x").positions, PromptConfig().cut_closing) == ("start", False)
 
 
 @pytest.fixture(scope="module")

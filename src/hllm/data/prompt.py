@@ -24,6 +24,9 @@ class PromptConfig(Config):
     """Take the blanks off both ends of a value, and leave out a value of blanks; False leaves values as they are."""
     max_tokens: int = Field(default=64, ge=1)
     """An item's text is cut on the right to this many tokens, the tokenizer's own special tokens included."""
+    cut_closing: bool = False
+    """A text that is cut loses the tokenizer's closing token too, such as BERT's [SEP], as in the HLLM paper's code.
+    False keeps it, and cuts one more of the text."""
 
 
 def render(items: pl.DataFrame, fields: tuple[str, ...], config: PromptConfig) -> list[str]:

@@ -28,7 +28,7 @@ def pretrained_table(
     """
     prompt = prompt or PromptConfig(field_names=False)
     path = resolve_backbone(backbone, base or Path.cwd())
-    tokenize, tokenizer = load_tokenizer(path, prompt.max_tokens)
+    tokenize, tokenizer = load_tokenizer(path, prompt.max_tokens, cut_closing=prompt.cut_closing)
     texts = render(dataset.items, dataset.text_cols, prompt)
     weights = sorted((file.name, artifacts.sha256_of(file)) for file in path.glob("*.safetensors"))
     source = artifacts.fingerprint([texts, tokenizer, weights, "mean"])

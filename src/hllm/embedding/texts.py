@@ -49,7 +49,14 @@ class ItemReader:
         precision: Precision,
     ) -> "ItemReader":
         """Load the tokenizer in the folder `tokenizer`, once."""
-        return cls(model, load_tokenizer(tokenizer, prompt.max_tokens)[0], prompt, fields, device, precision)
+        return cls(
+            model,
+            load_tokenizer(tokenizer, prompt.max_tokens, cut_closing=prompt.cut_closing)[0],
+            prompt,
+            fields,
+            device,
+            precision,
+        )
 
     def read(self, texts: Sequence[ItemText]) -> Float[Tensor, "text dim"]:
         """Return the embeddings of a few texts, in fp32, not normalised; ConfigError if there are none."""

@@ -27,7 +27,13 @@ _SPLIT: dict[str, dict[str, Any]] = {"leave-one-out": {"min_length": 2}}
 _ITEM: dict[str, dict[str, Any]] = {
     "llm": {
         "train_word_embeddings": True,
-        "prompt": {"prefix": "Compress the following sentence into embedding: ", "separator": "", "strip": False},
+        "positions": "end",
+        "prompt": {
+            "prefix": "Compress the following sentence into embedding: ",
+            "separator": "",
+            "strip": False,
+            "cut_closing": True,
+        },
     },
 }
 _USER: dict[str, dict[str, Any]] = {

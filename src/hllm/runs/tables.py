@@ -148,7 +148,7 @@ class _Encoder:
 
     def texts(self, items: pl.DataFrame, dataset: Dataset, prompt: PromptConfig, tokenizer: Path) -> Compute:
         """Return what encodes rows of `items`."""
-        tokenize, _ = load_tokenizer(tokenizer, prompt.max_tokens)
+        tokenize, _ = load_tokenizer(tokenizer, prompt.max_tokens, cut_closing=prompt.cut_closing)
 
         def compute(rows: Int[np.ndarray, " item"], advance: Progress) -> torch.Tensor:
             tokens = TokenCache.of(tokenize(render(items[rows], dataset.text_cols, prompt)))

@@ -176,7 +176,7 @@ def _backbones(run: Run, recipe: Recipe, position: Position, base: Path) -> dict
 
 def catalogue_tokens(run: Run, dataset: Dataset, prompt: PromptConfig, tokenizer: Path) -> TokenCache:
     """Return the token cache of the catalogue, made if need be."""
-    tokenize, fingerprint = load_tokenizer(tokenizer, prompt.max_tokens)
+    tokenize, fingerprint = load_tokenizer(tokenizer, prompt.max_tokens, cut_closing=prompt.cut_closing)
     texts = render(dataset.items, dataset.text_cols, prompt)
     return token_cache(run.tokens_path, texts, tokenize, tokenizer=fingerprint)
 

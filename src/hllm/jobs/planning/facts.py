@@ -142,7 +142,7 @@ def _no_tokens(prompt: PromptConfig | None) -> tuple[Int[np.ndarray, " sample"],
 
 def _tokens_of_a_sample(dataset: Dataset, prompt: PromptConfig, tokenizer: Path) -> Int[np.ndarray, " sample"]:
     rows = np.linspace(0, dataset.num_items - 1, min(_SAMPLE, dataset.num_items)).astype(np.int64)
-    tokenize, _ = load_tokenizer(tokenizer, prompt.max_tokens)
+    tokenize, _ = load_tokenizer(tokenizer, prompt.max_tokens, cut_closing=prompt.cut_closing)
     return np.array([len(ids) for ids in tokenize(render(dataset.items[rows], dataset.text_cols, prompt))])
 
 

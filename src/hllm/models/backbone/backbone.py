@@ -54,6 +54,10 @@ class Backbone(nn.Module):
         """`embed` multiplies words by it."""
         self.max_positions = _max_positions(network)
         """The longest sequence it can read; None if it computes its positions and so has no bound."""
+        self.end: int | None = None
+        """Length to which `end_at` has set all sequences; None: they begin at position 0."""
+        self.first_position = 0
+        """What the network calls the first position, if it is told positions."""
         self.compiled = False
         """Whether torch compiles the layers; see `compiled.py`."""
         self.facts = _facts_of_type(network)
@@ -109,7 +113,7 @@ class Backbone(nn.Module):
     @property
     def reads_behind(self) -> bool:
         """Return whether texts with the same beginning can share what is computed of it."""
-        return self.facts.reads_behind
+        return self.facts.reads_behind and self.end is None
 
     def embed(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position input"]:
         """Return the word embeddings of tokens."""
@@ -134,7 +138,7 @@ class Backbone(nn.Module):
 
     def packs(self, embeddings: Float[Tensor, "batch position input"]) -> bool:
         """Return whether sequences of all lengths may come together: several short ones are then read as one row."""
-        return self.facts.packs and embeddings.device.type == "cpu"
+        return self.facts.packs and embeddings.device.type == "cpu" and self.end is None
 
     def _run_whole(self, embeddings: Tensor) -> Tensor:
         return self._run(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
@@ -142,6 +146,9 @@ class Backbone(nn.Module):
     def _run(self, embeddings: Tensor, mask: Tensor, prefix: KeysAndValues | None = None) -> Tensor:
         attention_mask = None if self.causal else mask.long()
         past = {} if prefix is None else behind(prefix, embeddings)
+        if self.end is not None:  # padding, which nobody looks at, stays inside the table of positions
+            ids = torch.arange(mask.shape[1], device=mask.device) + (self.end - mask.sum(1, keepdim=True))
+            past = {"position_ids": self.first_position + ids.clamp(max=self.end - 1)}
         hidden: Tensor = self.network(inputs_embeds=embeddings, attention_mask=attention_mask, **past).last_hidden_state
         return hidden
 
@@ -166,7 +173,11 @@ class Backbone(nn.Module):
 
     def reads_rows(self, device: torch.device) -> bool:
         """Return whether `in_row` is there: on CUDA, in half precision, where torch's kernel is seen to be right."""
-        shapes = self.facts.rows if device.type == "cuda" and torch.is_autocast_enabled("cuda") else None
+        shapes = (
+            self.facts.rows
+            if self.end is None and device.type == "cuda" and torch.is_autocast_enabled("cuda")
+            else None
+        )
         return bool(shapes) and all(
             kernel_agrees(heads, torch.get_autocast_dtype("cuda"), device) for heads in shapes or ()
         )
@@ -230,6 +241,33 @@ class Backbone(nn.Module):
                 f"{self.config.model_type!r} cannot read candidates behind the keys and values of a history: choose "
                 "another decoder for model.user, such as smollm2-135m"
             )
+
+    @torch.no_grad()
+    def end_at(self, length: int) -> None:
+        """Let every sequence end at the last of `length` positions, and shorter ones begin later, instead of at 0.
+
+        Raises ConfigError for a network that cannot be told its positions, as an example shows.
+        """
+        if not next(self.network.parameters()).is_meta:
+            vectors = torch.randn(1, 3, self.input_width, generator=torch.Generator().manual_seed(0))
+            self.first_position = self._name_of_the_first_position(vectors)
+        self.end = length
+
+    def _name_of_the_first_position(self, vectors: Float[Tensor, "1 position input"]) -> int:
+        """Return the position by which the network reads as it does by itself: RoBERTa counts from 2, BERT from 0."""
+        expected = self.network(inputs_embeds=vectors).last_hidden_state
+        unused = [int(m.padding_idx) + 1 for m in self.network.modules() if getattr(m, "padding_idx", None) is not None]
+        for first in sorted({0, *unused}):
+            try:
+                told = self.network(inputs_embeds=vectors, position_ids=first + torch.arange(3)[None])
+            except TypeError:
+                break
+            if torch.allclose(told.last_hidden_state, expected, rtol=0, atol=1e-5 * float(expected.abs().max())):
+                return first
+        raise ConfigError(
+            f'{self.config.model_type!r} counts its positions by itself: leave out model.item.positions = "end", or '
+            "choose another model"
+        )
 
     def drop_word_embeddings(self) -> None:
         """Remove the word embeddings, for a tier that reads no words."""

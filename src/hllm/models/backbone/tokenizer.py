@@ -38,8 +38,10 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
         (folder / name).write_bytes((source / name).read_bytes())
 
 
-def load_tokenizer(path: Path, max_tokens: int) -> tuple[Tokenize, str]:
+def load_tokenizer(path: Path, max_tokens: int, *, cut_closing: bool = False) -> tuple[Tokenize, str]:
     """Return a function from texts to at most `max_tokens` ids each, and the fingerprint of both.
+
+    With `cut_closing`, what stands behind the first `max_tokens` ids is left out, special tokens or not.
 
     The tokenizer's own special tokens are added as it was trained with; text that spells one, such as
     "</s>" or "[SEP]", is read as ordinary characters.
@@ -50,10 +52,11 @@ def load_tokenizer(path: Path, max_tokens: int) -> tuple[Tokenize, str]:
         raise ConfigError(f"{path} holds no tokenizer: {error}") from None
 
     def tokenize(texts: Any) -> list[list[int]]:
-        encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens, split_special_tokens=True)
-        ids: list[list[int]] = encoded["input_ids"]
+        length = {"verbose": False} if cut_closing else {"truncation": True, "max_length": max_tokens}
+        encoded = tokenizer(list(texts), split_special_tokens=True, **length)
+        ids: list[list[int]] = [row[:max_tokens] for row in encoded["input_ids"]]
         # A tokenizer without special tokens makes nothing of some texts (spaces, say): give the model one token.
         return [row or [tokenizer.eos_token_id or 0] for row in ids]
 
     hashes = [artifacts.sha256_of(path / name) for name in tokenizer_files(path)]
-    return tokenize, artifacts.fingerprint([hashes, max_tokens, transformers.__version__])
+    return tokenize, artifacts.fingerprint([hashes, max_tokens, transformers.__version__, *["cut"] * cut_closing])

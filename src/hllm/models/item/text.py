@@ -49,6 +49,10 @@ class TextItemConfig(ItemTierConfig):
     "last": the state at the text's last token."""
     num_item_tokens: int = Field(default=1, ge=1)
     """For pooling "item": how many [ITEM] vectors follow the text; the item's vector is the mean of their states."""
+    positions: Literal["start", "end"] = "start"
+    """"start": a text's first token stands at position 0. "end": its last one at position max_tokens - 1 and [ITEM]
+    behind it, whatever its length, as in the HLLM paper's code. Only a model with a table of positions, such as BERT,
+    tells them apart."""
     whiten: bool = False
     """Centre and decorrelate the model's raw outputs once, before training; always adds a projector."""
     train_word_embeddings: bool = False
@@ -251,6 +255,13 @@ def _build(config: TextItemConfig, context: ItemContext) -> TextItemEncoder:
         config.max_positions,
         f"model.item.prompt.max_tokens = {config.prompt.max_tokens} with pooling {config.pooling!r}",
     )
+    if config.positions == "end" and backbone.max_positions is not None:
+        if context.shared is not None:
+            raise ConfigError(
+                'model.item.positions = "end" is for items alone: set model.share_backbone = false, as histories begin '
+                "at position 0"
+            )
+        backbone.end_at(config.max_positions)
     return TextItemEncoder(
         backbone,
         context.dim,

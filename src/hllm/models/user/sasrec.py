@@ -25,7 +25,7 @@ class SASRecConfig(UserTierConfig):
     """A user tier as in SASRec.
 
     eSASRec: inner = 4, activation = "swiglu", gated = true, bias = false, with a sampled softmax as its loss.
-    HLLM's baseline: inner = 2, norm = "post", norm_eps = 1e-12, positions = "end" and final_norm = false.
+    HLLM's baseline: inner = 1, norm = "post", norm_eps = 1e-12, positions = "end" and final_norm = false.
     """
 
     kind: Literal["sasrec"] = "sasrec"
