@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from hllm.checked import check_files
+from hllm.data.reading.bounds import require_few_columns, require_short_lines
 from hllm.errors import DataError, first_few
 
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -84,6 +85,7 @@ def scan_file(path: Path) -> pl.LazyFrame:
     kind = kind_of(path)
     if kind == ".parquet":
         return pl.scan_parquet(path, glob=False)
+    require_short_lines(path, open_bytes)
     if kind in (".csv", ".tsv"):
         separator = "," if kind == ".csv" else "\t"
         _check_header(path, separator)
@@ -130,6 +132,7 @@ def _check_header(path: Path, separator: str) -> None:
         line = file.readline()
     text = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
     names = next(csv.reader([text])) if separator == "," else text.split(separator)
+    require_few_columns(names, name=f"the rows of {path}")
     if len(names) == 1:
         for other, word in _SEPARATORS.items():
             if other != separator and other in names[0]:

@@ -12,6 +12,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 from pyarrow.lib import ArrowException
 
+from hllm.data.reading.bounds import require_few_columns
 from hllm.data.reading.files import find_fault, find_files, kind_of, scan_file
 from hllm.errors import DataError, first_few, nearest
 
@@ -41,11 +42,11 @@ def scan_table(source: Table, *, name: str) -> pl.LazyFrame:
     """
     if isinstance(source, str | Path):
         with explained(source, name=name):
-            return _flat(_scan_files(find_files(source, name=name), name))
+            return _flat(_scan_files(find_files(source, name=name), name), name)
     if isinstance(source, pl.DataFrame):
-        return _flat(source.lazy())
+        return _flat(source.lazy(), name)
     if type(source).__module__.split(".")[0] == "pandas":
-        return _flat(_from_pandas(source, name).lazy())
+        return _flat(_from_pandas(source, name).lazy(), name)
     raise DataError(f"{name}: expected a path, or a polars or pandas frame, found {type(source).__name__}")
 
 
@@ -124,12 +125,13 @@ def _from_pandas(frame: Any, name: str) -> pl.DataFrame:
     return pl.DataFrame(series)
 
 
-def _flat(frame: pl.LazyFrame) -> pl.LazyFrame:
+def _flat(frame: pl.LazyFrame, name: str) -> pl.LazyFrame:
     """Return the frame with bytes that are text, and lists of texts or integers, as text.
 
     Vectors of numbers, records and other bytes stay as they are.
     """
     schema = frame.collect_schema()
+    require_few_columns(schema.names(), name=name)
     coded = [name for name, kind in schema.items() if kind == pl.Binary and _is_utf8(frame.select(name))]
     frame = frame.with_columns(pl.col(name).cast(pl.String) for name in coded)
     lists = {name: kind for name, kind in schema.items() if _is_list_of_texts(kind)}
