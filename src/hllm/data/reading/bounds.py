@@ -1,11 +1,11 @@
 """Bounds keep a table that nobody means, such as a small archive of one huge field, from filling the memory."""
 
+import io
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
 
 from hllm.errors import DataError
 
@@ -13,7 +13,7 @@ MAX_COLUMNS = 4096
 MAX_LINE_BYTES = 64 << 20
 _BLOCK_BYTES = 4 << 20
 
-Opener = Callable[[Path], IO[bytes]]
+Opener = Callable[[Path], io.BufferedIOBase]
 """Opens a file for reading, decompressed."""
 
 
