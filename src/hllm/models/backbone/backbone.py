@@ -29,11 +29,9 @@ from hllm.models.backbone.facts import BackboneFacts
 from hllm.models.backbone.key_values import KeysAndValues, behind, can_read_behind, keep, read_suffixes
 from hllm.models.backbone.last_layer import end_early, let_end_early, only_at
 from hllm.models.backbone.packs import can_read_packed, read_packed
+from hllm.models.backbone.positions import longest_sequence, name_of_the_first, positions_from_the_end
 from hllm.models.backbone.rms_norm import speed_up_norms
 from hllm.models.backbone.rows import PackedRow, kernel_agrees, let_read_rows, read_row, read_rows
-
-# Names of tables of learnt positions: BERT and its kin; GPT-2; OPT.
-_POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
 
 
 class Backbone(nn.Module):
@@ -52,7 +50,7 @@ class Backbone(nn.Module):
         """Size of the vectors that enter; ALBERT's and ELECTRA's differ from those that leave."""
         self.word_scale = float(getattr(words, "scalar_embed_scale", 1.0))
         """`embed` multiplies words by it."""
-        self.max_positions = _max_positions(network)
+        self.max_positions = longest_sequence(network)
         """The longest sequence it can read; None if it computes its positions and so has no bound."""
         self.end: int | None = None
         """Length to which `end_at` has set all sequences; None: they begin at position 0."""
@@ -146,9 +144,8 @@ class Backbone(nn.Module):
     def _run(self, embeddings: Tensor, mask: Tensor, prefix: KeysAndValues | None = None) -> Tensor:
         attention_mask = None if self.causal else mask.long()
         past = {} if prefix is None else behind(prefix, embeddings)
-        if self.end is not None:  # padding, which nobody looks at, stays inside the table of positions
-            ids = torch.arange(mask.shape[1], device=mask.device) + (self.end - mask.sum(1, keepdim=True))
-            past = {"position_ids": self.first_position + ids.clamp(max=self.end - 1)}
+        if self.end is not None:
+            past = {"position_ids": self.first_position + positions_from_the_end(mask, self.end)}
         hidden: Tensor = self.network(inputs_embeds=embeddings, attention_mask=attention_mask, **past).last_hidden_state
         return hidden
 
@@ -249,25 +246,8 @@ class Backbone(nn.Module):
         Raises ConfigError for a network that cannot be told its positions, as an example shows.
         """
         if not next(self.network.parameters()).is_meta:
-            vectors = torch.randn(1, 3, self.input_width, generator=torch.Generator().manual_seed(0))
-            self.first_position = self._name_of_the_first_position(vectors)
+            self.first_position = name_of_the_first(self.network, self.input_width)
         self.end = length
-
-    def _name_of_the_first_position(self, vectors: Float[Tensor, "1 position input"]) -> int:
-        """Return the position by which the network reads as it does by itself: RoBERTa counts from 2, BERT from 0."""
-        expected = self.network(inputs_embeds=vectors).last_hidden_state
-        unused = [int(m.padding_idx) + 1 for m in self.network.modules() if getattr(m, "padding_idx", None) is not None]
-        for first in sorted({0, *unused}):
-            try:
-                told = self.network(inputs_embeds=vectors, position_ids=first + torch.arange(3)[None])
-            except TypeError:
-                break
-            if torch.allclose(told.last_hidden_state, expected, rtol=0, atol=1e-5 * float(expected.abs().max())):
-                return first
-        raise ConfigError(
-            f'{self.config.model_type!r} counts its positions by itself: leave out model.item.positions = "end", or '
-            "choose another model"
-        )
 
     def drop_word_embeddings(self) -> None:
         """Remove the word embeddings, for a tier that reads no words."""
@@ -395,19 +375,6 @@ def _probe(network: nn.Module, input_width: int) -> BackboneFacts:
     one, two = network(inputs_embeds=pairs).last_hidden_state[:, 0]
     causal = bool((one - two).abs().max() <= 1e-5 * one.abs().max())  # mixtures of experts round differently
     return BackboneFacts(width=len(one), causal=causal)
-
-
-def _max_positions(network: nn.Module) -> int | None:
-    """Return the rows of the network's table of positions, if it has one."""
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _POSITION_TABLES:
-            # OPT leaves two rows unused; RoBERTa starts behind its padding index.
-            unused = getattr(module, "offset", 0 if module.padding_idx is None else module.padding_idx + 1)
-            return module.num_embeddings - int(unused)
-    for name, buffer in network.named_buffers():
-        if name.rpartition(".")[2] in _POSITION_TABLES:  # GPT-J's table of sines
-            return len(buffer)
-    return None
 
 
 def _attention() -> str | None:
