@@ -54,8 +54,7 @@ class Backbone(nn.Module):
         """The longest sequence it can read; None if it computes its positions and so has no bound."""
         self.end: int | None = None
         """Length to which `end_at` has set all sequences; None: they begin at position 0."""
-        self.first_position = 0
-        """What the network calls the first position, if it is told positions."""
+        self.first_position = 0  # by the network's own name for it
         self.compiled = False
         """Whether torch compiles the layers; see `compiled.py`."""
         self.facts = _facts_of_type(network)
@@ -241,10 +240,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def end_at(self, length: int) -> None:
-        """Let every sequence end at the last of `length` positions, and shorter ones begin later, instead of at 0.
-
-        Raises ConfigError for a network that cannot be told its positions, as an example shows.
-        """
+        """Let every sequence end at the last of `length` positions; ConfigError if the network cannot be told so."""
         if not next(self.network.parameters()).is_meta:
             self.first_position = name_of_the_first(self.network, self.input_width)
         self.end = length
