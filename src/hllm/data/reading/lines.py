@@ -26,17 +26,22 @@ _UNIT_BYTES = 1 << 20
 Record = dict[str, Any]
 
 
+class MissingValue(ValueError):
+    """A record lacks what it cannot be used without, such as an id or a time."""
+
+
 def convert(
-    path: Path, to: Path, schema: Mapping[str, Any], row: Callable[[Record], tuple[Any, ...] | None]
-) -> tuple[pl.LazyFrame, int]:
+    path: Path, to: Path, schema: Mapping[str, Any], row: Callable[[Record], tuple[Any, ...]]
+) -> tuple[pl.LazyFrame, tuple[str, ...]]:
     """Turn every record of a file of JSON or Python-literal lines into a row of the Parquet file `to`.
 
-    `row` returns the values of `schema`, or None to leave the record out, or raises ValueError for what cannot be
-    right. Returns the table and the number of records left out. Raises DataError with file and line. Only a batch of
-    rows is in memory at once.
+    `row` returns the values of `schema`, or raises MissingValue to leave the record out, or ValueError for what cannot
+    be right. Returns the table, and a note if records were left out. Raises DataError with file and line, also if all
+    records would be left out. Only a batch of rows is in memory at once.
     """
+    left_out = ""
     batch: list[tuple[Any, ...]] = []
-    num_left_out = number = 0
+    num_left_out = num_rows = number = 0
     total = max(1, path.stat().st_size // _UNIT_BYTES)
     with (
         pq.ParquetWriter(to, pl.DataFrame(schema=schema).to_arrow().schema) as writer,
@@ -52,19 +57,22 @@ def convert(
             if not line.strip():
                 continue
             try:
-                values = row(parse(line))
+                batch.append(row(parse(line)))
+                num_rows += 1
+            except MissingValue as error:
+                num_left_out += 1
+                left_out = left_out or f"the first is line {number}: {error}"
             except ValueError as error:
                 raise DataError(f"{path}, line {number}: {error}") from None
-            if values is None:
-                num_left_out += 1
-            else:
-                batch.append(values)
             if len(batch) == _BATCH:
                 _write(writer, batch, schema)
                 units = _show(advance, raw.tell(), units, total, number)
         _write(writer, batch, schema)
         advance(total - units, f"{number:,} lines")
-    return pl.scan_parquet(to, glob=False), num_left_out
+    if num_left_out and not num_rows:
+        raise DataError(f"{path}: not one of the {num_left_out:,} records can be used; {left_out}")
+    notes = (f"{num_left_out:,} records of {path.name} were left out; {left_out}",) if num_left_out else ()
+    return pl.scan_parquet(to, glob=False), notes
 
 
 def parse(line: bytes) -> Record:
@@ -123,14 +131,16 @@ def first_line(path: Path) -> str:
 def typed(frame: pl.LazyFrame, types: Mapping[str, Any], *, path: Path) -> pl.LazyFrame:
     """Return the frame with these columns as these types; DataError names the first row where that cannot be.
 
-    Text columns must not be empty.
+    An empty cell is missing, which is no error here.
     """
+    blanks = [pl.when(pl.col(name).cast(pl.String) != "").then(pl.col(name)).alias(name) for name in types]
+    frame = frame.with_columns(blanks)
     for name, kind in types.items():
-        is_wrong = pl.col(name).cast(kind, strict=False).is_null() | (pl.col(name).cast(pl.String) == "")
+        is_wrong = pl.col(name).cast(kind, strict=False).is_null() & pl.col(name).is_not_null()
         bad_rows = frame.select(name).with_row_index("row").filter(is_wrong).head(1).collect(engine="streaming")
         if len(bad_rows):
             row, value = bad_rows.row(0)
-            expected = "some text" if kind == pl.String else "a whole number" if kind == pl.Int64 else "a number"
+            expected = "a whole number" if kind == pl.Int64 else "a number"
             raise DataError(
                 f"{path}, data row {row + 1}: {name} is {value!r}, expected {expected}. Correct or remove the row"
             )
@@ -144,17 +154,20 @@ def numbered(frame: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def text(record: Record, *keys: str) -> str:
-    """Return the first of `keys` that holds text or a number, as text; ValueError if none does."""
+    """Return the first of `keys` that holds text or a number, as text; MissingValue if none does."""
     for key in keys:
         value = record.get(key)
         if isinstance(value, str | int) and str(value).strip():
             return str(value)
-    raise ValueError(f"the record has no {' or '.join(map(repr, keys))}; it has {first_few(record, 8)}")
+    filled = [key for key, value in record.items() if value is not None]
+    raise MissingValue(f"the record has no {' or '.join(map(repr, keys))}; it has {first_few(filled, 8)}")
 
 
 def whole(record: Record, key: str) -> int:
-    """Return a whole number, such as a time; ValueError for anything else."""
+    """Return a whole number, such as a time; MissingValue if there is none, ValueError for anything else."""
     value = record.get(key)
+    if value is None or value == "":
+        raise MissingValue(f"the record has no {key!r}")
     if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):

@@ -29,12 +29,10 @@ def read(source: Source) -> Tables:
     """Read reviews, each an interaction on its day, and games."""
     log = find(source, "interactions", ["steam_reviews.json*"])
     games = find(source, "items", ["steam_games.json*"])
-    interactions, _ = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
-    items, without_id = convert(games, source.scratch / "items.parquet", _ITEMS, _game)
-    notes = ["a user is a username; times are whole days"]
-    if without_id:
-        notes.append(f"{without_id:,} games have no id and were left out")
-    return Tables(interactions, items, files=(log, games), text_cols=TEXT, notes=tuple(notes))
+    interactions, notes = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
+    items, more = convert(games, source.scratch / "items.parquet", _ITEMS, _game)
+    return Tables(interactions, items, files=(log, games), text_cols=TEXT,
+                  notes=("a user is a username; times are whole days", *notes, *more))  # fmt: skip
 
 
 def _review(record: Record) -> tuple[object, ...]:
@@ -54,9 +52,7 @@ def _review(record: Record) -> tuple[object, ...]:
     )
 
 
-def _game(record: Record) -> tuple[object, ...] | None:
-    if record.get("id") is None:
-        return None
+def _game(record: Record) -> tuple[object, ...]:
     title = joined(record.get("title"), " ") or joined(record.get("app_name"), " ")
     texts = (joined(record.get(key), ", ") for key in ("genres", "tags", "developer", "publisher", "release_date"))
     return text(record, "id"), title, *texts, price(record.get("price"))

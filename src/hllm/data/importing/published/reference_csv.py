@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find, matching
-from hllm.data.importing.pairs import unit_of
+from hllm.data.importing.published.pairs import unit_of
 from hllm.data.reading.lines import typed
 from hllm.data.reading.tables import scan_table
 from hllm.errors import DataError

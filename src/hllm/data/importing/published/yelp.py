@@ -23,9 +23,9 @@ def read(source: Source) -> Tables:
     """Read reviews, each an interaction, and businesses."""
     log = find(source, "interactions", ["*review.json*"])
     places = find(source, "items", ["*business.json*"])
-    interactions, _ = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
-    items, _ = convert(places, source.scratch / "items.parquet", _ITEMS, _business)
-    return Tables(interactions, items, files=(log, places), text_cols=TEXT)
+    interactions, notes = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
+    items, more = convert(places, source.scratch / "items.parquet", _ITEMS, _business)
+    return Tables(interactions, items, files=(log, places), text_cols=TEXT, notes=(*notes, *more))
 
 
 def _review(record: Record) -> tuple[object, ...]:

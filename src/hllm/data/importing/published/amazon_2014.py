@@ -8,26 +8,35 @@ and meta_X.json.gz). Times are whole days, so many of a user's reviews are tied.
 
 import polars as pl
 
+from hllm.data.importing.fields import Fields, TimeUnit, keys_first
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.reading.lines import Record, convert, joined, number, price, scan_delimited, text, typed, whole
+from hllm.data.reading.lines import Record, convert, joined, number, price, text, whole
 
 TEXT = ("title", "brand", "categories", "description")
 _INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float64}
+_RATINGS = Fields(
+    {"user_id": "UserId|reviewerID", "item_id": "ProductId|asin", "timestamp": "Timestamp|unixReviewTime",
+     "rating": "Rating|overall"},
+    order=("user_id", "item_id", "rating", "timestamp"), numbers=("rating",),
+)  # fmt: skip
 _ITEMS = {"item_id": pl.String, **dict.fromkeys(TEXT, pl.String), "price": pl.Float64}
 
 
 def read(source: Source) -> Tables:
     """Read reviews, or the ratings-only CSV, and the metadata."""
+    unit: TimeUnit
+    notes: tuple[str, ...]
     log = find(source, "interactions", ["reviews_*.json*", "ratings_*.csv*"])
     meta = find(source, "items", ["meta_*.json*"])
     if ".csv" in log.suffixes:
-        fields = ["user_id", "item_id", "rating", "timestamp"]
-        ratings = scan_delimited(log, ",", fields, scratch=source.scratch, header=False)
-        interactions = typed(ratings, _INTERACTIONS, path=log).select(*_INTERACTIONS)
+        interactions, unit = _RATINGS.read_times(_RATINGS.read(log, source), log)
+        interactions, notes = keys_first(interactions), ()
     else:
-        interactions, _ = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
-    items, _ = convert(meta, source.scratch / "items.parquet", _ITEMS, _product)
-    return Tables(interactions, items, files=(log, meta), text_cols=TEXT, notes=("times are whole days",))
+        unit = "s"
+        interactions, notes = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
+    items, more = convert(meta, source.scratch / "items.parquet", _ITEMS, _product)
+    return Tables(interactions, items, files=(log, meta), text_cols=TEXT, time_unit=unit,
+                  notes=("times are whole days", *notes, *more))  # fmt: skip
 
 
 def _review(record: Record) -> tuple[object, ...]:

@@ -9,28 +9,36 @@ title is left empty, as the data set's own notebook advises to filter them.
 
 import polars as pl
 
+from hllm.data.importing.fields import Fields, TimeUnit, keys_first
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.reading.lines import Record, convert, joined, number, price, scan_delimited, text, typed, whole
+from hllm.data.reading.lines import Record, convert, joined, number, price, text, whole
 
 TEXT = ("title", "brand", "category", "feature", "description")
 _KINDS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float64}
+_RATINGS = Fields(
+    {"user_id": "user|reviewerID|UserId", "item_id": "item|asin|ProductId", "timestamp": "timestamp|unixReviewTime",
+     "rating": "rating|overall"},
+    order=("item_id", "user_id", "rating", "timestamp"), numbers=("rating",),
+)  # fmt: skip
 _INTERACTIONS = {**_KINDS, "verified": pl.Boolean}
 _ITEMS = {"item_id": pl.String, **dict.fromkeys(TEXT, pl.String), "price": pl.Float64}
 
 
 def read(source: Source) -> Tables:
     """Read reviews, or the ratings-only CSV, and the metadata."""
+    unit: TimeUnit
+    notes: tuple[str, ...]
     log = find(source, "interactions", ["*.json*", "*.csv*"], but_not=["meta_*"])
     meta = find(source, "items", ["meta_*.json*"])
     if ".csv" in log.suffixes:
-        fields = ["item_id", "user_id", "rating", "timestamp"]
-        interactions = typed(
-            scan_delimited(log, ",", fields, scratch=source.scratch, header=False), _KINDS, path=log
-        ).select(*_KINDS)
+        interactions, unit = _RATINGS.read_times(_RATINGS.read(log, source), log)
+        interactions, notes = keys_first(interactions), ()
     else:
-        interactions, _ = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
-    items, _ = convert(meta, source.scratch / "items.parquet", _ITEMS, _product)
-    return Tables(interactions, items, files=(log, meta), text_cols=TEXT, notes=("times are whole days",))
+        unit = "s"
+        interactions, notes = convert(log, source.scratch / "interactions.parquet", _INTERACTIONS, _review)
+    items, more = convert(meta, source.scratch / "items.parquet", _ITEMS, _product)
+    return Tables(interactions, items, files=(log, meta), text_cols=TEXT, time_unit=unit,
+                  notes=("times are whole days", *notes, *more))  # fmt: skip
 
 
 def _review(record: Record) -> tuple[object, ...]:

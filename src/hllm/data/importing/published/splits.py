@@ -1,0 +1,38 @@
+"""Published splits are files of one table: they are joined, and a column "split" says which one a row is from."""
+
+# Proved by tests/data/importing/test_published.py.
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from hllm.data.importing.layout import Source, matching
+from hllm.errors import DataError
+
+SPLIT_NOTE = 'column "split" says which file an interaction is from; split.kind = "column" divides by it'
+_PARTS = ("train", "valid", "test")
+
+
+def published_splits(source: Source, pattern: str) -> dict[str, Path]:
+    """Return the one file of each part whose name fits "*.{}.csv" with train, valid and test; nothing without them.
+
+    Raises DataError if a part is missing, or there are several sets. A file that the caller has chosen comes first.
+    """
+    if source.interactions is not None:
+        return {}
+    files = {part: matching(source.folder, [pattern.format(part)]) for part in _PARTS}
+    if not files["train"] or sum(map(len, files.values())) < 2:
+        return {}
+    for part, paths in files.items():
+        if len(paths) != 1:
+            raise DataError(
+                f"interactions: {len(paths)} files in {source.folder} are called {pattern.format(part)}, expected one "
+                "beside those of the other parts; put each set into a folder of its own"
+            )
+    return {part: paths[0] for part, paths in files.items()}
+
+
+def joined_splits(parts: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
+    """Return the rows of all parts, each with the name of its part."""
+    return pl.concat([rows.with_columns(split=pl.lit(part)) for part, rows in parts.items()])
