@@ -1,8 +1,8 @@
 """Amazon Reviews 2023: reviews and metadata, one JSON record a line, joined by parent_asin.
 
 Format and files: https://amazon-reviews-2023.github.io/ (X.jsonl.gz, the ratings-only X.csv.gz, or the benchmark's
-X.train.csv, X.valid.csv and X.test.csv; and meta_X.jsonl.gz). An item is a parent_asin: colours and sizes of one product
-share it. Times are milliseconds.
+X.train.csv, X.valid.csv and X.test.csv; and meta_X.jsonl.gz). An item is a parent_asin: colours and sizes of one
+product share it. Times are milliseconds.
 """
 
 # Proved by tests/data/importing/test_layouts.py.
