@@ -43,6 +43,15 @@ def test_a_split_as_json_follows_overrides(hllm, recipe, interactions, items):
     assert (found["validation"], found["test"], found["training_users"]) == (1, 1, 10)
 
 
+def test_items_that_training_does_not_see_are_counted(hllm, recipe):
+    args = ("data", "split", recipe, "--set", "split.kind=items", "--set", "split.test_share=0.2")
+    code, out, _ = hllm(*args)
+    assert code == 0
+    assert "7 of 30 items are withheld: training does not see them at all" in out, "0.1 and 0.2 of 25"
+    assert json.loads(hllm(*args, "--json")[1])["withheld_items"] == 7
+    assert "withheld" not in hllm("data", "split", recipe)[1]
+
+
 def test_a_split_that_the_data_do_not_bear_is_wrong_input(hllm, recipe):
     code, _, err = hllm("data", "split", recipe, "--set", "split.kind=temporal", "--set", "data.time_unit=none")
     assert code == 2

@@ -35,7 +35,9 @@ def world(dataset, tiny_llama, tmp_path):
     def batches(micro_batch_size=None, negatives=None):
         loader = TrainingLoader(
             dataset, split_dataset(dataset, LeaveOneOutSplit()), tokens,
-            BatchContents(WindowConfig(5), 8, micro_batch_size, negatives or NegativesConfig(num_sampled=6)),
+            BatchContents(
+                WindowConfig(5), 8, micro_batch_size, negatives or NegativesConfig(num_sampled=6), counts_expected=True
+            ),
             seed=1, stage=0,
         )  # fmt: skip
         return next(loader.steps(0))
@@ -61,9 +63,11 @@ def nothing():
 
 @pytest.mark.parametrize("size", [1, 3, 8])
 @pytest.mark.parametrize("per_position", [False, True])
-def test_cached_gradients_are_those_of_the_whole_batch(world, size, per_position):
+@pytest.mark.parametrize("log_q", [False, True, "refined"])
+def test_cached_gradients_are_those_of_the_whole_batch(world, size, per_position, log_q):
     """Against the plain way: one forward pass over everything and autograd."""
     model, objective, batches = world
+    objective = replace(objective, loss=LossConfig(log_q=log_q))
     negatives = NegativesConfig(kind="sampled" if per_position else "mixed", num_sampled=6, per_position=per_position)
     (batch,) = batches(negatives=negatives)
 

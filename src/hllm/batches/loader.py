@@ -126,8 +126,9 @@ class TrainingLoader:
         if not reuse.on:
             return None
         reads = (epoch * self.steps_per_epoch + step) % reuse.every == 0
-        drawn = stream(self.seed, "reuse", self.stage, epoch, step).random(self.num_items)
-        return drawn < (reuse.share if reads else 0.0)
+        if not reads or reuse.share == 1:
+            return np.full(self.num_items, reads)
+        return stream(self.seed, "reuse", self.stage, epoch, step).random(self.num_items) < reuse.share
 
     def _batch(
         self,

@@ -27,7 +27,8 @@ def split(
     divided = split_dataset(dataset, chosen.split)
     counts = divided.describe(dataset)
     if as_json:
-        show_json({"kind": divided.kind, "fingerprint": divided.fingerprint, **counts})
+        withheld = len(divided.withheld_items)
+        show_json({"kind": divided.kind, "fingerprint": divided.fingerprint, **counts, "withheld_items": withheld})
         return
     typer.echo(
         f"split {divided.kind} {divided.fingerprint[:12]} of {dataset.num_users:,} users, {dataset.num_items:,} items, "
@@ -43,3 +44,5 @@ def split(
         for part, meaning in _MEANING.items()
     ]
     typer.echo("\n".join(text_table(("part", "interactions", "share", "users"), rows, align="lr")))
+    if withheld := len(divided.withheld_items):
+        typer.echo(f"\n{withheld:,} of {dataset.num_items:,} items are withheld: training does not see them at all")
