@@ -125,9 +125,12 @@ def test_every_flipped_bit_of_a_result_is_found(tmp_path):
             records.read_sealed(file, again="hllm evaluate")
     file.write_bytes(content)
     assert records.read_sealed(file, again="") == results
-    file.write_text(json.dumps(results))
-    with pytest.raises(CheckpointError, match="it has no hash"):
-        records.read_sealed(file, again="")
+    with pytest.raises(CheckpointError, match="it holds 2 results, expected 1; make it again with hllm ablate"):
+        records.read_one(file, again="hllm ablate")
+    for other in (json.dumps(results), "null", "3", "[[]]", "[" * 100_000):
+        file.write_text(other)
+        with pytest.raises(CheckpointError, match="is damaged: "):
+            records.read_sealed(file, again="")
 
 
 def test_every_flipped_bit_of_sealed_bytes_is_found():

@@ -42,6 +42,16 @@ def read_sealed(path: Path, *, again: str) -> list[dict[str, Any]]:
         raise CheckpointError(f"{path} is damaged: {error}; make it again with {again}") from None
 
 
+def read_one(path: Path, *, again: str) -> dict[str, Any]:
+    """Read a file of one record, as `read_sealed` does."""
+    found = read_sealed(path, again=again)
+    if len(found) != 1:
+        raise CheckpointError(
+            f"{path} is damaged: it holds {len(found)} results, expected 1; make it again with {again}"
+        )
+    return found[0]
+
+
 def append(path: Path, values: Mapping[str, Any], *, of: str = "") -> None:
     """Add a record to a log; StorageError if it cannot be written, and for a symbolic link.
 

@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import shutil
@@ -277,3 +278,22 @@ def test_only_the_last_checkpoints_are_kept(straight):
 def test_training_never_resumes_unasked(tmp_path, interactions, items, hard_recipe, straight):
     with pytest.raises(ConfigError, match=r"holds a run already, and resume is \"never\""):
         fit(interactions, items, hard_recipe, straight.folder, base=tmp_path, resume="never")
+
+
+def test_a_damaged_line_of_the_log_does_not_keep_training_from_going_on(
+    tmp_path, monkeypatch, interactions, items, hard_recipe, straight
+):
+    """One changed byte of metrics.jsonl ended every later start in a JSONDecodeError."""
+    stop_when(monkeypatch, lambda event: event["step"] == 8)
+    with pytest.raises(Killed):
+        fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
+    monkeypatch.undo()
+    run = Run(tmp_path / "run")
+    lines = run.metrics_path.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b'"loss"', b'"lo\xffs"')
+    run.metrics_path.write_bytes(b"".join(lines) + b'{"event": "st')
+    with pytest.warns(HllmWarning, match=r"metrics\.jsonl: line 3 is damaged .*, and moved to metrics\.jsonl\.damaged"):
+        fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path)
+    assert run.metrics_path.with_name("metrics.jsonl.damaged").read_bytes() == lines[2]
+    assert losses(run) == [each for each in losses(straight) if each[0] != json.loads(lines[1])["step"] + 1]
+    assert torch.equal(*(next(load_checkpoint(each.best_path)[0].parameters()) for each in (run, straight)))

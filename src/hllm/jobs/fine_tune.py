@@ -202,7 +202,7 @@ def _stored_report(file: Path) -> FineTuned | None:
     if not file.is_file():
         return None
     try:
-        (values,) = records.read_sealed(file, again="hllm fine-tune")
+        values = records.read_one(file, again="hllm fine-tune")
         return FineTuned.from_dict(values, where=str(file))
     except CheckpointError as error:
         warnings.warn(f"{error}. It is made again", HllmWarning, stacklevel=2)

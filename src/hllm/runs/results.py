@@ -65,7 +65,7 @@ def read_ablations(run: Run, part: Part = "test") -> Ablations | None:
     path = run.result_path("ablations", part)
     if not path.is_file():
         return None
-    (values,) = records.read_sealed(path, again=f"{_again('ablate', run, part)}, after removing it")
+    values = records.read_one(path, again=f"{_again('ablate', run, part)}, after removing it")
     return Ablations.from_dict(values, where=str(path))
 
 
@@ -173,6 +173,6 @@ def _data_policy(recipe: Recipe) -> dict[str, Any]:
     return {
         name: value
         for name, value in values.items()
-        if name not in ("source", "interactions", "items", "time_unit", "targets")
+        if name not in ("source", "interactions", "items", "time_unit", "targets", "quarantine")
         and not name.endswith(("_col", "_cols"))
     }
