@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from hllm.api import Recommender
 from hllm.data.dataset import Dataset
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import CheckpointError, ConfigError
+from hllm.models.backbone.backbone import load_backbone
+from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.checkpoint import load_checkpoint
 from hllm.recipe.recipe import Recipe
 from hllm.reports.model_card import _code, _plain
@@ -148,3 +151,28 @@ def test_a_dataset_of_a_stranger_is_read_as_data(run, reseal, tmp_path):
     frame.with_columns(titles).write_parquet(run / "dataset" / "items.parquet")
     reseal(run / "dataset")
     assert Dataset.load(run / "dataset").titles.to_list()[:5] == nasty
+
+
+@pytest.mark.parametrize("code", ["config", "model", "tokenizer"])
+def test_code_in_a_model_directory_is_not_run(tmp_path, tiny_llama, code):
+    """`auto_map` names classes in Python files of the directory."""
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\nclass Evil: pass\n")
+    names = {"config": "AutoConfig", "model": "AutoModel", "tokenizer": "AutoTokenizer"}
+    file = folder / ("tokenizer_config.json" if code == "tokenizer" else "config.json")
+    values = json.loads(file.read_text())
+    values["auto_map"] = {names[code]: ["evil.Evil", None] if code == "tokenizer" else "evil.Evil"}
+    for other in ({}, {"model_type": "evil"}, {"tokenizer_class": "Evil"}):
+        file.write_text(json.dumps(values | other))
+        with suppress(ConfigError, CheckpointError):
+            load_backbone(folder, num_layers=None, pretrained=True)
+            load_tokenizer(folder, 8)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_an_adapter_in_a_model_directory_is_not_added_in_silence(tmp_path, tiny_llama):
+    """transformers adds what adapter_config.json names to the model, with its own weights, and says nothing."""
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "other")}))
+    with pytest.raises(ConfigError, match=r"holds a LoRA adapter beside its weights: make it part of them"):
+        load_backbone(folder, num_layers=None, pretrained=True)

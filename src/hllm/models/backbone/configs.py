@@ -18,6 +18,11 @@ def load_config(path: Path | dict[str, Any]) -> Any:
         return AutoConfig.for_model(**path)
     if not (path / "config.json").is_file():
         raise ConfigError(f"{path} is not a Hugging Face model directory: it has no config.json")
+    if (path / "adapter_config.json").is_file():  # transformers would add it in silence
+        raise ConfigError(
+            f"{path} holds a LoRA adapter beside its weights: make it part of them (merge_and_unload of peft, then "
+            "save_pretrained), or remove adapter_config.json to take the model without it"
+        )
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
