@@ -36,7 +36,7 @@ class LossConfig(Config):
     a cosine to the target that exceeds cosine_threshold, whatever their ids."""
     cosine_threshold: float = Field(default=0.99, ge=-1, le=1)
     """For mask = "cosine"."""
-    log_q: bool | Literal["refined"] = False
+    log_q: Literal[False, True, "refined"] = False
     """Subtract from each negative's logit the log of how often it is expected among the position's negatives, so that
     the loss estimates the softmax over the catalogue. "refined": by the formula of arXiv:2507.09331, which weights each
     position by its chance of error. For kind = "info-nce"."""
