@@ -72,8 +72,8 @@ class TwoStageRetriever:
         return [logits[:, self.column] for logits in finite_logits(self.ranker, histories, candidates)]
 
     def _in_catalogue_order(self, best: Recommendations) -> list[Int[np.ndarray, " _"]]:
-        """Return each user's items; equal logits then stay in catalogue order."""
-        return [np.sort(row[row >= 0]) for row in best.items]
+        """Return each user's items, each once; equal logits then stay in catalogue order."""
+        return [np.unique(row[row >= 0]) for row in best.items]
 
 
 def target_column(ranker: Ranker, target: str | None) -> int:
