@@ -37,6 +37,18 @@ def test_a_user_who_has_met_everything_has_no_negatives(rng):
     assert everything.labels[0, 0, :, 0].tolist() == [1, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]
 
 
+@pytest.mark.parametrize("withheld", [[], [6, 8], [7], [6, 7, 8]])
+def test_withheld_items_are_drawn_by_nobody_and_the_others_evenly(rng, withheld):
+    """With withheld items the draws are those of a catalogue without them."""
+    points = PointSampler(PointsConfig(per_window=1, num_negatives=6000), ITEMS, LENGTHS, None, 9,
+                          withheld=np.array(withheld, dtype=np.int64))  # fmt: skip
+    drawn = points.draw(WINDOWS[:1], rng).candidates[0, 0, 1:]
+    left = sorted({4, 5, 6, 7, 8} - set(withheld))
+    assert np.unique(drawn).tolist() == left
+    counts = np.bincount(drawn, minlength=9)[left]
+    assert np.abs(counts / (6000 / len(left)) - 1).max() < 0.15
+
+
 def test_other_items_are_drawn_evenly(rng):
     counts = np.bincount(draw_others(np.array([0, 3, 4]), 7, (40_000,), rng), minlength=7)
     assert counts[[0, 3, 4]].sum() == 0

@@ -58,8 +58,10 @@ class PointSampler:
         self.item_index = item_index
         self.ends = np.cumsum(lengths)
         self.labels = labels
-        self.num_items = num_items
-        self.withheld = np.zeros(0, dtype=np.int64) if withheld is None else withheld
+        self.offered = np.ones(num_items, dtype=bool)
+        self.offered[withheld if withheld is not None else []] = False
+        self.pool = np.flatnonzero(self.offered)
+        self.place = np.cumsum(self.offered) - 1  # of an item in the pool
 
     def draw(self, windows: Int[np.ndarray, "window 2"], rng: np.random.Generator) -> Points:
         """Return the points of windows, given by where each starts and ends among the training interactions."""
@@ -79,10 +81,10 @@ class PointSampler:
                 labels[row, own, 0] = self.labels[chosen]
                 continue
             labels[row, own, 0] = 1
-            met = self._not_to_draw(start)
-            if len(met) < self.num_items:  # else there is nothing to tell the next item from
+            met = self._met(start)
+            if len(met) < len(self.pool):  # else there is nothing to tell the next item from
                 shape = (len(chosen), self.config.num_negatives)
-                candidates[row, own, 1:] = draw_others(met, self.num_items, shape, rng)
+                candidates[row, own, 1:] = self.pool[draw_others(met, len(self.pool), shape, rng)]
                 labels[row, own, 1:] = 0
         return Points(anchors, candidates, labels)
 
@@ -97,10 +99,12 @@ class PointSampler:
             return eligible[-self.config.per_window :]
         return np.sort(rng.choice(eligible, size=self.config.per_window, replace=False))
 
-    def _not_to_draw(self, place: int) -> Int[np.ndarray, " item"]:
+    def _met(self, place: int) -> Int[np.ndarray, " met"]:
+        """Return which of the pool the user of an interaction meets in training: places in it, ascending."""
         user = int(np.searchsorted(self.ends, place, side="right"))
         first = int(self.ends[user - 1]) if user else 0
-        return np.union1d(self.item_index[first : int(self.ends[user])], self.withheld)
+        items = np.unique(self.item_index[first : int(self.ends[user])])
+        return self.place[items[self.offered[items]]]
 
 
 def points_of(config: PointsConfig, dataset: Dataset, split: Split, targets: tuple[str, ...]) -> PointSampler:
