@@ -104,7 +104,8 @@ class PointSampler:
         user = int(np.searchsorted(self.ends, place, side="right"))
         first = int(self.ends[user - 1]) if user else 0
         items = np.unique(self.item_index[first : int(self.ends[user])])
-        return self.place[items[self.offered[items]]]
+        met: Int[np.ndarray, " met"] = self.place[items[self.offered[items]]]
+        return met
 
 
 def points_of(config: PointsConfig, dataset: Dataset, split: Split, targets: tuple[str, ...]) -> PointSampler:
