@@ -83,8 +83,8 @@ def import_layout(
         shutil.rmtree(scratch)
         text_cols, text_notes = _text_columns(partial, tables)
         facts = _facts(partial, text_cols)
-        num_alike, spellings = _alike(partial, facts)
-        table = _data_table(tables, text_cols, facts, match_ids, spellings)
+        num_alike, spellings = _alike(partial, facts, match_ids)
+        table = _data_table(tables, text_cols, facts, match_ids, num_alike)
         artifacts.write_text(partial / FOLDER_TABLE, _toml(table) + "\n")
         notes += [*text_notes, *_what_is_odd(facts, table, num_alike, spellings)]
         counts = {key: facts[key] for key in ("num_users", "num_items", "num_interactions")}
@@ -220,7 +220,7 @@ def _unknown(log: pl.LazyFrame, items: pl.LazyFrame) -> pl.LazyFrame:
     return frames[0].join(frames[1], on="item_id", how="anti")
 
 
-def _alike(folder: Path, facts: dict[str, int]) -> tuple[int, str]:
+def _alike(folder: Path, facts: dict[str, int], match_ids: str) -> tuple[int, str]:
     """Return how many interactions name an item that is known in another spelling, and how the spellings differ.
 
     Raises DataError if not one interaction names a known item.
@@ -228,27 +228,30 @@ def _alike(folder: Path, facts: dict[str, int]) -> tuple[int, str]:
     log, items = _scans(folder)
     if items is None or not facts["unknown"]:
         return 0, ""
-    counts = (
-        _unknown(log, items)
-        .group_by("item_id")
-        .agg(pl.len().alias("count"))
-        .sort("count", "item_id", descending=[True, False])
-    )
-    unknown = counts.collect(engine="streaming")
+    counts = _unknown(log, items).group_by("item_id").agg(pl.len().alias("count"))
+    unknown = counts.sort("count", "item_id", descending=[True, False]).collect(engine="streaming")
     known = items.select("item_id").collect().to_series()
     pairs = alike(known, unknown["item_id"])
-    spelt = causes(pairs, known, unknown["item_id"])
-    if facts["unknown"] == facts["num_interactions"] and not len(pairs):
+    num_alike, spellings = (
+        int(unknown["count"].gather(pairs["unknown"]).sum()),
+        causes(pairs, known, unknown["item_id"]),
+    )
+    if facts["unknown"] == facts["num_interactions"] and not (num_alike and match_ids == "loose"):
+        advice = (
+            f"{num_alike:,} differ in spelling alone, {spellings}: import with --match-ids loose to take them for one"
+            if num_alike
+            else "name the columns that belong together with --item-col and --items-item-col"
+        )
         raise DataError(
             f"none of the {facts['num_interactions']:,} interactions names an item of the items table: ids there look "
             f"like {first_few(known)}, in the interactions like {first_few(unknown['item_id'])}; nothing was written. "
-            "Name the columns that belong together with --item-col and --items-item-col"
+            f"{advice[0].upper()}{advice[1:]}"
         )
-    return int(unknown["count"].gather(pairs["unknown"]).sum()), spelt
+    return num_alike, spellings
 
 
 def _data_table(
-    tables: Tables, text_cols: tuple[str, ...], facts: dict[str, int], match_ids: str, spellings: str
+    tables: Tables, text_cols: tuple[str, ...], facts: dict[str, int], match_ids: str, num_alike: int
 ) -> dict[str, Any]:
     data: dict[str, Any] = {"interactions": "interactions.parquet"}
     if tables.items is not None:
@@ -261,7 +264,7 @@ def _data_table(
         data["text_cols"] = list(text_cols)
     if match_ids != "exact":
         data["match_ids"] = match_ids
-    if facts["unknown"] and (match_ids != "exact" or not spellings):
+    if facts["unknown"] > num_alike and (match_ids != "exact" or not num_alike):
         data["unknown_items"] = tables.unknown_items
     if facts["without_text"] and "items_without_text" not in tables.settings:
         data["items_without_text"] = "drop"
@@ -278,11 +281,12 @@ def _what_is_odd(facts: dict[str, int], data: dict[str, Any], num_alike: int, sp
         settled = f": unknown_items = {json.dumps(data['unknown_items'])}" if "unknown_items" in data else ""
         notes.append(
             f"{facts['unknown']:,} of {facts['num_interactions']:,} interactions name items that the items lack"
+            + (f", {num_alike:,} of them in spelling alone" if num_alike else "")
             + settled
         )
     if spellings:
-        mended = "are taken for the same" if "match_ids" in data else "import again with --match-ids loose to take them"
-        notes.append(f"{num_alike:,} of them differ in spelling alone, {spellings}: {mended}")
+        mended = "these are taken for the same" if "match_ids" in data else "--match-ids loose takes these for the same"
+        notes.append(f"{spellings}: {mended}")
     if facts["without_text"]:
         notes.append(
             f"{facts['without_text']:,} of {facts['num_items']:,} items have no text: "

@@ -45,7 +45,7 @@ def _items(path: Path, names: Columns) -> pl.LazyFrame:
     for name in names.text or ():
         _require(items, name, "--text-cols", path)
     if ids != "item_id" and (ids in (names.text or ()) or _are_titles(items.select(pl.col(ids).cast(pl.String)))):
-        titles = titles.with_columns(pl.col("item_id").alias(ids))
+        titles = titles.select("item_id", pl.col("item_id").alias(ids), pl.exclude("item_id"))
     return titles
 
 
