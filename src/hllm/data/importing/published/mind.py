@@ -6,6 +6,8 @@ user, time, history, impressions such as "N1-0 N2-1"; news.tsv). One folder at a
 
 # Proved by tests/data/importing/test_layouts.py.
 
+from pathlib import Path
+
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find
@@ -49,10 +51,13 @@ def read(source: Source) -> Tables:
         item_id=pl.col("item_id").str.strip_suffix("-0").str.strip_suffix("-1"),
         action=pl.when(pl.col("item_id").str.ends_with("-1")).then(pl.lit("click")).otherwise(pl.lit("skip")),
     ).select(_COLUMNS)  # fmt: skip
-    clicks = impressions.filter(pl.col("action") == "click")
+    # Written one after the other: side by side, polars would hold one while it reads the other.
+    impressions = _written(impressions, source.scratch / "impressions.parquet")
+    clicks = _written(impressions.filter(pl.col("action") == "click"), source.scratch / "clicks.parquet")
+    history = _written(_history(events), source.scratch / "history.parquet")
     items = scan_delimited(news, "\t", _NEWS, scratch=source.scratch, header=False)
     return Tables(
-        pl.concat([_history(events), clicks]),
+        pl.concat([history, clicks]),
         items.select("item_id", *TEXT, "url"),
         files=(log, news),
         text_cols=TEXT,
@@ -66,17 +71,21 @@ def read(source: Source) -> Tables:
     )
 
 
+def _written(rows: pl.LazyFrame, path: Path) -> pl.LazyFrame:
+    rows.sink_parquet(path, mkdir=False)
+    return pl.scan_parquet(path, glob=False)
+
+
 def _history(events: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the clicks before each user's first impression, in order."""
-    first_impressions = events.group_by("user_id", maintain_order=True).agg(
-        pl.col("timestamp").min(), pl.col("history").sort_by("timestamp", maintain_order=True).first()
-    )
+    """Return the clicks before each user's first impression, in order; at no time are all histories in memory."""
+    numbered = events.with_row_index("row")
+    first = pl.col("row").sort_by("timestamp", "row").first()
+    first_rows = numbered.group_by("user_id").agg(first).select("row").collect(engine="streaming")
     items = pl.col("history").str.split(" ").list.filter(pl.element() != "")
     count = items.list.len().cast(pl.Int64)
     return (
-        first_impressions.select(
-            "user_id", item_id=items, timestamp=pl.int_ranges(pl.col("timestamp") - count, pl.col("timestamp"))
-        )
+        numbered.join(first_rows.lazy(), on="row", how="semi", maintain_order="left")
+        .select("user_id", item_id=items, timestamp=pl.int_ranges(pl.col("timestamp") - count, pl.col("timestamp")))
         .explode("item_id", "timestamp")
         .filter(pl.col("item_id").is_not_null())
         .select(
