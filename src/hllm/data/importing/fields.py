@@ -48,7 +48,7 @@ class Fields:
         ours = self._named(cells)
         header = len(ours) >= min(2, len(self.names) - len(self.optional))
         if not header:
-            ours = dict(zip(self.order, range(len(cells)), strict=False)) if len(cells) >= len(self.order) else {}
+            ours = dict(zip(self.order, range(len(cells)), strict=True)) if len(cells) == len(self.order) else {}
         if missing := [name for name in self.names if name not in ours and name not in self.optional]:
             wanted = ", ".join(name.split("|")[0] for ours, name in self.names.items() if ours not in self.optional)
             expected = self.names[missing[0]].split("|")[0]

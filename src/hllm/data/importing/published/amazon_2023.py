@@ -26,8 +26,9 @@ _ITEMS = {"item_id": pl.String, **dict.fromkeys(TEXT, pl.String), "main_category
 
 def read(source: Source) -> Tables:
     """Read reviews, or the ratings-only CSV, or its published parts with a column "split", and the metadata."""
-    splits = published_splits(source, "*.{}.csv*")
-    log = splits["train"] if splits else find(source, "interactions", ["*.jsonl*", "*.csv*"], but_not=["meta_*"])
+    splits = published_splits(source, "*.{}.csv*", ["*.jsonl*", "*.csv*"], but_not=["meta_*"])
+    others = ["meta_*", "*.train.csv*", "*.valid.csv*", "*.test.csv*"]
+    log = splits["train"] if splits else find(source, "interactions", ["*.jsonl*", "*.csv*"], but_not=others)
     meta = find(source, "items", ["meta_*.jsonl*"])
     unit: TimeUnit = "ms"
     notes: tuple[str, ...] = ()

@@ -28,8 +28,7 @@ def read(source: Source) -> Tables:
     Without a field for the time, the file's order is the order.
     """
     names = source.columns
-    whole = source.interactions is None and matching(source.folder, ["*.inter"], but_not=_SPLITS)
-    splits = {} if whole else published_splits(source, "*.{}.inter")
+    splits = published_splits(source, "*.{}.inter", ["*.inter"], but_not=[])
     files = splits or {"": find(source, "interactions", ["*.inter"], but_not=_SPLITS)}
     parts = {part: _read(path, source.scratch) for part, path in files.items()}
     log, (interactions, fields, notes) = next(iter(files.values())), next(iter(parts.values()))

@@ -2,7 +2,7 @@
 
 # Proved by tests/data/importing/test_published.py.
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -14,12 +14,14 @@ SPLIT_NOTE = 'column "split" says which file an interaction is from; split.kind 
 _PARTS = ("train", "valid", "test")
 
 
-def published_splits(source: Source, pattern: str) -> dict[str, Path]:
+def published_splits(source: Source, pattern: str, whole: Sequence[str], *, but_not: Sequence[str]) -> dict[str, Path]:
     """Return the one file of each part whose name fits "*.{}.csv" with train, valid and test; nothing without them.
 
-    Raises DataError if a part is missing, or there are several sets. A file that the caller has chosen comes first.
+    A file that the caller has chosen comes first, then one of the whole table, whose name fits `whole`. Raises
+    DataError if a part is missing, or there are several sets.
     """
-    if source.interactions is not None:
+    names = [pattern.format(part) for part in _PARTS]
+    if source.interactions is not None or matching(source.folder, whole, but_not=[*names, *but_not]):
         return {}
     files = {part: matching(source.folder, [pattern.format(part)]) for part in _PARTS}
     if not files["train"] or sum(map(len, files.values())) < 2:
