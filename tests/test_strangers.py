@@ -21,6 +21,7 @@ from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.checkpoint import load_checkpoint
 from hllm.recipe.recipe import Recipe
 from hllm.reports.model_card import _code, _plain
+from hllm.retrieval.index.retriever import build_index, source_of
 from hllm.runs.run import Run
 from tests.conftest import recipe_values
 
@@ -176,3 +177,39 @@ def test_an_adapter_in_a_model_directory_is_not_added_in_silence(tmp_path, tiny_
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "other")}))
     with pytest.raises(ConfigError, match=r"holds a LoRA adapter beside its weights: make it part of them"):
         load_backbone(folder, num_layers=None, pretrained=True)
+
+
+@pytest.mark.parametrize("part", ["dataset", "table", "checkpoints/best", "index"])
+def test_a_sealed_part_that_lacks_what_it_should_hold_is_refused_in_a_sentence(run, reseal, part):
+    """Whoever seals a directory can leave out what is read from it: every verb ended in a traceback then."""
+    recommender = Recommender.load(run)
+    build_index(recommender.scorer, recommender.dataset, source=source_of(run / "table")).save(run / "index")
+    folder = run / part
+    keys = {
+        "dataset": ["item_col", "text_cols", "title_col", "action_names"],
+        "table": ["checkpoint", "dtype"],
+        "checkpoints/best": ["model", "num_items", "num_actions"],
+        "index": ["source", "config", "longest", "certificate"],
+    }
+    original = (folder / "manifest.json").read_bytes()
+    for key in keys[part]:
+        for value in ("missing", None, -5, [1], {"a": 1}):
+
+            def changed(manifest, key=key, value=value):
+                manifest["details"][key] = value
+                if value == "missing":
+                    del manifest["details"][key]
+
+            if (key, value) not in (("certificate", None), ("longest", -5)):  # which may be
+                reseal(folder, changed)
+                with pytest.raises((CheckpointError, ConfigError)):
+                    _ = Recommender.load(run).bundle.index
+                (folder / "manifest.json").write_bytes(original)
+    for file in (*folder.rglob("*.npy"), *folder.rglob("*.parquet"), *folder.glob("*.safetensors")):
+        content = file.read_bytes()
+        for other in (b"", content[: len(content) // 2], b"\x80\x04" * (len(content) // 2)):
+            file.write_bytes(other)
+            reseal(folder)
+            with pytest.raises(CheckpointError):
+                _ = Recommender.load(run).bundle.index
+        file.write_bytes(content)

@@ -130,9 +130,13 @@ def reading(path: Path, kind: str, read: Callable[[Path, Manifest], _Read]) -> _
             except Exception as error:
                 if not stands() or standing(path) != folder:
                     continue
-                if isinstance(error, OSError) and not isinstance(error, HllmError):
+                if isinstance(error, (HllmError, AssertionError, MemoryError)):
+                    raise
+                if isinstance(error, OSError):
                     raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-                raise
+                # A manifest of other details, or a file of other content, that somebody has sealed.
+                reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+                raise CheckpointError(f"{path} is not a {kind} as hllm writes it ({reason}); make it again") from error
             if stands() and standing(path) == folder:
                 return value
     raise CheckpointError(f"{path} was replaced {_TRIES} times while it was read; wait until its writer has ended")

@@ -201,10 +201,13 @@ class Dataset:
         details = manifest.details
         users = pl.read_parquet(folder / "users.parquet", glob=False)
         events = pl.read_parquet(folder / "interactions.parquet", glob=False)
+        items = pl.read_parquet(folder / "items.parquet", glob=False)
+        for column in (details["item_col"], details["title_col"], *details["text_cols"]):
+            items.get_column(column)  # it is there
         names = details.get("label_names", [])
         labels = [events[f"label_{number}"].to_numpy() for number in range(len(names))]
         return cls(
-            items=pl.read_parquet(folder / "items.parquet", glob=False),
+            items=items,
             users=users["user_id"],
             item_col=details["item_col"],
             text_cols=tuple(details["text_cols"]),

@@ -138,14 +138,14 @@ def _read(
 ) -> tuple[pl.Series, Rows, str, Shaped[np.ndarray, " row"] | None, dict[str, Any], str]:
     def read(
         folder: Path, manifest: artifacts.Manifest
-    ) -> tuple[artifacts.Manifest, pl.Series, Rows, Shaped[np.ndarray, " row"] | None]:
+    ) -> tuple[artifacts.Manifest, str, pl.Series, Rows, Shaped[np.ndarray, " row"] | None]:
         keys = np.load(folder / _KEYS) if (folder / _KEYS).is_file() else None
         rows = Rows.open(folder, manifest.details["dtype"])
-        return manifest, pl.read_parquet(folder / f"{_IDS[kind]}s.parquet", glob=False)[_IDS[kind]], rows, keys
+        ids = pl.read_parquet(folder / f"{_IDS[kind]}s.parquet", glob=False)[_IDS[kind]]
+        return manifest, str(manifest.details["checkpoint"]), ids, rows, keys
 
-    manifest, ids, rows, keys = artifacts.reading(path, kind, read)
+    manifest, made_by, ids, rows, keys = artifacts.reading(path, kind, read)
     details = manifest.details
-    made_by = details["checkpoint"]
     if checkpoint is not None and made_by != checkpoint:
         raise CheckpointError(
             f"the item vectors in {path} were made by checkpoint {made_by[:12]}…, the model is {checkpoint[:12]}…; "

@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 
 from hllm.api import Recommender
+from hllm.errors import CheckpointError
 from hllm.locks import locked
 from hllm.retrieval.index.certificate import Certificate
 from hllm.retrieval.index.config import IndexConfig
@@ -40,7 +41,10 @@ def _index_run(run: Run, config: IndexConfig, min_recall: float) -> Indexed:
         recommender.scorer, recommender.dataset, config, source=source_of(run.table_path), min_recall=min_recall
     )
     assert index.certificate is not None, "build_index certifies"
-    before = collection_of(run.index_path)
+    try:
+        before = collection_of(run.index_path)
+    except CheckpointError:  # damaged, and replaced now
+        before = None
     index.save(run.index_path)
     orphan = None if before in (None, collection_of(run.index_path)) else before
     return Indexed(index, index.certificate, orphan)

@@ -80,9 +80,9 @@ class Index:
     def _read(cls, folder: Path, manifest: artifacts.Manifest, path: Path, source: str) -> "Index":
         """Map the checked files in `folder`, which stands for `path`."""
         details = manifest.details
-        if details["source"] != source:
+        if str(details["source"]) != source:
             raise CheckpointError(
-                f"the index in {path} is over the vectors of {details['source'][:12]}…, asked for are those of "
+                f"the index in {path} is over the vectors of {str(details['source'])[:12]}…, asked for are those of "
                 f"{source[:12]}…; vectors of two models do not mix: make it again with hllm index"
             )
         config = IndexConfig.from_dict(details["config"], where=str(path))
@@ -98,7 +98,7 @@ class Index:
             np.load(folder / "live.npy"),
             np.load(folder / "changed.npy"),
             delta,
-            details["longest"],
+            float(details["longest"]),
         )
         kind = NOMINATORS[config.kind]
         nominator = None if kind is None else kind.open(folder / kind.file, config, source)
@@ -295,4 +295,7 @@ def _save_vectors(path: Path, vectors: Float[Tensor, "row dim"]) -> None:
 def _load_vectors(path: Path, config: IndexConfig) -> Float[Tensor, "row dim"]:
     """Map what `_save_vectors` wrote; writes would stay in memory, and there are none."""
     vectors = torch.from_numpy(np.load(path, mmap_mode="c"))
-    return vectors.view(torch.bfloat16) if config.dtype == "bf16" else vectors
+    vectors = vectors.view(torch.bfloat16) if config.dtype == "bf16" else vectors
+    if vectors.dtype != _DTYPES[config.dtype]:
+        raise ValueError(f"{path.name} holds {vectors.dtype}")
+    return vectors
