@@ -95,6 +95,15 @@ def test_a_log_that_is_a_link_is_not_written_through(log, tmp_path):
     assert target.read_text() == "mine"
 
 
+def test_a_copy_made_of_hard_links_does_not_change_the_original(log, tmp_path):
+    """`cp -al` makes such copies; what was appended to one stood in the other."""
+    before = log.read_bytes()
+    os.link(log, tmp_path / "copy.jsonl")
+    records.append(tmp_path / "copy.jsonl", {"event": "step", "step": 4}, of="a run")
+    assert log.read_bytes() == before
+    assert records.read(tmp_path / "copy.jsonl", of="a run")[0] == [*EVENTS, {"event": "step", "step": 4}]
+
+
 def test_a_pipe_is_no_log(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(StorageError, match="cannot be written"):

@@ -1,5 +1,6 @@
 """Directories that somebody else made, sealed as they should be, with things in them that lead elsewhere."""
 
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from hllm.recipe.recipe import Recipe
 from hllm.reports.model_card import _code, _plain
 from hllm.retrieval.index.retriever import build_index, source_of
 from hllm.runs.run import Run
+from tests.cli.test_sockets import watched
 from tests.conftest import recipe_values
 
 
@@ -213,3 +215,41 @@ def test_a_sealed_part_that_lacks_what_it_should_hold_is_refused_in_a_sentence(r
             with pytest.raises(CheckpointError):
                 _ = Recommender.load(run).bundle.index
         file.write_bytes(content)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/internal", "stranger/store", "/tmp/store"])
+def test_a_run_whose_index_names_a_server_connects_to_nothing(run, reseal, server_and_key, url):
+    """Recommending from a stranger's run sent a key to the host in its index, or unpickled a directory there."""
+    recommender = Recommender.load(run)
+    build_index(recommender.scorer, recommender.dataset, source=source_of(run / "table")).save(run / "index")
+    (run / "index" / "collection.json").write_text('{"collection": "c", "build": "b"}')
+
+    def named(manifest):
+        manifest["details"]["config"] |= {"kind": "qdrant", "url": url}
+        content = (run / "index" / "collection.json").read_bytes()
+        manifest["files"]["collection.json"] = hashlib.sha256(content).hexdigest()
+
+    reseal(run / "index", named)
+    with (
+        watched() as found,
+        pytest.raises((CheckpointError, ConfigError), match=r"connects to none|address of a Qdrant"),
+    ):
+        Recommender.load(run).recommend(["u3"])
+    assert found == []
+
+
+@pytest.fixture
+def server_and_key(monkeypatch):
+    """The caller has a server and a key of his own."""
+    monkeypatch.setenv("QDRANT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("QDRANT_API_KEY", "secret")
+
+
+def test_a_copy_of_a_run_whose_manifest_was_changed_is_refused(trained, tmp_path):
+    """The manifest that `save` and an export write was never looked at."""
+    trained.save(tmp_path / "copy")
+    assert len(Recommender.load(tmp_path / "copy").recommend(["u3"])) == 10
+    file = tmp_path / "copy" / "manifest.json"
+    file.write_text(file.read_text().replace('"kind": "run"', '"kind": "ran"'))
+    with pytest.raises(CheckpointError, match=r"manifest\.json is damaged|holds a ran, expected a run"):
+        Recommender.load(tmp_path / "copy")

@@ -58,6 +58,8 @@ def append(path: Path, values: Mapping[str, Any], *, of: str = "") -> None:
     A last line that a kill or a full disk has cut off is ended first, so that it stays by itself.
     """
     line = json.dumps(sealed(values, of=of)) + "\n"
+    if path.is_file() and path.lstat().st_nlink > 1:  # a copy made of hard links: its twin stays as it is
+        artifacts.write_bytes(path, path.read_bytes())
     try:
         descriptor = os.open(path, _OPEN, 0o666)
         with os.fdopen(descriptor, "r+b") as file:

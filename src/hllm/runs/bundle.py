@@ -137,6 +137,8 @@ def open_run(run: Run, *, device: torch.device | None = None) -> Bundle:
     Raises CheckpointError if it is damaged, mixed up, or training has not finished an epoch.
     """
     recipe = run.read_recipe()
+    if (run.folder / artifacts.MANIFEST).is_file():  # a copy or an export, each part of which has its own besides
+        artifacts.read_manifest(run.folder, "run")
     if not artifacts.standing(run.table_path).exists():
         raise CheckpointError(f"{run.folder} is not finished: it has no item vectors; run hllm train again to go on")
     model, _, manifest = load_checkpoint(run.best_path)
