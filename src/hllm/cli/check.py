@@ -28,6 +28,7 @@ def check(
     item_col: str | None = typer.Option(None, "--item-col", help="Column of both tables that names the item."),
     time_col: str | None = typer.Option(None, "--time-col", help='Column that orders; "": the order of the file.'),
     time_unit: str | None = typer.Option(None, "--time-unit", help='Of numeric times: "s", "ms", "us" or "none".'),
+    time_format: str | None = typer.Option(None, "--time-format", help='Form of the times, such as "%m/%d/%Y %H:%M".'),
     action_col: str | None = typer.Option(None, "--action-col", help="Column that says what the user did."),
     text_cols: str | None = typer.Option(None, "--text-cols", help="Columns that describe an item, comma-separated."),
     overrides: list[str] = overrides_option(
@@ -45,6 +46,7 @@ def check(
         "item_col": item_col,
         "time_col": time_col,
         "time_unit": time_unit,
+        "time_format": time_format,
         "action_col": action_col,
         "text_cols": column_list(text_cols),
         "quarantine": None if quarantine is None else str(quarantine),
@@ -121,6 +123,8 @@ def _table(preparation: "Preparation", dataset: "Dataset", config: "DataConfig",
                 f"applied in {step['rounds']} rounds"
             )
     lines += ["", _texts(dataset, config)]
+    if "dates" in preparation.steps[0]:
+        lines.append(f"times are read as {preparation.steps[0]['dates']}; data.time_format names another form")
     if refused:
         lines += ["", f"training would refuse these tables ({len(refused)} reasons):", *(f"- {r}" for r in refused)]
     return "\n".join(lines)

@@ -30,6 +30,7 @@ def describe(
         None, "--time-col", help='Column of the times; default "timestamp"; "": the order of the file.'
     ),
     time_unit: str | None = typer.Option(None, "--time-unit", help='Of numeric times: "s", "ms", "us" or "none".'),
+    time_format: str | None = typer.Option(None, "--time-format", help='Form of the times, such as "%m/%d/%Y %H:%M".'),
     text_cols: str | None = typer.Option(
         None, "--text-cols", help="Comma-separated columns that describe an item; default: every text column."
     ),
@@ -64,6 +65,7 @@ def describe(
         "item_col": item_col,
         "time_col": time_col,
         "time_unit": time_unit,
+        "time_format": time_format,
         "text_cols": column_list(text_cols),
     }
     columns = {name: value for name, value in options.items() if value is not None}

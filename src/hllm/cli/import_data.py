@@ -43,6 +43,11 @@ def import_data(
     text_cols: str | None = typer.Option(
         None, "--text-cols", help="Columns that describe an item, between commas; default: every column of words."
     ),
+    time_format: str | None = typer.Option(
+        None,
+        "--time-format",
+        help='Form of the times, such as "%m/%d/%Y %H:%M" or "%Y%m%d"; default: found in the column.',
+    ),
     where: str | None = typer.Option(
         None, "--where", help="Write only the interactions that fulfil a condition, such as 'rating >= 4'."
     ),
@@ -59,6 +64,7 @@ def import_data(
     columns = Columns(user_col, item_col, time_col, action_col, items_item_col, None if text is None else tuple(text))
     done = import_layout(
         layout, path, out=out, interactions=interactions, items=items, columns=columns, where=where,
+        time_format=time_format,
         match_ids=one_of("--match-ids", match_ids, ("exact", "loose")),
     )  # fmt: skip
     if as_json:

@@ -76,6 +76,8 @@ def prepare(interactions: Table, items: Table | None, config: DataConfig) -> tup
 
     counts = {"rows": len(log), "users": len(log.users), "items": len(log.items)}
     steps = [{"step": "read", **counts} if config.where is None else {"step": "where", "of": log.num_rows, **counts}]
+    if log.date_order is not None:
+        steps[0]["dates"] = log.date_order
     events, users = in_order(log, item)
     repeats = repeated(events) if config.time_col else np.zeros(len(events.row), dtype=bool)
     faults.append(_duplicates(log.places(events.row[repeats]), len(log), config))

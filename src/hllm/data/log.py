@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from hllm.data.checks import is_missing
 from hllm.data.ids import whole
 from hllm.data.labels import read_labels
+from hllm.data.reading.dates import date_order
 from hllm.data.reading.tables import Table, explained, require_columns, scan_table
 from hllm.data.reading.times import as_integers, seconds_per_unit
 from hllm.data.schema import DataConfig
@@ -49,6 +50,8 @@ class InteractionLog:
     """Labels of each of the config's targets; see `data.labels`."""
     rows: Int[np.ndarray, " interaction"] | None = None
     """Row of each in the table, if `data.where` left some out; else they are all of its rows."""
+    date_order: str | None = None
+    """Which part of dates such as 11/10/2020 was taken to come first."""
     num_rows: int = 0
     """Number of rows of the table, those that were left out included."""
 
@@ -93,8 +96,8 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
     item, items = _numbered(cells["item"])
     actions, action_names = _values(cells, "action")
     parts, part_names = _values(cells, "part")
-    unit = seconds_per_unit(times, config.time_unit) if config.time_col else None
-    stamps = as_integers(times) if config.time_col else times
+    unit = seconds_per_unit(times, config.time_unit, config.time_format) if config.time_col else None
+    stamps = as_integers(times, config.time_format) if config.time_col else times
     return InteractionLog(
         user=user,
         item=item,
@@ -109,6 +112,7 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
         part_names=part_names,
         labels=read_labels(cells, _label_columns(config), config.targets),
         rows=cells[_ROW].to_numpy().astype(np.int64) if config.where is not None else None,
+        date_order=date_order(times) if times.dtype == pl.String and config.time_format is None else None,
         num_rows=num_rows or len(cells),
     )
 
@@ -133,7 +137,7 @@ def _collect(table: pl.LazyFrame, config: DataConfig) -> pl.DataFrame:
 
     columns = {"user": id_column(config.user_col), "item": id_column(config.item_col)}
     if config.time_col:
-        is_text = schema[config.time_col] == pl.String
+        is_text = schema[config.time_col] == pl.String and config.time_format is None
         columns["time"] = pl.col(config.time_col).cast(pl.Int64, strict=False) if is_text else pl.col(config.time_col)
     if config.action_col:
         columns["action"] = as_category(config.action_col)

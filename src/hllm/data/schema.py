@@ -58,6 +58,9 @@ class DataConfig(Config):
     """Column of the interactions that orders them: any number or date. "": the file's order is the order."""
     time_unit: Literal["s", "ms", "us", "none"] = "s"
     """Unit of a numeric time_col, since 1970; dates need none. "none": it orders, but is no clock."""
+    time_format: str | None = None
+    """Format of the times, such as "%m/%d/%Y %H:%M" or "%Y%m%d". None: numbers, or dates in any usual form, where the
+    whole column decides whether the day or the month comes first."""
     action_col: str | None = None
     """Column of the interactions that says what the user did, such as "click"; model.inputs.action reads it."""
     split_col: str | None = None

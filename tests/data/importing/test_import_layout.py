@@ -146,3 +146,32 @@ def test_tables_that_have_no_id_in_common_are_refused(shop, tmp_path):
     with pytest.raises(DataError, match=r"none of the 1 interactions names an item of the items table.*'b'.*'x'"):
         shop("user_id,item_id,timestamp\nu,x,1\n", "item_id,title\nb,B\n")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("times", "settings", "seconds"),
+    [
+        (("1600000000123", "1600000101123"), {"time_unit": "ms"}, 1600000000),
+        (("1600000000123456", "1600000101123456"), {"time_unit": "us"}, 1600000000),
+        (("1600000000.0", " 1600000101.0"), {}, 1600000000),
+        (("20200105", "20201230"), {"time_format": "%Y%m%d"}, 1578182400),
+        (("2020-01-05 00:00:00 UTC", "2020-12-30 00:00:00 UTC"), {}, 1578182400),
+        (("01/05/2020 12:00 AM", "12/30/2020 3:00 PM"), {}, 1578182400),
+        (("05.01.2020", "30.12.2020"), {}, 1578182400),
+    ],
+)
+def test_units_and_forms_of_times_are_found(shop, times, settings, seconds):
+    done, notes = shop(f"user_id,item_id,timestamp\nu,a,{times[0]}\nu,b,{times[1]}\n")
+    assert {key: done.data[key] for key in ("time_unit", "time_format") if key in done.data} == settings
+    dataset = build_dataset(done.data["interactions"], done.data["items"], DataConfig(**done.data))
+    assert dataset.seconds[0] == seconds
+    assert ("timestamp is read as month/day/year" in notes) == ("/" in times[0])
+
+
+def test_dates_that_fit_both_orders_need_a_format(shop, tmp_path):
+    rows = "user_id,item_id,timestamp\nu,a,11/10/2020\nu,b,12/2/2020\n"
+    with pytest.raises(DataError, match="--time-format"):
+        shop(rows)
+    assert not (tmp_path / "out").exists()
+    done, _ = shop(rows, time_format="%m/%d/%Y")
+    assert done.data["time_format"] == "%m/%d/%Y"

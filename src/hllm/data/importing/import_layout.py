@@ -13,6 +13,7 @@ from polars.exceptions import PolarsError
 
 from hllm import artifacts
 from hllm.data.ids import alike, causes
+from hllm.data.importing.clock import clock_of
 from hllm.data.importing.layout import Columns, Source, Tables, matching
 from hllm.data.importing.layouts import layout_named
 from hllm.data.reading.files import KINDS, find_fault, find_files
@@ -50,13 +51,14 @@ def import_layout(
     items: Path | None = None,
     columns: Columns | None = None,
     where: str | None = None,
+    time_format: str | None = None,
     match_ids: Literal["exact", "loose"] = "exact",
 ) -> ImportedTables:
     """Read a published layout in `folder` and write interactions.parquet and items.parquet into a new directory.
 
     `interactions` and `items` name a file where the folder has several; `columns` is for the layouts `table` and
-    `recbole`; `where` is a condition on the interactions that are written, and `match_ids` as in `[data]`. Rows
-    without user, item or time are left out, which a note says.
+    `recbole`; `where` is a condition on the interactions that are written, `time_format` and `match_ids` are as in
+    `[data]`. Rows without user, item or time are left out, which a note says.
 
     Raises DataError, with file and line, for what cannot be read, and then writes nothing; ConfigError if `out` exists.
     Memory holds the ids at most, not the tables.
@@ -84,7 +86,12 @@ def import_layout(
         text_cols, text_notes = _text_columns(partial, tables)
         facts = _facts(partial, text_cols)
         num_alike, spellings = _alike(partial, facts, match_ids)
+        clock: dict[str, Any] = {}
+        if tables.time_unit == "s":
+            clock, clock_notes = clock_of(partial / "interactions.parquet", time_format)
+            notes += clock_notes
         table = _data_table(tables, text_cols, facts, match_ids, num_alike)
+        table |= clock
         artifacts.write_text(partial / FOLDER_TABLE, _toml(table) + "\n")
         notes += [*text_notes, *_what_is_odd(facts, table, num_alike, spellings)]
         counts = {key: facts[key] for key in ("num_users", "num_items", "num_interactions")}

@@ -136,7 +136,7 @@ def typed(frame: pl.LazyFrame, types: Mapping[str, Any], *, path: Path) -> pl.La
     blanks = [pl.when(pl.col(name).cast(pl.String) != "").then(pl.col(name)).alias(name) for name in types]
     frame = frame.with_columns(blanks)
     for name, kind in types.items():
-        is_wrong = pl.col(name).cast(kind, strict=False).is_null() & pl.col(name).is_not_null()
+        is_wrong = _cast(name, kind).is_null() & pl.col(name).is_not_null()
         bad_rows = frame.select(name).with_row_index("row").filter(is_wrong).head(1).collect(engine="streaming")
         if len(bad_rows):
             row, value = bad_rows.row(0)
@@ -144,7 +144,16 @@ def typed(frame: pl.LazyFrame, types: Mapping[str, Any], *, path: Path) -> pl.La
             raise DataError(
                 f"{path}, data row {row + 1}: {name} is {value!r}, expected {expected}. Correct or remove the row"
             )
-    return frame.with_columns(pl.col(name).cast(kind) for name, kind in types.items())
+    return frame.with_columns(_cast(name, kind) for name, kind in types.items())
+
+
+def _cast(name: str, kind: Any) -> pl.Expr:
+    """Return a column as a type, null where it has another; 1111111111.0 is a whole number."""
+    whole = pl.col(name).cast(kind, strict=False)
+    if kind != pl.Int64:
+        return whole
+    number = pl.col(name).cast(pl.Float64, strict=False)
+    return pl.coalesce(whole, pl.when(number == number.round()).then(number).cast(pl.Int64, strict=False))
 
 
 def numbered(frame: pl.LazyFrame) -> pl.LazyFrame:

@@ -6,18 +6,21 @@ from datetime import UTC, datetime
 from fractions import Fraction
 
 import polars as pl
-from polars.exceptions import ComputeError
 
+from hllm.data.reading.dates import read_dates, read_format
 from hllm.errors import DataError
 
 
-def as_integers(column: pl.Series) -> pl.Series:
+def as_integers(column: pl.Series, time_format: str | None = None) -> pl.Series:
     """Return numbers or dates as Int64 in their order: microseconds for dates, millionths for fractions.
 
-    Text is read as numbers if at least half of it reads as such, else as dates. What cannot be read is null.
-    Raises DataError for a column of another type.
+    Text is read as numbers if at least half of it reads as such, else as dates, as `dates.read_dates` does; numbers and
+    text are dates of `time_format`, if that is given. What cannot be read is null. Raises DataError for a column of
+    another type, and for dates whose day and month cannot be told apart.
     """
-    if isinstance(column.dtype, pl.Date | pl.Datetime):
+    if time_format is not None and not isinstance(column.dtype, pl.Date | pl.Datetime):
+        times = read_format(column, time_format)
+    elif isinstance(column.dtype, pl.Date | pl.Datetime):
         times = column.cast(pl.Datetime("us")).cast(pl.Int64)
     elif column.dtype.is_integer():
         times = column.cast(pl.Int64, strict=False)
@@ -32,8 +35,10 @@ def as_integers(column: pl.Series) -> pl.Series:
     return times.alias("timestamp")
 
 
-def seconds_per_unit(column: pl.Series, unit: str) -> float | None:
+def seconds_per_unit(column: pl.Series, unit: str, time_format: str | None = None) -> float | None:
     """Return what 1 in `as_integers(column)` is in seconds; `unit` is that of numbers. None: they only order."""
+    if time_format is not None:
+        return 1e-6
     if not column.dtype.is_numeric() and _is_dates(column):
         return 1e-6
     size = {"s": 1.0, "ms": 1e-3, "us": 1e-6}.get(unit)
@@ -63,13 +68,14 @@ def _is_dates(column: pl.Series) -> bool:
 
 def _mostly_numbers(text: pl.Series) -> bool:
     """Tell whether at least half of the texts are numbers: a few that are damaged do not make dates of the rest."""
-    return 2 * text.cast(pl.Float64, strict=False).count() >= text.count()
+    return 2 * text.str.strip_chars().cast(pl.Float64, strict=False).count() >= text.count()
 
 
 def _reads_as_fractions(column: pl.Series) -> bool:
     """Tell whether `as_integers` made millionths of the numbers."""
     if column.dtype.is_integer():
         return False
+    column = column.str.strip_chars() if column.dtype == pl.String else column
     numbers = _finite(column.cast(pl.Float64, strict=False)).drop_nulls()
     return bool((numbers != numbers.round()).any())
 
@@ -86,9 +92,7 @@ def _from_floats(column: pl.Series) -> pl.Series:
 
 def _from_text(text: pl.Series) -> pl.Series:
     if _mostly_numbers(text):
+        text = text.str.strip_chars()
         integers, floats = (text.cast(kind, strict=False) for kind in (pl.Int64, pl.Float64))
         return integers if integers.count() == _finite(floats).count() else _from_floats(floats)
-    try:
-        return text.str.to_datetime(strict=False, time_unit="us").cast(pl.Int64)
-    except ComputeError:  # not even one value looks like a date
-        return pl.Series([None] * len(text), dtype=pl.Int64)
+    return read_dates(text)[0]

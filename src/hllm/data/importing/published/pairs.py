@@ -79,12 +79,14 @@ def read_two_parquet(source: Source) -> Tables:
     )  # fmt: skip
 
 
-def unit_of(interactions: pl.LazyFrame) -> Literal["s", "ms"]:
-    """Tell seconds from milliseconds by the latest time."""
+def unit_of(interactions: pl.LazyFrame) -> Literal["s", "ms", "us"]:
+    """Tell seconds from milliseconds and microseconds by the latest time."""
     latest = (
         interactions.select(pl.col("timestamp").cast(pl.Int64, strict=False).max()).collect(engine="streaming").item()
     )
-    return "ms" if latest is not None and latest >= _MILLISECONDS_FROM else "s"
+    if latest is None or latest < _MILLISECONDS_FROM:
+        return "s"
+    return "ms" if latest < 1000 * _MILLISECONDS_FROM else "us"
 
 
 def _only_positions(interactions: pl.LazyFrame) -> bool:
