@@ -1,8 +1,12 @@
+import os
+
 import numpy as np
 import pytest
 import torch
 
-from hllm.embedding.rows import Rows, RowWriter, cosine_errors, encode_rows
+from hllm import artifacts
+from hllm.embedding.rows import Rows, RowWriter, cosine_errors, encode_rows, new_array
+from hllm.errors import StorageError
 
 
 def test_int8_by_hand():
@@ -63,3 +67,26 @@ def test_rows_written_in_any_order_are_read_back(tmp_path, rng, dtype):
     assert torch.equal(read.vectors(), expected.vectors())
     assert read.cosine_error == expected.cosine_error
     assert torch.equal(read[np.array([7, 2])].vectors(), expected.vectors()[[7, 2]])
+
+
+@pytest.mark.parametrize("allocates", [True, False])
+def test_a_new_array_has_its_place_on_the_disk_before_it_is_written_to(tmp_path, monkeypatch, allocates):
+    """It was a sparse file, mapped: where the disk became full while it was filled, the process ended with SIGBUS."""
+    if not allocates:  # as on macOS
+        monkeypatch.delattr(os, "posix_fallocate")
+    array = new_array(tmp_path / "x.npy", np.dtype("<f4"), (5000, 16))
+    assert (tmp_path / "x.npy").stat().st_blocks * 512 >= 5000 * 16 * 4
+    array[:] = np.arange(16)
+    array.flush()
+    assert np.array_equal(np.load(tmp_path / "x.npy"), np.tile(np.arange(16, dtype=np.float32), (5000, 1)))
+
+
+def test_a_disk_that_is_full_before_the_first_row_is_an_error(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageError, match=r"the disk is full: .*x was not written, nothing half-written was left"):
+        with artifacts.writing(tmp_path / "x", "thing", {}) as folder:
+            RowWriter(folder, 10, 4, "fp32")
+    assert list(tmp_path.iterdir()) == []

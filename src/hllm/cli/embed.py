@@ -28,6 +28,7 @@ def embed(
     from hllm.runs.tables import embed_run_items
 
     share, kind = Share.parse(shard), dtype_of(dtype)
+    out = out.resolve() if out.is_symlink() else out  # a link that is named here is meant
     with Run(run).part_locked(out):
         embedded = embed_run_items(Run(run), out, items=items, dtype=kind, share=share, dim=dim)
     show_embedded(embedded, out, processes=share.of, noun="items", as_json=as_json)

@@ -32,6 +32,7 @@ def embed_users(
     from hllm.runs.run import Run
 
     share, kind = Share.parse(shard), dtype_of(dtype)
+    out = out.resolve() if out.is_symlink() else out  # a link that is named here is meant
     since = None if active_since is None else _moment(active_since)
     embedded = embed_run_users(Run(run), out, users=users, active_since=since, dtype=kind, share=share)
     show_embedded(embedded, out, processes=share.of, noun="users", as_json=as_json)

@@ -1,7 +1,5 @@
 """Exit codes say how a verb ended; 0 is success. A signal ends a verb with its own."""
 
-# Proved by tests/cli/test_main.py.
-
 import signal
 import threading
 from collections.abc import Iterator

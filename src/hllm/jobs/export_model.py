@@ -14,6 +14,7 @@ from hllm.evaluation.evaluate import Evaluated, Part
 from hllm.evaluation.impressions import RankingResult
 from hllm.evaluation.ranks import Contender
 from hllm.jobs.evaluate_ranking import evaluate_rankers
+from hllm.locks import locked
 from hllm.metrics import RANKING_METRICS
 from hllm.models.checkpoint import compact_checkpoint
 from hllm.models.compact import Weights
@@ -85,8 +86,13 @@ def export_model(
     export, and if the export loses more than the share `max_loss` of the run's select_by, DataError if `part` has no
     value of it; nothing is written then.
     """
-    if out.exists():
-        raise ConfigError(f"{out} exists already; give a new directory")
+    with locked(out):
+        if out.exists():
+            raise ConfigError(f"{out} exists already; give a new directory")
+        return _export_model(run, out, weights, part, max_loss)
+
+
+def _export_model(run: Path, out: Path, weights: Weights, part: Part, max_loss: float | None) -> ExportReport:
     trained = Recommender.load(run)
     before = _measured(_TRAINED, trained, part)  # first: what cannot be measured is refused before any work
     details: dict[str, object] = {}
