@@ -14,7 +14,10 @@ import pytest
 
 from hllm import artifacts
 from hllm.api import Recommender
+from hllm.config import Config
 from hllm.data.dataset import Dataset
+from hllm.data.importing.import_layout import import_layout
+from hllm.data.schema import DataConfig
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import CheckpointError, ConfigError
 from hllm.models.backbone.backbone import load_backbone
@@ -253,3 +256,48 @@ def test_a_copy_of_a_run_whose_manifest_was_changed_is_refused(trained, tmp_path
     file.write_text(file.read_text().replace('"kind": "run"', '"kind": "ran"'))
     with pytest.raises(CheckpointError, match=r"manifest\.json is damaged|holds a ran, expected a run"):
         Recommender.load(tmp_path / "copy")
+
+
+@pytest.fixture
+def imported(tmp_path, interactions, items) -> Path:
+    interactions.write_parquet(tmp_path / "interactions.parquet")
+    items.write_parquet(tmp_path / "items.parquet")
+    paths = {"interactions": tmp_path / "interactions.parquet", "items": tmp_path / "items.parquet"}
+    import_layout("table", tmp_path, out=tmp_path / "shop", **paths)
+    return tmp_path / "shop"
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ('interactions = "../interactions.parquet"', "names interactions outside its folder"),
+        ('items = "/etc/passwd"', "names items outside its folder"),
+        ('items = ".."', "names items outside its folder"),
+        ('quarantine = "../../x"', "names a place to write to, quarantine; name it yourself"),
+        ('quarantine = "faults"', "names a place to write to, quarantine; name it yourself"),
+        ('from = "../other"', "unknown key 'data.from'"),
+    ],
+)
+def test_the_table_of_an_imported_folder_names_its_own_files_alone(imported, reseal, line, match):
+    file = imported / "data.toml"
+    key = line.split(" = ")[0]
+    kept = [each for each in file.read_text().splitlines() if not each.startswith(f"{key} = ")]
+    file.write_text("\n".join([kept[0], line, *kept[1:]]))
+    with pytest.raises(ConfigError, match=r"data\.toml is not as it was written"):
+        Source.from_dict({"data": {"from": str(imported)}}, where="test")
+    reseal(imported)
+    with pytest.raises(ConfigError, match=match):
+        Source.from_dict({"data": {"from": str(imported)}}, where="test")
+
+
+def test_a_table_of_an_imported_folder_that_is_a_link_out_of_it_is_refused(imported, tmp_path):
+    (imported / "items.parquet").rename(tmp_path / "private.parquet")
+    (imported / "items.parquet").symlink_to("../private.parquet")
+    with pytest.raises(ConfigError, match="names items outside its folder"):
+        Source.from_dict({"data": {"from": str(imported)}}, where="test")
+
+
+class Source(Config):
+    """The one table of a recipe that is needed here."""
+
+    data: DataConfig

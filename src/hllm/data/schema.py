@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from hllm.checked import check_files
 from hllm.config import Config
 from hllm.data.where import parse
 from hllm.errors import ConfigError
@@ -140,6 +141,7 @@ class DataConfig(Config):
 def _table_of(folder: str, base: Path) -> dict[str, Any]:
     """Return the `[data]` table of an imported folder; ValueError if it has none."""
     path = base / Path(folder).expanduser() / FOLDER_TABLE
+    check_files([path])
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))["data"]
     except (OSError, KeyError) as error:
@@ -149,10 +151,13 @@ def _table_of(folder: str, base: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise ValueError(f"from = {folder!r}: {path} is not valid TOML: {error}") from None
+    if "quarantine" in table:
+        raise ValueError(f"from = {folder!r}: {path} names a place to write to, quarantine; name it yourself")
     places = {}
     for key in ("interactions", "items"):
-        if key in table and Path(str(table[key])).name != table[key]:
-            raise ValueError(f"from = {folder!r}: {path} names {key} outside its folder: {table[key]!r}")
         if key in table:
+            file = path.parent / str(table[key])
+            if file.name != table[key] or not file.resolve().is_relative_to(path.parent.resolve()):
+                raise ValueError(f"from = {folder!r}: {path} names {key} outside its folder: {table[key]!r}")
             places[key] = str(Path(folder).expanduser() / table[key])
     return {**table, **places}
