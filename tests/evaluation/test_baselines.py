@@ -207,6 +207,38 @@ def test_ease_leaves_no_better_weight(crowd):
     np.testing.assert_allclose(scorer.score(Histories([history]))[0], expected[index("abc")].sum(0), atol=1e-5)
 
 
+def test_ease_has_items_of_the_same_users_level():
+    """b and c, and d and e, have the same training users; h and i have none."""
+    histories = {f"u{n}": own + "fgf" for n, own in enumerate(["abc", "adebc", "bca", "ade", "adebc", "ab" + "c" * 3])}
+    dataset, split = world_of(histories, {letter: letter for letter in "abcdefghi"})
+    scores = EASE(dataset, split, regularization=0.7).score(Histories([index("a"), index("ab"), index("fd")]))
+    assert (scores[0, 1], scores[0, 3]) == (scores[0, 2], scores[0, 4])
+    assert scores[1, 3] == scores[1, 4]
+    assert scores[2, 1] == scores[2, 2]
+    assert (scores[:, 7] == scores[:, 8]).all()
+
+
+@pytest.mark.parametrize("num_items", [97, 1682, 5003])
+@pytest.mark.parametrize("dim", [2, 63, 384])
+def test_items_of_one_vector_are_level_in_whatever_company(rng, num_items, dim):
+    table = np.tile(rng.standard_normal(dim), (num_items, 1))
+    table[:3] = rng.standard_normal((3, dim))
+    for num_users in (1, 2, 17, 300):
+        histories = Histories([np.array([n % 3]) for n in range(num_users)])
+        scores = Embedding(table).score(histories)
+        assert (scores[:, 3:] == scores[:, 3:4]).all()
+        ranks = ExactRetriever(Embedding(table)).rank(histories, np.full(num_users, 3), list(histories))
+        assert set(ranks.tied.tolist()) == {num_items - 4}
+
+
+def test_als_has_items_of_one_vector_level(crowd):
+    scorer = ALS(*crowd, factors=5)
+    scorer.keys[4:] = scorer.keys[3].clone()
+    for histories in (Histories([index("ab")]), Histories([index("ab"), index("c"), index("acd")] * 7)):
+        scores = scorer.score(histories)
+        assert (scores[:, 3:] == scores[:, 3:4]).all()
+
+
 def test_als_solves_for_the_user_of_a_history(crowd):
     """With the items' factors Y given, a user's are (YᵀY + (α−1)·Yₕ ᵀYₕ + λI)⁻¹ α Yₕᵀ1, after Hu et al., equation 4."""
     dataset, split = crowd

@@ -21,6 +21,7 @@ from hllm.metrics import TargetRanks
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.histories import Histories
 from hllm.retrieval.retriever import Scorer, VectorScorer
+from hllm.retrieval.tiles import dot_products
 
 LENGTHS = (0, 1, 2, 5)
 
@@ -200,8 +201,7 @@ class _SomeVectors:
         return self.scorer.queries(histories)
 
     def score(self, histories: Histories) -> Float[np.ndarray, "user some"]:
-        scores: Float[np.ndarray, "user some"] = (self.queries(histories) @ self.keys.T).cpu().numpy()
-        return scores
+        return dot_products(self.queries(histories), self.keys)
 
 
 def _means(evaluated: Evaluated, rows: Int[np.ndarray, " chosen"], ranks: TargetRanks) -> Metrics:

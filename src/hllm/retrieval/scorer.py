@@ -16,6 +16,7 @@ from hllm.models.recommender import SequentialRecommender
 from hllm.models.tiers import History
 from hllm.precision import Precision, autocast, resolve_precision
 from hllm.retrieval.histories import Histories
+from hllm.retrieval.tiles import dot_products
 
 # Padding included. On a CPU a quarter of 16,384 takes .7 of the time (two cores, 943 histories, two layers of
 # SmolLM2-135M): a layer's states stay in the cache. Less is no faster.
@@ -66,8 +67,7 @@ class ModelScorer:
 
     def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
         """Return cosines, or dot products, in fp32; a user without history gets 0 for every item."""
-        scores: Float[np.ndarray, "user item"] = (self.queries(histories) @ self.keys.T).cpu().numpy()
-        return scores
+        return dot_products(self.queries(histories), self.keys)
 
     def queries(self, histories: Histories) -> Float[Tensor, "user cut"]:
         """Return the vectors whose products with `keys` are the scores."""

@@ -110,6 +110,12 @@ class Products:
         return torch.mm(self.queries, keys.T, out=self.tile)[:, :number]
 
 
+def dot_products(queries: Float[Tensor, "user dim"], keys: Keys) -> Float[np.ndarray, "user item"]:
+    """Return all products in a new array; an item's do not depend on its place, nor on the other users."""
+    tiles = [tile.cpu().numpy().copy() for _, tile in Products(queries, keys)]
+    return np.concatenate(tiles, axis=1) if tiles else np.zeros((len(queries), 0), dtype=np.float32)
+
+
 def masked(
     tiles: ScoreTiles, exclude: ItemLists, candidates: Bool[np.ndarray, " item"] | None
 ) -> Iterator[tuple[int, Float[Tensor, "user item"]]]:

@@ -5,14 +5,17 @@
 from typing import final
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy import sparse
+from torch import Tensor
 
 from hllm.data.dataset import Dataset
 from hllm.data.split import Split
 from hllm.evaluation.baselines.matrices import history_matrix, training_matrix
 from hllm.extras import require
 from hllm.retrieval.histories import Histories
+from hllm.retrieval.tiles import dot_products
 
 
 @final
@@ -51,9 +54,13 @@ class ALS:
             )
             self.model.fit(sparse.csr_matrix(training_matrix(dataset, split)), show_progress=False)
 
+        self.keys = torch.from_numpy(self.model.item_factors)
+
+    def queries(self, histories: Histories) -> Float[Tensor, "user dim"]:
+        """Return the factors of these histories' users; zeros for an empty one."""
+        held = sparse.csr_matrix(history_matrix(histories, self.num_items))  # the library knows no csr_array
+        return torch.from_numpy(self.model.recalculate_user(np.arange(len(histories)), held))
+
     def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
         """Return the products with the factors of these histories; 0 throughout for an empty one."""
-        held = sparse.csr_matrix(history_matrix(histories, self.num_items))  # the library knows no csr_array
-        users = self.model.recalculate_user(np.arange(len(histories)), held)
-        scores: Float[np.ndarray, "user item"] = users @ self.model.item_factors.T
-        return scores
+        return dot_products(self.queries(histories), self.keys)

@@ -5,7 +5,9 @@
 from typing import Literal, final
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from hllm.data.dataset import Dataset
 from hllm.data.prompt import PromptConfig, render
@@ -14,6 +16,7 @@ from hllm.embedding.pretrained import pretrained_table
 from hllm.errors import ConfigError
 from hllm.extras import require
 from hllm.retrieval.histories import Histories
+from hllm.retrieval.tiles import dot_products
 
 History = Literal["last item", "all items"]
 _VALUES_ALONE = PromptConfig(field_names=False)
@@ -66,16 +69,19 @@ class Embedding:
         self.num_items = len(table)
         self.history = history
         norms = np.linalg.norm(table, axis=1, keepdims=True)
-        self.unit = (table / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+        self.keys = torch.from_numpy((table / np.where(norms > 0, norms, 1.0)).astype(np.float32))
+
+    def queries(self, histories: Histories) -> Float[Tensor, "user dim"]:
+        """Return the vector of the last item, or the mean of all items' vectors; zeros for an empty history."""
+        queries = self.keys.new_zeros(len(histories), self.keys.shape[1])
+        for row, items in zip(queries, histories, strict=True):
+            if len(items):
+                row[:] = self.keys[items[-1]] if self.history == "last item" else self.keys[items].mean(0)
+        return queries
 
     def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
         """Return the cosines; between a mean and a vector, up to the mean's length."""
-        queries = np.zeros((len(histories), self.unit.shape[1]), dtype=np.float32)
-        for row, items in zip(queries, histories, strict=True):
-            if len(items):
-                row[:] = self.unit[items[-1]] if self.history == "last item" else self.unit[items].mean(0)
-        scores: Float[np.ndarray, "user item"] = queries @ self.unit.T
-        return scores
+        return dot_products(self.queries(histories), self.keys)
 
 
 def embedding(dataset: Dataset, split: Split, *, backbone: str = "minilm-l6") -> Embedding:

@@ -2,11 +2,13 @@
 
 # Proved by tests/evaluation/test_baselines.py.
 
+from itertools import pairwise
 from typing import final
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy import sparse
 
 from hllm.data.dataset import Dataset
 from hllm.data.split import Split
@@ -22,7 +24,8 @@ class EASE:
     """Each item's score is a weighted sum over the history's items, by ridge regression on the training interactions.
 
     `regularization` is λ, in training users. Dense: three matrices of items by items in fp32 while it is solved, one
-    afterwards; ConfigError beyond 8 GB, which is 25,819 items.
+    afterwards; ConfigError beyond 8 GB, which is 25,819 items. Items with the same training users have the same weights
+    to the last digit, so that they are level.
 
     Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, arXiv:1905.03375, equation 8.
     """
@@ -43,9 +46,25 @@ class EASE:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
         # Contiguous by rows, which the solver's result is not: scipy would copy it for each product.
         self.weights: Float[np.ndarray, "item item"] = (inverse / -inverse.diagonal()).contiguous().numpy()
+        _make_level(self.weights, matrix)
         np.fill_diagonal(self.weights, 0.0)
 
     def score(self, histories: Histories) -> Float[np.ndarray, "user item"]:
         """Return the sums of the weights of the history's distinct items."""
         scores: Float[np.ndarray, "user item"] = history_matrix(histories, self.num_items) @ self.weights
         return scores
+
+
+def _make_level(weights: Float[np.ndarray, "item item"], matrix: sparse.csr_array) -> None:
+    """Give items with the same users the weights of the first of them; the solver's differ by rounding."""
+    by_item = matrix.T.tocsr()
+    by_item.sort_indices()
+    alike: dict[bytes, list[int]] = {}
+    for item, (start, end) in enumerate(pairwise(by_item.indptr)):
+        alike.setdefault(by_item.indices[start:end].tobytes(), []).append(item)
+    for items in alike.values():
+        if len(items) > 1:
+            between = weights[items[0], items[1]]
+            weights[:, items] = weights[:, items[:1]]
+            weights[items] = weights[items[:1]]
+            weights[np.ix_(items, items)] = between
