@@ -247,6 +247,7 @@ def test_a_run_without_heads_does_not_rank(trained):
         trained.rank(["i1"], ["u0"])
 
 
+@pytest.mark.filterwarnings("ignore:every label of target:hllm.errors.HllmWarning")
 def test_a_split_of_one_class_cannot_be_validated(tiny_bert, tiny_llama, rated, items, tmp_path):
     given = values(tiny_bert, tiny_llama, labelled=True)
     given["data"]["targets"][0]["at_least"] = 0
@@ -338,6 +339,7 @@ def test_labels_do_not_keep_a_run_from_being_compared_in_retrieval(
     assert names == ["plain", "heads"]
 
 
+@pytest.mark.filterwarnings("ignore:every label of target:hllm.errors.HllmWarning")
 def test_auc_is_only_watched_where_it_picks_nothing(tiny_bert, tiny_llama, rated, items, tmp_path):
     """A validation part whose labels are all alike once ended a run that is selected by another metric."""
     given = values(tiny_bert, tiny_llama, labelled=True) | {"select_by": "ndcg@10"}
