@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hllm.cli.exits import EXIT_WRONG_INPUT
-from hllm.cli.options import JSON, column_list, overrides_option
+from hllm.cli.options import (
+    COLUMNS,
+    ENCODING,
+    ITEMS_COLUMNS,
+    JSON,
+    NO_HEADER,
+    SEPARATOR,
+    column_list,
+    form_keys,
+    overrides_option,
+)
 from hllm.cli.show import show_json
 from hllm.errors import ConfigError
 from hllm.reports.text import text_table
@@ -31,6 +41,11 @@ def check(
     time_format: str | None = typer.Option(None, "--time-format", help='Form of the times, such as "%m/%d/%Y %H:%M".'),
     action_col: str | None = typer.Option(None, "--action-col", help="Column that says what the user did."),
     text_cols: str | None = typer.Option(None, "--text-cols", help="Columns that describe an item, comma-separated."),
+    separator: str | None = SEPARATOR,
+    encoding: str | None = ENCODING,
+    no_header: bool = NO_HEADER,
+    columns: str | None = COLUMNS,
+    items_columns: str | None = ITEMS_COLUMNS,
     overrides: list[str] = overrides_option(
         'Change a key, such as data.unknown_items="drop"; repeatable.', metavar="data.KEY=VALUE"
     ),
@@ -52,6 +67,7 @@ def check(
         "quarantine": None if quarantine is None else str(quarantine),
     }
     mapped = {key: value for key, value in options.items() if value is not None}
+    mapped |= form_keys(separator, encoding, no_header, columns, items_columns)
     if sum(given is not None for given in (folder, interactions, recipe)) != 1:
         raise ConfigError(
             "give one of: a folder that hllm data import wrote, --interactions with --items, and --recipe"

@@ -1,11 +1,20 @@
 """`hllm data describe` shows what is in a data set."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hllm.cli.options import JSON, column_list
+from hllm.cli.options import (
+    COLUMNS,
+    ENCODING,
+    ITEMS_COLUMNS,
+    JSON,
+    NO_HEADER,
+    SEPARATOR,
+    column_list,
+    form_keys,
+)
 from hllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +25,7 @@ def describe(
     source: str | None = typer.Argument(
         None,
         help='A data set that hllm knows, such as "movielens-100k", or a folder with two files named interactions and '
-        "items, each .parquet, .csv or .tsv.",
+        "items, in any form that a recipe reads.",
     ),
     interactions: Path | None = typer.Option(None, "--interactions", help="The interactions table; with --items."),
     items: Path | None = typer.Option(None, "--items", help="The items table; with --interactions."),
@@ -34,6 +43,11 @@ def describe(
     text_cols: str | None = typer.Option(
         None, "--text-cols", help="Comma-separated columns that describe an item; default: every text column."
     ),
+    separator: str | None = SEPARATOR,
+    encoding: str | None = ENCODING,
+    no_header: bool = NO_HEADER,
+    columns: str | None = COLUMNS,
+    items_columns: str | None = ITEMS_COLUMNS,
     tokenizer: str | None = typer.Option(
         None, "--tokenizer", metavar="MODEL", help='Count tokens as a model does: "minilm-l6", or a model directory.'
     ),
@@ -68,9 +82,11 @@ def describe(
         "time_format": time_format,
         "text_cols": column_list(text_cols),
     }
-    columns = {name: value for name, value in options.items() if value is not None}
-    if run is not None and columns:
-        named = ", ".join("--" + name.replace("_", "-") for name in columns)
+    settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    settings |= form_keys(separator, encoding, no_header, columns, items_columns)
+    if run is not None and settings:
+        names = ("no_header" if name == "header" else name for name in settings)
+        named = ", ".join("--" + name.replace("_", "-") for name in names)
         raise ConfigError(f"a run's columns cannot be chosen again: leave out {named}")
     from hllm.jobs import describe as job
     from hllm.runs.run import Run
@@ -82,7 +98,7 @@ def describe(
             data = job.source_of_recipe(recipe)
         else:
             data = job.source_of_files(interactions, items) if source is None else job.source_of_name(source)
-        described = job.describe_source(data, columns, tokenizer=tokenizer, max_length=max_length)
+        described = job.describe_source(data, settings, tokenizer=tokenizer, max_length=max_length)
         name = data.name
     _show(described, name, page, as_json=as_json)
 

@@ -6,7 +6,17 @@ from typing import Any
 
 import typer
 
-from hllm.cli.options import JSON, column_list, one_of
+from hllm.cli.options import (
+    COLUMNS,
+    ENCODING,
+    ITEMS_COLUMNS,
+    JSON,
+    NO_HEADER,
+    SEPARATOR,
+    column_list,
+    form_keys,
+    one_of,
+)
 from hllm.cli.show import show_json
 from hllm.data.importing.layouts import LAYOUTS
 
@@ -48,6 +58,11 @@ def import_data(
         "--time-format",
         help='Form of the times, such as "%m/%d/%Y %H:%M" or "%Y%m%d"; default: found in the column.',
     ),
+    separator: str | None = SEPARATOR,
+    encoding: str | None = ENCODING,
+    no_header: bool = NO_HEADER,
+    columns: str | None = COLUMNS,
+    items_columns: str | None = ITEMS_COLUMNS,
     where: str | None = typer.Option(
         None, "--where", help="Write only the interactions that fulfil a condition, such as 'rating >= 4'."
     ),
@@ -59,12 +74,16 @@ def import_data(
     """Turn a public data set, or any two tables, into interactions and items with the default columns."""
     from hllm.data.importing.import_layout import import_layout
     from hllm.data.importing.layout import Columns
+    from hllm.data.schema import DataConfig
 
+    keys = form_keys(separator, encoding, no_header, columns, items_columns)
+    data = DataConfig.from_dict(keys, where="hllm data import")
     text = column_list(text_cols)
-    columns = Columns(user_col, item_col, time_col, action_col, items_item_col, None if text is None else tuple(text))
+    named = Columns(user_col, item_col, time_col, action_col, items_item_col, None if text is None else tuple(text))
     done = import_layout(
-        layout, path, out=out, interactions=interactions, items=items, columns=columns, where=where,
+        layout, path, out=out, interactions=interactions, items=items, columns=named, where=where,
         time_format=time_format,
+        forms=(data.interactions_form, data.items_form),
         match_ids=one_of("--match-ids", match_ids, ("exact", "loose")),
     )  # fmt: skip
     if as_json:

@@ -29,6 +29,34 @@ SHARD = typer.Option(
 JSON = typer.Option(False, "--json", help="Print JSON for programs.")
 
 
+SEPARATOR = typer.Option(None, "--separator", help='Text between fields, such as ";" or "tab"; default: found.')
+ENCODING = typer.Option(None, "--encoding", help='Of text that is not UTF-8: "cp1252", "shift_jis", ….')
+NO_HEADER = typer.Option(False, "--no-header", help="The first line of text tables is data: see --columns.")
+COLUMNS = typer.Option(
+    None, "--columns", metavar="NAME,…", help="Names of the interactions' columns, for a text table without a header."
+)
+ITEMS_COLUMNS = typer.Option(
+    None,
+    "--items-columns",
+    metavar="NAME,…",
+    help="The same for the items; without them: column_1, column_2, ….",
+)
+
+
+def form_keys(
+    separator: str | None, encoding: str | None, no_header: bool, columns: str | None, items_columns: str | None
+) -> dict[str, Any]:
+    """Return the keys of `[data]` that these options set: how text tables are written."""
+    keys = {
+        "separator": separator,
+        "encoding": encoding,
+        "header": False if no_header else None,
+        "columns": column_list(columns),
+        "items_columns": column_list(items_columns),
+    }
+    return {name: value for name, value in keys.items() if value is not None}
+
+
 def overrides_option(help: str, *, metavar: str = "A.B=VALUE") -> Any:
     """Return the option --set, which changes keys of a recipe or of other settings."""
     return typer.Option((), "--set", metavar=metavar, help=help)

@@ -15,6 +15,7 @@ from hllm.data.filters import filter_interactions
 from hllm.data.ids import alike, causes, of_one_type
 from hllm.data.log import MISSING, InteractionLog, read_log, texts_of_times
 from hllm.data.quarantine import write_quarantine
+from hllm.data.reading.files import find_files, is_text
 from hllm.data.reading.tables import Table, read_table, require_columns, scan_table
 from hllm.data.schema import DataConfig
 from hllm.data.texts import default_text_columns, without_html
@@ -57,7 +58,7 @@ def prepare(interactions: Table, items: Table | None, config: DataConfig) -> tup
 
     Raises DataError for tables that cannot be read or lack a column. Writes the quarantine.
     """
-    described = None if items is None else read_table(items, name="items")
+    described = None if items is None else read_table(items, config.items_form, name="items")
     if described is not None:
         require_columns(described, {"item_col": config.item_col}, name="items")
     log = read_log(interactions, config)
@@ -88,7 +89,12 @@ def prepare(interactions: Table, items: Table | None, config: DataConfig) -> tup
     if config.items_without_interactions == "drop":
         survivors &= np.bincount(events.item, minlength=len(catalogue)) > 0
     if config.quarantine is not None:
-        tables = {"interactions": (scan_table(interactions, name="interactions"), _is_text(interactions))}
+        tables = {
+            "interactions": (
+                scan_table(interactions, config.interactions_form, name="interactions"),
+                _is_text(interactions),
+            )
+        }
         if items is not None:
             tables["items"] = (table.lazy(), _is_text(items))
         write_quarantine(Path(config.quarantine), faults, tables)
@@ -296,4 +302,4 @@ def _step(name: str, events: Events) -> dict[str, Any]:
 
 
 def _is_text(source: Table) -> bool:
-    return isinstance(source, str | Path) and any(kind in Path(source).name.lower() for kind in (".csv", ".tsv"))
+    return isinstance(source, str | Path) and all(map(is_text, find_files(source, name="files")))

@@ -135,7 +135,7 @@ def _catalogue(
 
 def _new_rows(old: Dataset, source: Table, config: DataConfig) -> pl.DataFrame:
     """Read a table of items into the catalogue's columns, without the rows that the policies drop."""
-    table = read_table(source, name="items")
+    table = read_table(source, config.items_form, name="items")
     columns = {"item_col": old.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(old.text_cols)}
     require_columns(table, columns, name="items")
     if extra_columns := [name for name in table.columns if name not in old.items.columns]:

@@ -70,14 +70,14 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
     times are read once more, as text. Raises DataError for a source that is missing, empty or unreadable, or lacks
     a column.
     """
-    table = scan_table(source, name=_NAME)
+    table = scan_table(source, config.interactions_form, name=_NAME)
     columns = {"user_col": config.user_col, "item_col": config.item_col}
     columns |= {"time_col": config.time_col} if config.time_col else {}
     columns |= {"action_col": config.action_col} if config.action_col else {}
     columns |= {"split_col": config.split_col} if config.split_col else {}
     columns |= {f"targets.{number}.column": target.column for number, target in enumerate(config.targets)}
     place = str(source) if isinstance(source, str | Path) else "the interactions frame"
-    with explained(source, name=_NAME):
+    with explained(source, config.interactions_form, name=_NAME):
         schema = table.collect_schema()
         require_columns(schema.to_frame(), columns, name=_NAME)
         num_rows = 0
@@ -119,7 +119,7 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
 
 def texts_of_times(source: Table, config: DataConfig, rows: Int[np.ndarray, " row"]) -> tuple[str | None, ...]:
     """Return what the time column says in some rows."""
-    table = scan_table(source, name=_NAME).select(pl.col(config.time_col).cast(pl.String))
+    table = scan_table(source, config.interactions_form, name=_NAME).select(pl.col(config.time_col).cast(pl.String))
     return tuple(table.with_row_index("row").filter(pl.col("row").is_in(rows.tolist())).collect()[config.time_col])
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hllm.checked import check_files
 from hllm.config import Config
+from hllm.data.reading.form import Form
 from hllm.data.where import parse
 from hllm.errors import ConfigError
 
@@ -62,6 +63,19 @@ class DataConfig(Config):
     time_format: str | None = None
     """Format of the times, such as "%m/%d/%Y %H:%M" or "%Y%m%d". None: numbers, or dates in any usual form, where the
     whole column decides whether the day or the month comes first."""
+    separator: str | None = None
+    """Text between two fields of text tables, such as ";" or "tab". None: found in the first lines. A table whose first
+    line lacks it is read by its own."""
+    encoding: str | None = None
+    """Encoding of text tables that are not UTF-8, such as "cp1252" or "shift_jis". None: UTF-16 is recognised, and odd
+    bytes in UTF-8 are read as cp1252, with a warning."""
+    header: bool = True
+    """Whether the first line of text tables names the columns. False: they are those of `columns`, else column_1,
+    column_2 and so on."""
+    columns: tuple[str, ...] | None = None
+    """Names of the interactions' columns, in order, for a text table without a header."""
+    items_columns: tuple[str, ...] | None = None
+    """Names of the items' columns, in order, for a text table without a header."""
     action_col: str | None = None
     """Column of the interactions that says what the user did, such as "click"; model.inputs.action reads it."""
     split_col: str | None = None
@@ -118,6 +132,21 @@ class DataConfig(Config):
             return values
         others = {key: value for key, value in values.items() if key != "from"}
         return _table_of(str(values["from"]), (info.context or {}).get("base", Path())) | others
+
+    @model_validator(mode="after")
+    def _forms_can_be(self) -> "DataConfig":
+        _ = self.interactions_form, self.items_form  # a ConfigError is a ValueError
+        return self
+
+    @property
+    def interactions_form(self) -> Form:
+        """Return how a text table of the interactions is written."""
+        return Form(self.separator, self.encoding, self.header, self.columns)
+
+    @property
+    def items_form(self) -> Form:
+        """Return how a text table of the items is written."""
+        return Form(self.separator, self.encoding, self.header, self.items_columns)
 
     @field_validator("where")
     @classmethod

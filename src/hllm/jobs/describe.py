@@ -24,7 +24,6 @@ from hllm.sources.data_sets import locate, with_source_columns
 from hllm.sources.language_models import resolve_backbone
 from hllm.training.fit import recipe_from
 
-_SUFFIXES = (".parquet", ".csv", ".tsv")
 _UNCUT = 1_000_000  # tokens: longer than any item's text
 
 
@@ -102,11 +101,12 @@ def describe_run(run: Run, *, tokenizer: str | None, max_length: int | None) -> 
 
 
 def _table_in(folder: Path, name: str) -> Path:
-    files = [file for suffix in _SUFFIXES if (file := folder / f"{name}{suffix}").is_file()]
+    files = sorted(folder.glob(f"{name}.*"))
     if len(files) != 1:
         there = "several" if files else "none"
         raise ConfigError(
-            f"{folder} should hold one file {name} ({', '.join(_SUFFIXES)}), found {there}; name it with --{name}"
+            f"{folder} should hold one file {name}, such as {name}.parquet or {name}.csv, found {there}; name it with "
+            f"--{name}"
         )
     return files[0]
 

@@ -32,8 +32,8 @@ def describe_tables(
     the data do not allow is left out, and a note says why. Raises DataError where no dataset can be made at all:
     missing columns, unreadable files, no usable interaction.
     """
-    log = read_table(interactions, name="interactions")
-    catalogue = None if items is None else read_table(items, name="items")
+    log = read_table(interactions, config.interactions_form, name="interactions")
+    catalogue = None if items is None else read_table(items, config.items_form, name="items")
     preparation, dataset = prepare(log, catalogue, _forgiving(config))
     if not dataset.num_interactions:
         checks.refuse(refusals(preparation))

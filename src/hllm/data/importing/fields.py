@@ -12,7 +12,8 @@ from typing import Literal
 import polars as pl
 
 from hllm.data.importing.layout import Source, find
-from hllm.data.reading.files import open_bytes
+from hllm.data.reading.delimited import scan_text
+from hllm.data.reading.form import Form
 from hllm.data.reading.lines import first_line, scan_delimited, typed
 from hllm.errors import DataError, nearest
 
@@ -40,7 +41,7 @@ class Fields:
     def read(self, path: Path, source: Source) -> pl.LazyFrame:
         """Return the columns of the file that are known, under our names; DataError if it lacks one.
 
-        Separator, quotes, and whether there is a header, are found in the first line. What is not UTF-8 is Latin-1.
+        Separator, quotes, and whether there is a header, are found in the first line.
         """
         line = first_line(path)
         separator = next((each for each in _SEPARATORS if each in line), ",")
@@ -59,9 +60,8 @@ class Fields:
         named = {place: name for name, place in ours.items()}
         places = [named.get(place, f"field {place + 1}") for place in range(len(cells))]
         if separator in _QUOTED:
-            copy = _plain(path, source.scratch)
-            rows = pl.scan_csv(copy, has_header=header, infer_schema=False, separator=separator, glob=False)
-            rows = rows.rename(dict(zip(rows.collect_schema().names(), places, strict=True)))
+            rows = scan_text(path, Form(separator, columns=tuple(places)))
+            rows = rows.slice(1) if header else rows
         else:
             rows = scan_delimited(path, separator, places, scratch=source.scratch, header=header)
         rows = rows.select(name for name in self.names if name in ours)
@@ -116,27 +116,3 @@ def keys_first(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def _bare(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).lower()
-
-
-def _plain(path: Path, scratch: Path) -> Path:
-    """Return the file, or a copy in UTF-8 in which a quote within quotes is doubled and not behind a backslash."""
-    with open_bytes(path) as file:
-        for line in file:
-            if b'\\"' in line or not _is_utf8(line):
-                break
-        else:
-            return path
-    copy = scratch / f"{path.name}.plain.csv"
-    with open_bytes(path) as file, copy.open("wb") as out:
-        for line in file:
-            text = line if _is_utf8(line) else line.decode("latin-1").encode()
-            out.write(text.replace(b'\\"', b'""'))
-    return copy
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -4,6 +4,9 @@
 
 import json
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +20,11 @@ from hllm.data.importing.clock import clock_of
 from hllm.data.importing.layout import Columns, Source, Tables, matching
 from hllm.data.importing.layouts import layout_named
 from hllm.data.reading.files import KINDS, find_fault, find_files
+from hllm.data.reading.form import FOUND, Form
 from hllm.data.schema import FOLDER_TABLE
 from hllm.data.texts import default_text_columns, html_share, left_out
 from hllm.data.where import filtered, parse
-from hllm.errors import ConfigError, DataError, HllmError, first_few
+from hllm.errors import ConfigError, DataError, HllmError, HllmWarning, first_few
 
 KIND = "data set"
 
@@ -53,12 +57,14 @@ def import_layout(
     where: str | None = None,
     time_format: str | None = None,
     match_ids: Literal["exact", "loose"] = "exact",
+    forms: tuple[Form, Form] = (FOUND, FOUND),
 ) -> ImportedTables:
     """Read a published layout in `folder` and write interactions.parquet and items.parquet into a new directory.
 
     `interactions` and `items` name a file where the folder has several; `columns` is for the layouts `table` and
-    `recbole`; `where` is a condition on the interactions that are written, `time_format` and `match_ids` are as in
-    `[data]`. Rows without user, item or time are left out, which a note says.
+    `recbole`, `forms` (how interactions and items are written, if they are text) for `table`; `where` is a condition on
+    the interactions that are written, `time_format` and `match_ids` are as in `[data]`. Rows without user, item or time
+    are left out, which a note says.
 
     Raises DataError, with file and line, for what cannot be read, and then writes nothing; ConfigError if `out` exists.
     Memory holds the ids at most, not the tables.
@@ -70,6 +76,11 @@ def import_layout(
         raise ConfigError(
             f"the columns of {layout} are fixed; leave out the names, or import with: hllm data import table"
         )
+    if forms != (FOUND, FOUND) and layout != "table":
+        raise ConfigError(
+            f"the form of {layout} is fixed; leave out separator, encoding, header and names of columns, or import "
+            "with: hllm data import table"
+        )
     if out.exists():
         raise ConfigError(f"{out} exists already; name a new directory, or remove it")
     if not folder.is_dir() and (interactions is None or items is None):
@@ -79,9 +90,11 @@ def import_layout(
     with artifacts.writing(out, KIND, details) as partial:
         scratch = partial / "scratch"
         scratch.mkdir()
-        source = Source(folder, interactions, items, scratch, columns or Columns())
-        tables = _explained(source, lambda: reader.read(source))
-        notes = list(tables.notes) + _explained(source, lambda: _write(tables, partial, scratch, where))
+        source = Source(folder, interactions, items, scratch, columns or Columns(), *forms)
+        with _warnings_to_notes() as warned:
+            tables = _explained(source, lambda: reader.read(source))
+            notes = list(tables.notes) + _explained(source, lambda: _write(tables, partial, scratch, where))
+        notes += warned
         shutil.rmtree(scratch)
         text_cols, text_notes = _text_columns(partial, tables)
         facts = _facts(partial, text_cols)
@@ -100,6 +113,20 @@ def import_layout(
     return ImportedTables(out, **counts, data=data, notes=tuple(notes))
 
 
+@contextmanager
+def _warnings_to_notes() -> Iterator[list[str]]:
+    """Yield a list that holds, after the work, our warnings, each once; others are passed on."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", HllmWarning)
+        yield notes
+    for each in caught:
+        if not issubclass(each.category, HllmWarning):
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+        elif str(each.message) not in notes:
+            notes.append(str(each.message))
+
+
 def _explained(source: Source, work: Any) -> Any:
     """Do the work; where polars fails on one of the files, say where it is broken."""
     try:
@@ -108,8 +135,7 @@ def _explained(source: Source, work: Any) -> Any:
         raise
     except (PolarsError, UnicodeDecodeError) as error:
         for file in _text_files(source):
-            if fault := find_fault(file):
-                raise DataError(f"{file}, {fault}") from None
+            find_fault(file)
         raise DataError(f"{source.folder} cannot be read: {str(error).splitlines()[0]}") from None
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from hllm.data.reading.form import FOUND, Form
 from hllm.errors import DataError
 
 
@@ -38,6 +39,9 @@ class Source:
     scratch: Path
     """An empty directory for intermediate files; it is removed after the import."""
     columns: Columns = field(default_factory=Columns)
+    interactions_form: Form = FOUND
+    items_form: Form = FOUND
+    """How text tables are written, for layouts that do not fix it."""
 
 
 @dataclass(frozen=True)

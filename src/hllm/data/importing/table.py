@@ -8,6 +8,7 @@ from typing import Literal
 import polars as pl
 
 from hllm.data.importing.layout import Columns, Source, Tables
+from hllm.data.reading.form import Form
 from hllm.data.reading.lines import numbered
 from hllm.data.reading.tables import scan_table
 from hllm.errors import DataError, nearest
@@ -18,7 +19,7 @@ def read(source: Source) -> Tables:
     log, catalogue = _path(source, "interactions"), _path(source, "items")
     assert log is not None
     names = source.columns
-    interactions = scan_table(log, name="interactions")
+    interactions = scan_table(log, source.interactions_form, name="interactions")
     options = {"user_id": (names.user, "--user-col"), "item_id": (names.item, "--item-col")}
     if names.time:
         options["timestamp"] = (names.time, "--time-col")
@@ -27,7 +28,7 @@ def read(source: Source) -> Tables:
         _require(interactions, names.action, "--action-col", log)
     if not names.time:
         interactions = numbered(interactions)
-    items = None if catalogue is None else _items(catalogue, names)
+    items = None if catalogue is None else _items(catalogue, names, source.items_form)
     key_columns = ["user_id", "item_id", "timestamp"]
     other_columns = [name for name in interactions.collect_schema() if name not in key_columns]
     return Tables(
@@ -38,9 +39,9 @@ def read(source: Source) -> Tables:
     )  # fmt: skip
 
 
-def _items(path: Path, names: Columns) -> pl.LazyFrame:
+def _items(path: Path, names: Columns, form: Form) -> pl.LazyFrame:
     """Read the items; a column of ids that are titles stays, under its own name, to be read as text."""
-    items, ids = scan_table(path, name="items"), names.items_item or names.item
+    items, ids = scan_table(path, form, name="items"), names.items_item or names.item
     titles = _renamed(items, {"item_id": (ids, "--items-item-col")}, path)
     for name in names.text or ():
         _require(items, name, "--text-cols", path)

@@ -1,29 +1,24 @@
-"""Read files of one record a line in bounded memory: JSON, Python literals, and fields between separators."""
+"""Read files of records in bounded memory: JSON, Python literals, and fields between separators."""
 
 # Proved by tests/data/importing/test_layouts.py.
 
-import ast
-import gzip
-import io
-import json
+import math
 import re
-import warnings
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hllm.data.reading.files import open_bytes
+from hllm.data.reading.decoding import DecodedLines, spelling_of
+from hllm.data.reading.opening import decompressed, open_bytes, undamaged
+from hllm.data.reading.records import Record, read_values, require_record
 from hllm.errors import DataError, first_few
 from hllm.progress import Progress, progress
 
 _BATCH = 50_000
 _UNIT_BYTES = 1 << 20
-Record = dict[str, Any]
 
 
 class MissingValue(ValueError):
@@ -33,7 +28,7 @@ class MissingValue(ValueError):
 def convert(
     path: Path, to: Path, schema: Mapping[str, Any], row: Callable[[Record], tuple[Any, ...]]
 ) -> tuple[pl.LazyFrame, tuple[str, ...]]:
-    """Turn every record of a file of JSON or Python-literal lines into a row of the Parquet file `to`.
+    """Turn every record of a file of JSON, or of lines of Python literals, into a row of the Parquet file `to`.
 
     `row` returns the values of `schema`, or raises MissingValue to leave the record out, or ValueError for what cannot
     be right. Returns the table, and a note if records were left out. Raises DataError with file and line, also if all
@@ -46,18 +41,15 @@ def convert(
     with (
         pq.ParquetWriter(to, pl.DataFrame(schema=schema).to_arrow().schema) as writer,
         progress(f"{path.name}, MiB", total) as advance,
+        undamaged(path),
         path.open("rb") as raw,
-        _decompressed(raw, path) as file,
-        warnings.catch_warnings(),
+        decompressed(raw, path) as file,
     ):
-        for category in (SyntaxWarning, DeprecationWarning):  # Python literals with escapes such as "\d"
-            warnings.simplefilter("ignore", category)
         units = 0
-        for number, line in enumerate(_lines(file, path), start=1):
-            if not line.strip():
-                continue
+        for number, value in read_values(path, file, literals=True):
+            record = require_record(value, path, number)
             try:
-                batch.append(row(parse(line)))
+                batch.append(row(record))
                 num_rows += 1
             except MissingValue as error:
                 num_left_out += 1
@@ -75,37 +67,11 @@ def convert(
     return pl.scan_parquet(to, glob=False), notes
 
 
-def parse(line: bytes) -> Record:
-    """Return the record that a line of JSON, or of a Python literal, spells; nothing in it is ever run.
-
-    Raises ValueError for anything but a dict with text for keys.
-    """
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 text: byte 0x{line[error.start]:02x} at position {error.start + 1}") from None
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as json_error:
-        try:
-            value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            raise ValueError(
-                f"neither JSON ({json_error.msg} at position {json_error.pos + 1}) nor a Python literal: "
-                f"{text.strip()[:60]!r}. Correct or remove the line"
-            ) from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a record {{…}}, found {text.strip()[:60]!r}")
-    return value
-
-
 def scan_delimited(path: Path, separator: str, columns: Sequence[str], *, scratch: Path, header: bool) -> pl.LazyFrame:
     """Return a file of `separator`-delimited fields as text columns of these names; quotes mean nothing.
 
-    Text that is not UTF-8 is read as Latin-1, as in the older MovieLens sets. Raises DataError with the first line
-    that has another number of fields.
+    Bytes that are not UTF-8 are read as Western European, with a warning, as in the older MovieLens sets. Raises
+    DataError with the first line that has another number of fields.
     """
     lines = pl.scan_csv(
         _as_utf8(path, scratch), has_header=False, skip_lines=int(header), separator="\x1f", quote_char=None,
@@ -124,8 +90,8 @@ def scan_delimited(path: Path, separator: str, columns: Sequence[str], *, scratc
 
 def first_line(path: Path) -> str:
     """Return the first line of a text file, without its end."""
-    with open_bytes(path) as file:
-        return file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    with undamaged(path), open_bytes(path) as file:
+        return next(DecodedLines(path, spelling_of(path, None)).read(file), "").rstrip("\r\n")
 
 
 def typed(frame: pl.LazyFrame, types: Mapping[str, Any], *, path: Path) -> pl.LazyFrame:
@@ -179,7 +145,8 @@ def whole(record: Record, key: str) -> int:
         raise MissingValue(f"the record has no {key!r}")
     if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value != int(value):
         raise ValueError(f"{key!r} is {value!r}, expected a whole number")
     return int(value)
 
@@ -222,40 +189,20 @@ def _show(advance: Progress, position: int, units: int, total: int, lines: int) 
     return units_now
 
 
-def _lines(file: Any, path: Path) -> Iterator[bytes]:
-    number = 0
-    try:
-        for line in file:
-            number += 1
-            yield line
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(
-            f"{path}, after line {number}: the compressed data is damaged ({error}). Download the file again"
-        ) from None
-
-
-def _decompressed(raw: Any, path: Path) -> Any:
-    """Return the file to read lines from; `raw` tells how far that is."""
-    match path.suffix.lower():
-        case ".gz":
-            return gzip.GzipFile(fileobj=raw)
-        case ".zst":
-            return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw), "zstd"))
-    return raw
-
-
 def _as_utf8(path: Path, scratch: Path) -> Path:
-    """Return the file itself if it is UTF-8, or a copy that is, of what was Latin-1."""
-    try:
-        with open_bytes(path) as file:
-            for line in file:
-                line.decode()
-        return path
-    except (EOFError, OSError) as error:
-        raise DataError(f"{path}: the compressed data is damaged ({error}). Download the file again") from None
-    except UnicodeDecodeError:
+    """Return the file itself if it is UTF-8, or a copy that is."""
+    with undamaged(path):
+        lines = DecodedLines(path, spelling_of(path, None))
+        if lines.spelling.is_plain and path.suffix.lower() != ".zip":
+            with open_bytes(path) as file:
+                for _ in lines.read(file):
+                    if lines.num_odd or lines.num_nul:
+                        break
+                else:
+                    return path
+        lines = DecodedLines(path, lines.spelling)
         copy = scratch / f"{path.name}.utf-8"
-        with open_bytes(path) as file, copy.open("wb") as out:
-            for line in file:
-                out.write(line.decode("latin-1").encode())
-        return copy
+        with open_bytes(path) as file, copy.open("w", encoding="utf-8", newline="") as out:
+            out.writelines(lines.read(file))
+    lines.warn()
+    return copy

@@ -1,6 +1,6 @@
-"""Read tables of interactions and items from CSV, TSV, JSON lines, Parquet or a data frame, ids exactly as given.
+"""Read tables of interactions and items from text, JSON, Parquet, a spreadsheet or a data frame, ids exactly as given.
 
-Each text kind may be compressed (.gz, .zst). A path may be a glob or a directory of Parquet parts.
+Each text kind may be compressed (.gz, .zst, .zip). A path may be a glob or a directory of Parquet parts.
 """
 
 from collections.abc import Iterator
@@ -13,36 +13,37 @@ from polars.exceptions import PolarsError
 from pyarrow.lib import ArrowException
 
 from hllm.data.reading.bounds import require_few_columns
-from hllm.data.reading.files import find_fault, find_files, kind_of, scan_file
+from hllm.data.reading.files import RECORDS, find_fault, find_files, kind_of, scan_file
+from hllm.data.reading.form import FOUND, Form
 from hllm.errors import DataError, first_few, nearest
 
 Table = pl.DataFrame | Path | str | Any
 """A polars or pandas data frame, or the path of one or many files that `read_table` reads."""
 
 
-def read_table(source: Table, *, name: str) -> pl.DataFrame:
-    """Return `source` as a polars frame. CSV and TSV columns are read as text, so that id "007" stays "007".
+def read_table(source: Table, form: Form = FOUND, *, name: str) -> pl.DataFrame:
+    """Return `source` as a polars frame. Columns of text files are read as text, so that id "007" stays "007".
 
     Lists of texts or integers become text, joined by ", ". `name` says in errors which table is meant. Raises DataError
     for a missing, empty or unreadable source, with the file and, where it can be found, the line.
     """
-    with explained(source, name=name):
-        frame = scan_table(source, name=name).collect()
+    with explained(source, form, name=name):
+        frame = scan_table(source, form, name=name).collect()
     if frame.is_empty():
         place = str(source) if isinstance(source, str | Path) else f"the {name} frame"
         raise DataError(f"{place} is empty: it has {frame.width} columns and no rows; {name} need at least one row")
     return frame
 
 
-def scan_table(source: Table, *, name: str) -> pl.LazyFrame:
+def scan_table(source: Table, form: Form = FOUND, *, name: str) -> pl.LazyFrame:
     """Return `source` as `read_table` would, but lazily, for tables larger than memory.
 
     Only headers are checked here. Collect it inside `explained(source, name=name)`, so that what is found wrong further
     down is a DataError too; a table without rows is not an error.
     """
     if isinstance(source, str | Path):
-        with explained(source, name=name):
-            return _flat(_scan_files(find_files(source, name=name), name), name)
+        with explained(source, form, name=name):
+            return _flat(_scan_files(find_files(source, name=name), form, name), name)
     if isinstance(source, pl.DataFrame):
         return _flat(source.lazy(), name)
     if type(source).__module__.split(".")[0] == "pandas":
@@ -51,7 +52,7 @@ def scan_table(source: Table, *, name: str) -> pl.LazyFrame:
 
 
 @contextmanager
-def explained(source: Table, *, name: str) -> Iterator[None]:
+def explained(source: Table, form: Form = FOUND, *, name: str) -> Iterator[None]:
     """Turn the errors of reading `source` into DataError; for files it names the one, and looks for the line."""
     try:
         yield
@@ -60,8 +61,7 @@ def explained(source: Table, *, name: str) -> Iterator[None]:
             raise
         files = find_files(source, name=name)
         for file in files:
-            if fault := find_fault(file):
-                raise DataError(f"{file}, {fault}") from None
+            find_fault(file, form)
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{source} cannot be read as {kind_of(files[0])[1:].upper()}: {reason}") from None
 
@@ -77,13 +77,13 @@ def require_columns(frame: pl.DataFrame, wanted: dict[str, str], *, name: str) -
             )
 
 
-def _scan_files(files: list[Path], name: str) -> pl.LazyFrame:
+def _scan_files(files: list[Path], form: Form, name: str) -> pl.LazyFrame:
     """Return the files one after another; DataError if the columns of one differ from those of the first."""
-    scans = [scan_file(file) for file in files]
+    scans = [scan_file(file, form) for file in files]
     if len(files) == 1:
         return scans[0]
     schemas = [scan.collect_schema() for scan in scans]
-    loose = kind_of(files[0]) in (".jsonl", ".ndjson")  # a field that no line of a file has is no column of it
+    loose = kind_of(files[0]) in RECORDS  # a field that no line of a file has is no column of it
     for file, schema in zip(files[1:], schemas[1:], strict=True):
         if problem := _difference(schemas[0], schema, loose=loose):
             raise DataError(

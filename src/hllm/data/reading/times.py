@@ -10,6 +10,8 @@ import polars as pl
 from hllm.data.reading.dates import read_dates, read_format
 from hllm.errors import DataError
 
+_YEAR_1973, _YEAR_5138 = 10**8, 10**11  # seconds since 1970
+
 
 def as_integers(column: pl.Series, time_format: str | None = None) -> pl.Series:
     """Return numbers or dates as Int64 in their order: microseconds for dates, millionths for fractions.
@@ -95,4 +97,13 @@ def _from_text(text: pl.Series) -> pl.Series:
         text = text.str.strip_chars()
         integers, floats = (text.cast(kind, strict=False) for kind in (pl.Int64, pl.Float64))
         return integers if integers.count() == _finite(floats).count() else _from_floats(floats)
-    return read_dates(text)[0]
+    times = read_dates(text)[0]
+    return pl.select(pl.coalesce(times, _clock_numbers(text.str.strip_chars()))).to_series()
+
+
+def _clock_numbers(text: pl.Series) -> pl.Series:
+    """Return the whole numbers among dates as microseconds, if they are so large that their unit is plain."""
+    number = pl.col("number")
+    unit = pl.when(number < _YEAR_5138).then(1_000_000).when(number < 1000 * _YEAR_5138).then(1000).otherwise(1)
+    numbers = text.cast(pl.Int64, strict=False).alias("number").to_frame()
+    return numbers.select(pl.when(number >= _YEAR_1973).then(number * unit)).to_series()

@@ -13,6 +13,8 @@ from typing import Literal
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find, matching
+from hllm.data.reading.delimited import scan_text
+from hllm.data.reading.form import Form
 from hllm.data.reading.lines import first_line, scan_delimited, typed
 from hllm.data.reading.tables import scan_table
 from hllm.data.texts import default_text_columns
@@ -103,7 +105,7 @@ def _titles(path: Path) -> pl.LazyFrame:
     """Read item,title rows; some of the published files have a header, some have none."""
     first_cell = first_line(path).split(",")[0].strip('"')
     has_header = not first_cell.isdigit()
-    frame = pl.scan_csv(path, has_header=has_header, infer_schema=False, glob=False)
+    frame = scan_text(path, Form(",", header=has_header))
     columns = frame.collect_schema().names()
     if len(columns) != 2:
         raise DataError(f"{path}, line 1: found {len(columns)} columns, expected 2: item and title")

@@ -14,6 +14,8 @@ import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find, matching
 from hllm.data.importing.published.pairs import unit_of
+from hllm.data.reading.delimited import first_rows
+from hllm.data.reading.form import FOUND
 from hllm.data.reading.lines import typed
 from hllm.data.reading.tables import scan_table
 from hllm.errors import DataError
@@ -49,8 +51,7 @@ def read(source: Source) -> Tables:
 
 def _interactions(path: Path) -> tuple[pl.LazyFrame, list[str]]:
     """Name the columns by position, as the reference does, unless the header contradicts that."""
-    frame = scan_table(path, name="interactions")
-    names = frame.collect_schema().names()
+    names = first_rows(path, FOUND)[0]
     header = ", ".join(names)
     if len(names) != 3:
         raise DataError(
@@ -62,6 +63,7 @@ def _interactions(path: Path) -> tuple[pl.LazyFrame, list[str]]:
             f"{path}, line 1: {header} looks like data, not a header; the reference would lose this interaction. "
             "Add a first line: item_id,user_id,timestamp"
         )
+    frame = scan_table(path, name="interactions")
     positions = [n for n, name in enumerate(names) if name in _POSITIONS and name != _POSITIONS[n]]
     if positions:
         raise DataError(
