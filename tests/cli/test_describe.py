@@ -161,7 +161,7 @@ def test_the_section_alone_can_stand_in_another_page(hllm, folder):
         (["movielens-100k"], "ConfigError: movielens-100k is not on this machine yet: hllm data fetch movielens-100k"),
         (["--items", "items.csv"], "ConfigError: --items go with --interactions; give both"),
         (["--interactions", "no.csv", "--items", "no.csv"], "DataError: interactions: there is no file"),
-        (["FOLDER/home"], "should hold one file interactions (.parquet, .csv, .tsv), found none; name it with"),
+        (["FOLDER/home"], "should hold one file interactions, such as interactions.parquet or interactions.csv, found none; name it with"),
         (["FOLDER", "--user-col", "user"], "interactions have no column 'user' (did you mean 'user_id'?)"),
         (["FOLDER", "--time-unit", "h"], "ConfigError: options: 'time_unit'"),
         (["FOLDER", "--max-length", "9"], "ConfigError: --max-length counts tokens: name a model with --tokenizer"),

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hllm.data.reading.opening import open_bytes
 from hllm.errors import DataError, HllmWarning
@@ -116,7 +117,7 @@ class DecodedLines:
                 stacklevel=2,
             )
 
-    def _wide_lines(self, file: io.BufferedIOBase, encoding: str) -> Iterator[str]:
+    def _wide_lines(self, file: Any, encoding: str) -> Iterator[str]:
         count = 0
         end = self.spelling.end
         try:

@@ -10,7 +10,8 @@ import polars as pl
 
 from hllm.data.importing.fields import Fields, TimeUnit, keys_first
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.reading.lines import Record, convert, joined, number, price, text, whole
+from hllm.data.reading.lines import convert, joined, number, price, text, whole
+from hllm.data.reading.records import Record
 
 TEXT = ("title", "brand", "categories", "description")
 _INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float64}

@@ -14,7 +14,8 @@ import polars as pl
 
 from hllm.data.importing.fields import Fields, keys_first
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.reading.lines import MissingValue, Record, convert, joined, number, numbered, text
+from hllm.data.reading.lines import MissingValue, convert, joined, number, numbered, text
+from hllm.data.reading.records import Record
 
 _RATINGS = Fields({"user_id": "User-ID", "item_id": "ISBN", "rating": "Book-Rating"}, numbers=("rating",))
 _CROSSED = ("title", "author", "year", "publisher")

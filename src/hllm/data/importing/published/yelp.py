@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 import polars as pl
 
 from hllm.data.importing.layout import Source, Tables, find
-from hllm.data.reading.lines import Record, convert, joined, number, text
+from hllm.data.reading.lines import convert, joined, number, text
+from hllm.data.reading.records import Record
 
 TEXT = ("title", "categories", "city", "state")
 _INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float64}
