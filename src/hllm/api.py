@@ -1,9 +1,12 @@
 """The api is the public face: Recommender goes from tables to recommendations in the caller's own ids."""
 
+import os
 import shutil
 import tempfile
+import threading
+import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,12 @@ import polars as pl
 from jaxtyping import Float
 
 from hllm import artifacts
+from hllm.data.arguments import as_count
 from hllm.data.dataset import Dataset
 from hllm.data.reading.tables import Table
 from hllm.data.split import Split
 from hllm.embedding.texts import ItemText
-from hllm.errors import ConfigError, Stopped
+from hllm.errors import ConfigError, HllmWarning, Stopped
 from hllm.evaluation.evaluate import Part, Result
 from hllm.models.recommender import SequentialRecommender
 from hllm.ranking.frame import CandidateIds, rank_frame
@@ -38,10 +42,40 @@ from hllm.training.fit import Resume, fit, recipe_from
 
 
 class Recommender:
-    """A trained recommender with its catalogue and its users' histories: a face over a Bundle."""
+    """A trained recommender with its catalogue and its users' histories: a face over a Bundle.
+
+    Threads may use one together, and add items meanwhile. It can be pickled as long as its run is where it is: what is
+    unpickled reads the run again. A fork of the process cannot use it: ConfigError.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+        self._bundle = bundle
+        self._process = os.getpid()
+        self._growing = threading.Lock()
+
+    @property
+    def bundle(self) -> Bundle:
+        """Return all that answers; a new one after `add_items`. ConfigError in a fork of the process."""
+        if os.getpid() != self._process:
+            raise ConfigError(
+                f"this recommender was opened in process {self._process} and cannot answer in a fork of it, which has "
+                'none of its threads; start processes with the method "spawn", and open the run in each of them'
+            )
+        return self._bundle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to open the run again, with the items that were added."""
+        bundle = self.bundle
+        added = bundle.dataset.items[bundle.origin.num_items :] if bundle.grown else None
+        return _reopen, (bundle.run.folder.resolve(), bundle.scorer.dim, added)
+
+    def __copy__(self) -> "Recommender":
+        """Return a recommender over the same bundle, which never changes."""
+        return Recommender(self.bundle)
+
+    def __deepcopy__(self, memo: Any) -> "Recommender":
+        """Return the same: items that are added to one are not in the other."""
+        return Recommender(self.bundle)
 
     @classmethod
     def fit(
@@ -69,7 +103,7 @@ class Recommender:
             if isinstance(error, Stopped):
                 raise Stopped(error.signal_number, "stopped; give out= to keep what is trained so far") from None
             raise
-        weakref.finalize(recommender, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(recommender.bundle.origin, shutil.rmtree, folder, ignore_errors=True)
         return recommender
 
     @classmethod
@@ -130,14 +164,14 @@ class Recommender:
 
     def recommend(
         self,
-        users: Sequence[Any] | pl.Series | None = None,
+        users: Iterable[Any] | None = None,
         *,
         histories: Named | None = None,
-        times: Sequence[Sequence[int]] | None = None,
-        texts: Sequence[ItemText | None] | None = None,
+        times: Iterable[Iterable[Any]] | None = None,
+        texts: Iterable[Any] | None = None,
         k: int = 10,
         exclude_seen: bool = True,
-        items: Sequence[Any] | pl.Series | None = None,
+        items: Iterable[Any] | None = None,
         unknown: str = "error",
     ) -> pl.DataFrame:
         """Return the k best items of each user as a frame user_id, item_id, score, rank (from 1), source.
@@ -154,8 +188,8 @@ class Recommender:
         items in histories: "error"; "skip" leaves them out, and users of whom nothing is known; "popularity" gives
         such users the popular items.
         """
-        _require_k(k)
         bundle = self.bundle
+        k = min(as_count(k, name="k"), bundle.dataset.num_items)
         query = _query(bundle, users, histories=histories, times=times, texts=texts, unknown=unknown)
         if unknown == "skip":
             query = query.only(query.histories.known)
@@ -167,6 +201,14 @@ class Recommender:
         best, sources = recommend_or_fall_back(
             bundle.retriever, lambda: bundle.popular, query.histories, k, exclude=seen, candidates=candidates
         )
+        if k and (without := np.flatnonzero(best.items[:, 0] < 0)).size:
+            causes = ["what the argument items does not name"] * (items is not None)
+            causes += ["what a user has seen (exclude_seen=False offers it again)"] * exclude_seen
+            warnings.warn(
+                f"no item is left for {without.size:,} of {len(query.ids):,} users, the first of them "
+                f"{query.ids[int(without[0])]!r}; left out is {' and '.join(causes)}",
+                HllmWarning, stacklevel=2,
+            )  # fmt: skip
         return recommended(bundle.dataset, query.ids, best, sources)
 
     def rank(
@@ -179,22 +221,22 @@ class Recommender:
 
     def similar(
         self,
-        items: Sequence[Any] | pl.Series | None = None,
+        items: Iterable[Any] | None = None,
         *,
-        texts: Sequence[ItemText] | None = None,
+        texts: Iterable[ItemText] | None = None,
         k: int = 10,
     ) -> pl.DataFrame:
         """Return the k items nearest to known `items` or to new `texts` as query, item_id, score (cosine), rank.
 
         An item is not listed as similar to itself. The query column holds the item id, or the text's position.
         """
-        _require_k(k)
+        k = as_count(k, name="k")
         if (items is None) == (texts is None):
             raise ConfigError("give either items or texts")
         bundle = self.bundle
         if items is not None:
             return similar_to_items(bundle.scorer, bundle.dataset, items, k=k)
-        return similar_to_texts(bundle.scorer, bundle.dataset, texts or [], bundle.reader, k=k)
+        return similar_to_texts(bundle.scorer, bundle.dataset, texts if texts is not None else [], bundle.reader, k=k)
 
     def audience(self, text: ItemText, *, k: int = 10) -> pl.DataFrame:
         """Return the k users to whom a brand-new item, known only by its text, would be offered first.
@@ -202,7 +244,7 @@ class Recommender:
         The frame is user_id, score, rank; see `retrieval.audience`. The first call reads all histories, which takes
         long; the users' vectors are kept in the run for the next.
         """
-        _require_k(k)
+        k = as_count(k, name="k")
         bundle = self.bundle
         item = bundle.reader.read([text])  # first: it may be wrong, and the users take long
         query = _query(bundle)
@@ -214,16 +256,18 @@ class Recommender:
         The table needs the item id column and the text columns that the model was trained with. Raises DataError
         for ids that are known already and items without text; the catalogue is then unchanged.
         """
-        self.bundle = self.bundle.with_items(items)
+        with self._growing:
+            self._bundle = self.bundle.with_items(items)
 
-    def encode(self, texts: Sequence[ItemText]) -> Float[np.ndarray, "text dim"]:
+    def encode(self, texts: Iterable[ItemText]) -> Float[np.ndarray, "text dim"]:
         """Return the item embeddings of texts, in fp32, not normalised."""
         vectors: Float[np.ndarray, "text dim"] = self.bundle.reader.read(texts).cpu().numpy()
         return vectors
 
-    def title_of(self, item_ids: Sequence[Any] | pl.Series) -> list[str]:
+    def title_of(self, item_ids: Iterable[Any]) -> list[str]:
         """Return what to show a person for each item id."""
-        return list(self.dataset.titles[self.dataset.item_rows(item_ids)])
+        dataset = self.dataset
+        return list(dataset.titles[dataset.item_rows(item_ids)])
 
     def evaluate(self, *, part: Part = "test", name: str = "model") -> Result:
         """Rank the full catalogue for every target of `part`; return metrics with intervals and the protocol.
@@ -244,6 +288,9 @@ def _query(bundle: Bundle, users: Any = None, **named: Any) -> Query:
     return query_of(bundle.dataset, bundle.model, bundle.origin.reader, users, **named)
 
 
-def _require_k(k: int) -> None:
-    if k < 1:
-        raise ConfigError(f"k is {k}; it must be at least 1")
+def _reopen(folder: Path, dim: int | None, added: pl.DataFrame | None) -> Recommender:
+    """Return a recommender that was pickled."""
+    recommender = Recommender.load(folder).at(dim)
+    if added is not None:
+        recommender.add_items(added)
+    return recommender

@@ -154,6 +154,18 @@ def test_the_quarantine_holds_the_rows_at_fault_with_all_their_columns(tmp_path,
     ]
 
 
+@pytest.mark.parametrize("name", ["row", "id", "fault", "user", "number", "row of the table", "item"])
+def test_columns_may_have_any_name(tmp_path, name):
+    """The time's column, and one of nothing, are called as columns that are made on the way."""
+    log = FAULTY_EVENTS.rename({"timestamp": name}).with_columns(pl.lit("x").alias("row_"), pl.lit("y").alias("fault_"))
+    config = DataConfig(time_col=name, quarantine=str(tmp_path / "q"), **DROP_ALL)
+    dataset = build_dataset(log, FAULTY_ITEMS.with_columns(pl.lit("z").alias(name)), config)
+    assert dataset.num_interactions == 2
+    found = pl.read_parquet(tmp_path / "q" / "quarantine-interactions.parquet")
+    assert {"fault", "policy", "table", "row", "row_", "fault_"} <= set(found.columns)
+    assert "soon" in found[found.columns[6]].to_list()
+
+
 def test_preparation_is_kept_in_the_manifest_and_is_not_part_of_the_fingerprint(tmp_path):
     dirty = build_dataset(FAULTY_EVENTS, FAULTY_ITEMS, DataConfig(**DROP_ALL, min_user_interactions=1))
     dirty.save(tmp_path / "d")

@@ -6,8 +6,9 @@ from hllm.data.build import build_dataset
 from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.schema import DataConfig
 from hllm.data.split import split_dataset
+from hllm.errors import ConfigError
 from hllm.evaluation.baselines import Popularity
-from hllm.evaluation.evaluate import evaluate, mean_metrics, queries
+from hllm.evaluation.evaluate import evaluate, mean_metrics, queries, require_part
 from hllm.evaluation.protocol import EvaluationConfig
 from hllm.evaluation.targets import is_cold
 from hllm.retrieval.exact import ExactRetriever
@@ -116,3 +117,10 @@ def test_watching_training_uses_the_same_ranks(world):
     watched = mean_metrics(retriever, dataset, split, "validation")
     full = evaluate("x", retriever, dataset, split, "validation", CONFIG)
     assert watched == pytest.approx({name: full.all_items[name].mean for name in watched})
+
+
+def test_a_part_that_no_split_has_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"part is 'Test' \(did you mean 'test'\?\); expected one of validation, test"
+    ):
+        require_part("Test")

@@ -58,6 +58,15 @@ def test_histories_as_lists_and_as_text_get_what_recommend_gives(trained, tmp_pa
     assert pl.read_parquet(tmp_path / "a.parquet").equals(pl.read_parquet(tmp_path / "b.parquet"))
 
 
+@pytest.mark.parametrize(("option", "noun"), [("history_col", "histories"), ("text_col", "sentences")])
+def test_a_column_that_is_named_must_be_there(trained, tmp_path, option, noun):
+    pl.DataFrame({"user_id": ["u1"], "clicks": ["i3"], "history": ["i4"], "text": ["hat"]}).write_csv(
+        tmp_path / "t.csv"
+    )
+    with pytest.raises(DataError, match=rf"no column 'click' of {noun} \(did you mean 'clicks'\?\); it has 'user_id'"):
+        recommend_table(trained, tmp_path / "t.csv", tmp_path / "a.parquet", TableOptions(k=2, **{option: "click"}))
+
+
 def test_a_user_without_a_history_of_her_own_row_has_the_logged_one(trained, tmp_path):
     table = tmp_path / "users.jsonl"
     table.write_text('{"user_id": "u3", "history": null}\n{"user_id": "u3", "history": ["i20"]}\n{"user_id": "u5"}\n')

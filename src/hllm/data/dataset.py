@@ -1,7 +1,7 @@
 """A Dataset holds a catalogue of described items and each user's history in time order."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import index
@@ -15,6 +15,8 @@ from polars.exceptions import PolarsError
 
 from hllm import artifacts
 from hllm.data import checks
+from hllm.data.arguments import as_ids
+from hllm.data.ids import exactly
 from hllm.data.reading.tables import Table, read_table, require_columns
 from hllm.errors import DataError, first_few
 
@@ -129,11 +131,11 @@ class Dataset:
             )
         return [self.label_names.index(name) for name in targets]
 
-    def item_rows(self, item_ids: Sequence[Any] | pl.Series) -> Int[np.ndarray, " item"]:
+    def item_rows(self, item_ids: Iterable[Any]) -> Int[np.ndarray, " item"]:
         """Return the item_index of each id; DataError counts the unknown ones and shows the first."""
         return _lookup(self.item_ids, item_ids, noun="items", where="the catalogue")
 
-    def user_rows(self, user_ids: Sequence[Any] | pl.Series) -> Int[np.ndarray, " user"]:
+    def user_rows(self, user_ids: Iterable[Any]) -> Int[np.ndarray, " user"]:
         """Return the user_index of each id; DataError counts the unknown ones and shows the first."""
         return _lookup(self.users, user_ids, noun="users", where="the interactions")
 
@@ -245,14 +247,18 @@ def in_columns_of(catalogue: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
 
 
 def rows_of(known: pl.Series, wanted: pl.Series) -> pl.Series:
-    """Return where in `known`, whose values are distinct and of the same type, each wanted value stands, or null."""
+    """Return where in `known`, whose values are distinct, each wanted value stands, or null.
+
+    The wanted may be of another type, such as texts of numbers; what would change on the way is not known.
+    """
     table = pl.DataFrame({"id": known, "row": np.arange(len(known))})
-    return wanted.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")["row"]
+    ids = exactly(wanted, known.dtype).alias("id")
+    return ids.to_frame().join(table, on="id", how="left", maintain_order="left")["row"]
 
 
-def _lookup(ids: pl.Series, values: Sequence[Any] | pl.Series, *, noun: str, where: str) -> Int[np.ndarray, " row"]:
-    series = values if isinstance(values, pl.Series) else pl.Series(list(values), dtype=None, strict=False)
-    rows = rows_of(ids, series.cast(ids.dtype, strict=False))
+def _lookup(ids: pl.Series, values: Iterable[Any], *, noun: str, where: str) -> Int[np.ndarray, " row"]:
+    series = as_ids(values, name=noun)
+    rows = rows_of(ids, series)
     unknown_ids = series.filter(rows.is_null())
     if len(unknown_ids):
         raise DataError(

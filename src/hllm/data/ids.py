@@ -16,6 +16,23 @@ def whole(ids: pl.Series) -> pl.Series:
     return as_integers if (as_integers.cast(pl.Float64) == ids.cast(pl.Float64)).all() else ids
 
 
+def exactly(ids: pl.Series, kind: Any) -> pl.Series:
+    """Return ids as another type, null where they would not be the same: 7.0 is 7, and 1.7, True and dates are not."""
+    if ids.dtype == kind:
+        return ids
+    if not (ids.dtype.is_numeric() or ids.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
+        return ids.clear(len(ids)).cast(kind, strict=False)
+    if ids.dtype in (pl.Categorical, pl.Enum):
+        ids = ids.cast(pl.String)
+    if ids.dtype.is_float():
+        integers = ids.cast(pl.Int64, strict=False)
+        if kind == pl.String or kind.is_integer():
+            same = (integers.cast(pl.Float64) == ids.cast(pl.Float64)).fill_null(False)
+            texts = integers.cast(pl.String).zip_with(same, ids.cast(pl.String))
+            ids = texts if kind == pl.String else integers.set(~same, None)
+    return ids.cast(kind, strict=False)
+
+
 def of_one_type(known: pl.Series, named: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Return both ids as integers if all of them are, else as text; without missing ones."""
     known, named = whole(known), whole(named)

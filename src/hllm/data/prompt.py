@@ -1,5 +1,6 @@
 """Join an item's fields into the one text that the Item LLM reads."""
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,8 +8,11 @@ import polars as pl
 from pydantic import Field
 
 from hllm.config import Config
+from hllm.data.arguments import is_absent
 from hllm.data.texts import require_text
 from hllm.errors import DataError, nearest
+
+_NEARLY = 0.75  # "titel" and "title" are .8 alike, "time" and "title" .67
 
 
 class PromptConfig(Config):
@@ -46,15 +50,17 @@ def render(items: pl.DataFrame, fields: tuple[str, ...], config: PromptConfig) -
 def render_text(text: str, fields: tuple[str, ...], config: PromptConfig) -> str:
     """Render a new item given as free text, or as lines or "; "-separated parts "field: value".
 
-    Raises DataError for an empty text. A text that names no field is taken as the first field.
+    Raises DataError for an empty text, and for a name that is nearly a field's. A text that names no field is taken as
+    the first field; the case of letters does not matter.
     """
     if not fields:
         raise DataError("the items of this catalogue have no text columns: there is no way to describe a new item")
     values: dict[str, str] = {}
     for part in text.replace("\n", ";").split(";"):
         name, colon, value = part.partition(":")
-        if colon and name.strip() in fields:
-            values[name.strip()] = value.strip()
+        field = _field(name.strip(), fields) if colon else None
+        if field is not None:
+            values[field] = value.strip()
         elif values:
             last = next(reversed(values))
             values[last] += ";" + part
@@ -69,7 +75,21 @@ def render_fields(values: Mapping[str, Any], fields: tuple[str, ...], config: Pr
         if name not in fields:
             raise DataError(f"unknown field {name!r}{nearest(name, fields)}; items are read by {', '.join(fields)}")
     cells = {field: values.get(field) for field in fields}
-    return _new_item({field: "" if value is None else str(value) for field, value in cells.items()}, config)
+    return _new_item({field: "" if is_absent(value) else str(value) for field, value in cells.items()}, config)
+
+
+def _field(name: str, fields: tuple[str, ...]) -> str | None:
+    """Return the field that a name before a colon means; None for other words, such as those of a title."""
+    for field in fields:
+        if name.casefold() == field.casefold():
+            return field
+    close = difflib.get_close_matches(name.casefold(), [field.casefold() for field in fields], n=1, cutoff=_NEARLY)
+    if close:
+        raise DataError(
+            f"unknown field {name!r}{nearest(name, fields)}; items are read by {', '.join(fields)}. If it is text, put "
+            f'"{fields[0]}: " before it'
+        )
+    return None
 
 
 def _new_item(values: Mapping[str, str], config: PromptConfig) -> str:

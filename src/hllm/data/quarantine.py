@@ -16,8 +16,8 @@ def write_quarantine(folder: Path, faults: Sequence[Fault], tables: dict[str, tu
     """Write one file for each table with the rows at fault; return the files.
 
     `tables` holds each table, and whether it came as text: then the file is CSV, else Parquet. A file has the
-    columns fault, policy, table, row (from 1, the header not counted), then the table's own, which get a "_" at
-    their end if they have one of these names. A row with two faults stands there twice. A table without faults has
+    columns fault, policy, table, row (from 1, the header not counted), then the table's own, which get one "_" or more
+    at their end if they have one of these names. A row with two faults stands there twice. A table without faults has
     a file without rows. Raises StorageError.
     """
     written = []
@@ -26,7 +26,8 @@ def write_quarantine(folder: Path, faults: Sequence[Fault], tables: dict[str, tu
         labels = (
             pl.concat([_labels(fault) for fault in faults_of_table], rechunk=False) if faults_of_table else _NO_LABELS
         )
-        columns = {c: f"{c}_" for c in table.collect_schema().names() if c in _NO_LABELS.columns}
+        own = table.collect_schema().names()
+        columns = {c: _free(c, own) for c in own if c in _NO_LABELS.columns}
         rows = (
             table.rename(columns)
             .with_row_index("row", offset=1)
@@ -38,6 +39,12 @@ def write_quarantine(folder: Path, faults: Sequence[Fault], tables: dict[str, tu
         )
         written.append(_write(rows, folder / f"quarantine-{name}.{'csv' if is_text else 'parquet'}"))
     return written
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 _NO_LABELS = pl.DataFrame(schema={"fault": pl.String, "policy": pl.String, "table": pl.String, "row": pl.Int64})

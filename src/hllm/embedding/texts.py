@@ -2,7 +2,7 @@
 
 # Proved by tests/test_api.py.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hllm.batches.batch import text_batch
+from hllm.data.arguments import as_texts
 from hllm.data.prompt import PromptConfig, render_fields, render_text
 from hllm.data.tokens import Tokenize
 from hllm.embedding.encode import encode_items, encode_texts
-from hllm.errors import ConfigError
 from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import Precision
@@ -58,16 +58,14 @@ class ItemReader:
             precision,
         )
 
-    def read(self, texts: Sequence[ItemText]) -> Float[Tensor, "text dim"]:
+    def read(self, texts: Iterable[ItemText]) -> Float[Tensor, "text dim"]:
         """Return the embeddings of a few texts, in fp32, not normalised; ConfigError if there are none."""
-        if isinstance(texts, str) or not texts:
-            raise ConfigError("texts must be a list with at least one text")
         return self.read_rendered(
             [
                 render_text(text, self.fields, self.prompt)
                 if isinstance(text, str)
                 else render_fields(text, self.fields, self.prompt)
-                for text in texts
+                for text in as_texts(texts, name="texts")
             ]
         )
 

@@ -4,7 +4,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from hllm.data.dataset import Dataset
 from hllm.data.leak import doubts, leak_share
 from hllm.data.split import Split
 from hllm.distributed import Group
-from hllm.errors import HllmWarning
+from hllm.errors import ConfigError, HllmWarning, nearest
 from hllm.evaluation.facts import Provenance, RunFacts
 from hllm.evaluation.lists import list_metrics
 from hllm.evaluation.protocol import EvaluationConfig, Protocol
@@ -70,6 +70,14 @@ class Queries:
     """Item indices."""
     interactions: Int[np.ndarray, " target"]
     """Positions of the targets among all interactions."""
+
+
+def require_part(part: str) -> None:
+    """Raise ConfigError for a part that no split has."""
+    if part not in get_args(Part):
+        raise ConfigError(
+            f"part is {part!r}{nearest(part, get_args(Part))}; expected one of {', '.join(get_args(Part))}"
+        )
 
 
 def queries(dataset: Dataset, split: Split, part: Part) -> Queries:

@@ -46,8 +46,10 @@ class TableOptions:
     them the most popular items. Unknown items in a history are refused, or left out of it."""
     candidates: Path | None = None
     """A table whose item id column says what may be recommended. None: the catalogue."""
-    history_col: str = "history"
-    text_col: str = "text"
+    history_col: str | None = None
+    """Column of the histories. None: "history", if there is one."""
+    text_col: str | None = None
+    """Column of the sentences. None: "text", if there is one."""
     separator: str = ","
 
 
@@ -128,7 +130,7 @@ def read_allowed_items(dataset: Dataset, path: Path, unknown: Unknown) -> tuple[
     ids = table[dataset.item_col]
     if unknown == "error":
         return dataset.item_rows(ids), 0
-    rows = rows_of(dataset.item_ids, ids.cast(dataset.item_ids.dtype, strict=False))
+    rows = rows_of(dataset.item_ids, ids)
     return rows.drop_nulls().to_numpy(), rows.null_count()
 
 

@@ -14,7 +14,7 @@ from hllm.config import Config
 from hllm.data.dataset import Dataset, rows_of
 from hllm.data.reading.files import find_files, scan_file
 from hllm.data.reading.tables import explained
-from hllm.errors import DataError, first_few
+from hllm.errors import DataError, first_few, nearest
 from hllm.jobs.growing import GrowingParquet
 
 _NAME = "users to recommend to"
@@ -58,15 +58,22 @@ class RequestCounts(Config):
 
 
 def prepare_requests(
-    source: Path, dataset: Dataset, target: Path, *, user_col: str, history_col: str, text_col: str, separator: str
+    source: Path,
+    dataset: Dataset,
+    target: Path,
+    *,
+    user_col: str,
+    history_col: str | None,
+    text_col: str | None,
+    separator: str,
 ) -> RequestCounts:
     """Write `target`, a Parquet file of user_id, user_index, items and text, a row for each row of the table `source`.
 
     `source` is what `read_table` reads, with at least one of three columns. A history is a list of item ids, or a
     text of them joined by `separator`, oldest first; where there is none, the user's own is meant:
-    `user_index`. Without `user_col` the row's number, from 0, is the user_id. `items` are item indices; null where no
-    history was given. `text` is a sentence, or null. Raises DataError if all columns are missing or one is of another
-    type, or if there are no rows.
+    `user_index`. A column None is "history", or "text", if there is one. Without `user_col` the row's number, from 0,
+    is the user_id. `items` are item indices; null where no history was given. `text` is a sentence, or null. Raises
+    DataError if all columns are missing, or one that is named, if one is of another type, and if there are no rows.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     copy = target.with_name(f".{target.name}.input")
@@ -81,9 +88,16 @@ def prepare_requests(
         copy.unlink(missing_ok=True)
 
 
-def _select(source: Path, user_col: str, history_col: str, text_col: str) -> pl.LazyFrame:
+def _select(source: Path, user_col: str, history: str | None, sentence: str | None) -> pl.LazyFrame:
     scan = pl.concat([scan_file(file) for file in find_files(source, name=_NAME)], how="vertical_relaxed")
     schema = scan.collect_schema()
+    for noun, name in (("histories", history), ("sentences", sentence)):
+        if name is not None and name not in schema:
+            raise DataError(
+                f"{source} has no column {name!r} of {noun}{nearest(name, schema)}; it has "
+                f"{', '.join(map(repr, schema))}"
+            )
+    history_col, text_col = history or "history", sentence or "text"
     if not {user_col, history_col, text_col} & set(schema):
         raise DataError(
             f"{source} has neither a column {user_col!r} of user ids nor a column {history_col!r} of item ids nor a "
@@ -98,9 +112,9 @@ def _select(source: Path, user_col: str, history_col: str, text_col: str) -> pl.
     if text_col in schema and not isinstance(schema[text_col], pl.String | pl.Null):
         raise DataError(f"{source}: the column {text_col!r} is of type {schema[text_col]}; expected sentences")
     user = pl.col(user_col) if user_col in schema else pl.int_range(pl.len(), dtype=pl.Int64)
-    history = pl.col(history_col) if history_col in schema else pl.lit(None, dtype=pl.String)
+    items = pl.col(history_col) if history_col in schema else pl.lit(None, dtype=pl.String)
     text = pl.col(text_col).cast(pl.String) if text_col in schema else pl.lit(None, dtype=pl.String)
-    return scan.select(user_id=user, history=history, text=text)
+    return scan.select(user_id=user, history=items, text=text)
 
 
 def _batches(copy: Path) -> Iterator[pl.DataFrame]:
@@ -140,14 +154,14 @@ def _resolve(frame: pl.DataFrame, dataset: Dataset, separator: str) -> tuple[pl.
     has_list = lists.is_not_null()
     flat = pl.DataFrame({"row": pl.int_range(len(lists), eager=True), "id": lists})
     flat = flat.filter((flat["id"].list.len() > 0).fill_null(False)).explode("id")
-    flat = flat.with_columns(item=rows_of(dataset.item_ids, flat["id"].cast(dataset.item_ids.dtype, strict=False)))
+    flat = flat.with_columns(item=rows_of(dataset.item_ids, flat["id"]))
     missing = flat.filter(pl.col("item").is_null())["id"]
     known = flat.drop_nulls("item").group_by("row", maintain_order=True).agg(items=pl.col("item").cast(pl.Int64))
     rows = pl.DataFrame({"row": pl.int_range(len(lists), eager=True), "has_list": has_list})
     items = rows.join(known, on="row", how="left", maintain_order="left").select(
         pl.when("has_list").then(pl.col("items").fill_null([]))
     )
-    users = rows_of(dataset.users, frame["user_id"].cast(dataset.users.dtype, strict=False)).cast(pl.Int64)
+    users = rows_of(dataset.users, frame["user_id"]).cast(pl.Int64)
     users = users.set(has_list, None)
     stripped = frame["text"].str.strip_chars()
     text = stripped.set(stripped == "", None)

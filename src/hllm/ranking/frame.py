@@ -2,13 +2,14 @@
 
 # Proved by tests/cli/test_rank.py.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int
 
+from hllm.data.arguments import as_ids
 from hllm.data.dataset import Dataset
 from hllm.errors import DataError, first_few
 from hllm.progress import progress
@@ -16,7 +17,7 @@ from hllm.ranking.ranker import Ranker, finite_logits
 from hllm.ranking.two_stage import target_column
 from hllm.retrieval.histories import Histories
 
-CandidateIds = Sequence[Any] | pl.Series | Mapping[Any, Sequence[Any]]
+CandidateIds = Iterable[Any] | Mapping[Any, Iterable[Any]]
 """Item ids to score: for all users, or for each user id its own."""
 
 
@@ -71,10 +72,10 @@ def _candidates(dataset: Dataset, user_ids: pl.Series, candidates: CandidateIds)
     return [_rows(dataset, candidates[user], f"the candidates of user {user!r}") for user in user_ids]
 
 
-def _rows(dataset: Dataset, item_ids: Sequence[Any] | pl.Series, where: str) -> Int[np.ndarray, " candidate"]:
-    if not len(item_ids):
+def _rows(dataset: Dataset, item_ids: Iterable[Any], where: str) -> Int[np.ndarray, " candidate"]:
+    if not len(item_ids := as_ids(item_ids, name=where)):
         raise DataError(f"{where} is empty: give at least one item")
-    rows = dataset.item_rows(item_ids if isinstance(item_ids, pl.Series) else list(item_ids))
+    rows = dataset.item_rows(item_ids)
     if len(np.unique(rows)) < len(rows):
         values, counts = np.unique(rows, return_counts=True)
         raise DataError(

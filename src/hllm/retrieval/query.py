@@ -2,7 +2,7 @@
 
 # Proved by tests/jobs/test_recommend_table.py.
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hllm.data.arguments import as_ids, as_list, as_texts
 from hllm.data.dataset import Dataset, rows_of
+from hllm.data.ids import exactly
 from hllm.embedding.texts import ItemReader, ItemText
 from hllm.errors import ConfigError, DataError
 from hllm.models.recommender import SequentialRecommender
@@ -23,7 +25,7 @@ UNKNOWN: tuple[Unknown, ...] = ("error", "skip", "popularity")
 
 _TEXTS_AT_ONCE = 256
 
-Named = Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]]
+Named = Iterable[Iterable[Any]] | Mapping[Any, Iterable[Any]]
 """Histories of item ids, oldest first: by any id, or in a list, whose positions then are the ids.
 
 In place of an item id may stand a mapping: the fields of an item that is known only by its text.
@@ -47,11 +49,11 @@ def query_of(
     dataset: Dataset,
     model: SequentialRecommender,
     reader: Callable[[], ItemReader],
-    users: Sequence[Any] | pl.Series | None = None,
+    users: Iterable[Any] | None = None,
     *,
     histories: Named | None = None,
-    times: Sequence[Sequence[int]] | None = None,
-    texts: Sequence[ItemText | None] | None = None,
+    times: Iterable[Iterable[Any]] | None = None,
+    texts: Iterable[Any] | None = None,
     unknown: str = "error",
 ) -> Query:
     """Return a query for `users`, or `histories`, or a user without one for each of `texts`, or all users.
@@ -67,8 +69,8 @@ def query_of(
         raise ConfigError("give users or histories, not both")
     if times is not None and histories is None:
         raise ConfigError("times belong to histories; the times of known users are in the log")
-    if isinstance(texts, str) or (texts is not None and not texts):
-        raise ConfigError("texts must be a list with at least one text")
+    if texts is not None:
+        texts = as_texts(texts, name="texts", absent=True)
     if histories is None and users is None and texts is not None:
         histories = [()] * len(texts)
     if histories is None:
@@ -115,14 +117,14 @@ def _read(texts: Sequence[ItemText], reader: ItemReader) -> Float[Tensor, "text 
     return torch.cat([reader.read(texts[start : start + _TEXTS_AT_ONCE]) for start in parts])
 
 
-def _of_users(dataset: Dataset, users: Sequence[Any] | pl.Series | None, unknown: str) -> Query:
+def _of_users(dataset: Dataset, users: Iterable[Any] | None, unknown: str) -> Query:
     if users is None:
         rows = np.arange(dataset.num_users)
     elif unknown == "error":
         rows = dataset.user_rows(users)
     else:
-        ids = users if isinstance(users, pl.Series) else pl.Series(list(users), strict=False)
-        places = rows_of(dataset.users, ids.cast(dataset.users.dtype, strict=False))
+        ids = as_ids(users, name="users")
+        places = rows_of(dataset.users, ids)
         known = places.is_not_null().to_numpy()
         rows = places.fill_null(0).to_numpy()
         # An empty stretch of the log stands for a user who is not in it.
@@ -135,13 +137,15 @@ def _of_histories(
     model: SequentialRecommender,
     reader: Callable[[], ItemReader],
     histories: Named,
-    times: Sequence[Sequence[int]] | None,
+    times: Iterable[Iterable[Any]] | None,
     unknown: str,
 ) -> Query:
-    named = histories if isinstance(histories, Mapping) else dict(enumerate(histories))
-    if not named:
+    given = histories if isinstance(histories, Mapping) else dict(enumerate(as_list(histories, name="histories")))
+    if not given:
         raise DataError("histories is empty; give at least one")
-    if times is not None and [len(history) for history in named.values()] != [len(moments) for moments in times]:
+    named = {user: as_list(history, name=f"histories[{user!r}]") for user, history in given.items()}
+    stamps = None if times is None else [_moments(row) for row in as_list(times, name="times")]
+    if stamps is not None and [len(history) for history in named.values()] != [len(row) for row in stamps]:
         raise DataError("times must have one number for each item of each history")
     items, moments = [], []
     texts: list[Mapping[str, Any]] = []
@@ -149,10 +153,10 @@ def _of_histories(
         elements, known = _elements(dataset, history, unknown, first_text=len(texts))
         texts += [element for element in history if isinstance(element, Mapping)]
         items.append(elements)
-        if times is not None:
-            moments.append(np.asarray(times[number], dtype=np.int64)[known])
-    ids, vectors = pl.Series(list(named)), _read(texts, reader()) if texts else None
-    if times is None:
+        if stamps is not None:
+            moments.append(stamps[number][known])
+    ids, vectors = as_ids(list(named), name="the ids of histories"), _read(texts, reader()) if texts else None
+    if stamps is None:
         return Query(ids, Histories(items, texts=vectors))
     if model.fusion is not None and model.fusion.actions is not None:
         raise DataError("this model reads what was done, which histories and times do not say; ask for known users")
@@ -161,8 +165,17 @@ def _of_histories(
     return Query(ids, Histories(items, moments, texts=vectors))
 
 
+def _moments(given: Any) -> Int[np.ndarray, " _"]:
+    """Return the times of one history as whole seconds."""
+    numbers = as_ids(given, name="times")
+    seconds = exactly(numbers, pl.Int64)
+    if len(bad := numbers.filter(seconds.is_null())):
+        raise DataError(f"times hold {bad[0]!r}; expected whole seconds since 1970")
+    return seconds.to_numpy()
+
+
 def _elements(
-    dataset: Dataset, history: Sequence[Any], unknown: str, *, first_text: int
+    dataset: Dataset, history: list[Any], unknown: str, *, first_text: int
 ) -> tuple[Int[np.ndarray, " _"], Bool[np.ndarray, " _"]]:
     """Return a history's known items and its texts as `Histories.items` has them, and where they stand in it."""
     is_text = np.array([isinstance(element, Mapping) for element in history], dtype=bool)
@@ -173,6 +186,6 @@ def _elements(
     if ids and unknown == "error":
         rows[~is_text] = dataset.item_rows(ids)
     elif ids:
-        places = rows_of(dataset.item_ids, pl.Series(ids, strict=False).cast(dataset.item_ids.dtype, strict=False))
+        places = rows_of(dataset.item_ids, as_ids(ids, name="a history"))
         rows[~is_text], known[~is_text] = places.fill_null(0).to_numpy(), places.is_not_null().to_numpy()
     return rows[known], known

@@ -2,7 +2,7 @@
 
 # Proved by tests/test_matryoshka.py.
 
-from hllm.evaluation.evaluate import Evaluated, Part, evaluate_with_ranks
+from hllm.evaluation.evaluate import Evaluated, Part, evaluate_with_ranks, require_part
 from hllm.evaluation.facts import Provenance
 from hllm.evaluation.impressions import RankingResult, evaluate_ranker
 from hllm.ranking.ranker import ModelRanker
@@ -40,6 +40,7 @@ def _evaluated(bundle: Bundle, name: str, retriever: Retriever, part: Part, prov
 
 def _counted(bundle: Bundle, part: Part) -> Provenance:
     """Count an evaluation of the run in its directory; return where its result comes from."""
+    require_part(part)
     log_evaluation(bundle.run, part, bundle.split)
     facts = run_facts(bundle.run, bundle.recipe, bundle.model, bundle.split)
     return provenance_of(bundle.recipe, facts)

@@ -103,7 +103,9 @@ def typed(frame: pl.LazyFrame, types: Mapping[str, Any], *, path: Path) -> pl.La
     frame = frame.with_columns(blanks)
     for name, kind in types.items():
         is_wrong = _cast(name, kind).is_null() & pl.col(name).is_not_null()
-        bad_rows = frame.select(name).with_row_index("row").filter(is_wrong).head(1).collect(engine="streaming")
+        bad_rows = (
+            frame.select(name).with_row_index("row of the table").filter(is_wrong).head(1).collect(engine="streaming")
+        )
         if len(bad_rows):
             row, value = bad_rows.row(0)
             expected = "a whole number" if kind == pl.Int64 else "a number"

@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hllm.data.arguments import as_ids
 from hllm.data.dataset import rows_of
+from hllm.data.ids import exactly
 from hllm.errors import DataError, first_few
 
 
@@ -128,8 +130,8 @@ class Snapshot:
 
     def _found(self, item_ids: Sequence[Any] | pl.Series) -> tuple[pl.Series, pl.Series]:
         """Return the ids, and where each stands among those that are live, or null."""
-        ids = item_ids if isinstance(item_ids, pl.Series) else pl.Series(list(item_ids), dtype=None, strict=False)
-        cast = ids.cast(self.item_ids.dtype, strict=False)
+        ids = as_ids(item_ids, name="item_ids")
+        cast = exactly(ids, self.item_ids.dtype)
         if len(bad := ids.filter(cast.is_null())):
             raise DataError(
                 f"{len(bad):,} of {len(ids):,} item ids are not of the type {self.item_ids.dtype} that the index's "
