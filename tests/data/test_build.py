@@ -160,7 +160,7 @@ def test_columns_may_have_any_name(tmp_path, name):
     log = FAULTY_EVENTS.rename({"timestamp": name}).with_columns(pl.lit("x").alias("row_"), pl.lit("y").alias("fault_"))
     config = DataConfig(time_col=name, quarantine=str(tmp_path / "q"), **DROP_ALL)
     dataset = build_dataset(log, FAULTY_ITEMS.with_columns(pl.lit("z").alias(name)), config)
-    assert dataset.num_interactions == 2
+    assert dataset.num_interactions == 3, "the item c has a text now"
     found = pl.read_parquet(tmp_path / "q" / "quarantine-interactions.parquet")
     assert {"fault", "policy", "table", "row", "row_", "fault_"} <= set(found.columns)
     assert "soon" in found[found.columns[6]].to_list()

@@ -102,10 +102,9 @@ def typed(frame: pl.LazyFrame, types: Mapping[str, Any], *, path: Path) -> pl.La
     blanks = [pl.when(pl.col(name).cast(pl.String) != "").then(pl.col(name)).alias(name) for name in types]
     frame = frame.with_columns(blanks)
     for name, kind in types.items():
-        is_wrong = _cast(name, kind).is_null() & pl.col(name).is_not_null()
-        bad_rows = (
-            frame.select(name).with_row_index("row of the table").filter(is_wrong).head(1).collect(engine="streaming")
-        )
+        is_wrong = _cast("cell", kind).is_null() & pl.col("cell").is_not_null()
+        cells = frame.select(cell=pl.col(name)).with_row_index("row")
+        bad_rows = cells.filter(is_wrong).head(1).collect(engine="streaming")
         if len(bad_rows):
             row, value = bad_rows.row(0)
             expected = "a whole number" if kind == pl.Int64 else "a number"
