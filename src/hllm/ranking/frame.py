@@ -63,13 +63,14 @@ def rank_frame(
 def _candidates(dataset: Dataset, user_ids: pl.Series, candidates: CandidateIds) -> list[Int[np.ndarray, " _"]]:
     if not isinstance(candidates, Mapping):
         return [_rows(dataset, candidates, "the list of candidates")] * len(user_ids)
-    without = [user for user in user_ids if not len(candidates.get(user, ()))]
+    own = {user: as_ids(candidates.get(user, ()), name=f"the candidates of user {user!r}") for user in user_ids}
+    without = [user for user, ids in own.items() if ids.is_empty()]
     if without:
         raise DataError(
             f"{len(without):,} of {len(user_ids):,} users have no candidates; first: {first_few(without)}. Give each "
             "user some, or leave these users out"
         )
-    return [_rows(dataset, candidates[user], f"the candidates of user {user!r}") for user in user_ids]
+    return [_rows(dataset, own[user], f"the candidates of user {user!r}") for user in user_ids]
 
 
 def _rows(dataset: Dataset, item_ids: Iterable[Any], where: str) -> Int[np.ndarray, " candidate"]:
