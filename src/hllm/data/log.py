@@ -119,7 +119,9 @@ def read_log(source: Table, config: DataConfig) -> InteractionLog:
 
 def texts_of_times(source: Table, config: DataConfig, rows: Int[np.ndarray, " row"]) -> tuple[str | None, ...]:
     """Return what the time column says in some rows."""
-    table = scan_table(source, config.interactions_form, name=_NAME).select(time=pl.col(config.time_col).cast(pl.String))
+    table = scan_table(source, config.interactions_form, name=_NAME).select(
+        time=pl.col(config.time_col).cast(pl.String)
+    )
     return tuple(table.with_row_index("row").filter(pl.col("row").is_in(rows.tolist())).collect()["time"])
 
 
