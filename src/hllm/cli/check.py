@@ -141,6 +141,8 @@ def _table(preparation: "Preparation", dataset: "Dataset", config: "DataConfig",
     lines += ["", _texts(dataset, config)]
     if "dates" in preparation.steps[0]:
         lines.append(f"times are read as {preparation.steps[0]['dates']}; data.time_format names another form")
+    if "clock" in preparation.steps[0]:
+        lines.append(f"the times are not those of our days; is it {preparation.steps[0]['clock']}?")
     if refused:
         lines += ["", f"training would refuse these tables ({len(refused)} reasons):", *(f"- {r}" for r in refused)]
     return "\n".join(lines)

@@ -106,11 +106,10 @@ def describe(
 def _show(described: "Description", name: str, page: Path | None, *, as_json: bool) -> None:
     from hllm import artifacts
     from hllm.reports.description import description_page, description_text
-    from hllm.runs.results import json_of
 
     if page is not None:
         artifacts.write_text(page, description_page(described, title=f"The data of {name}"))
     if as_json:
-        typer.echo(json_of(described))
+        typer.echo(described.model_dump_json(indent=1))
     else:
         typer.echo(description_text(described) + (f"\n\n{page}" if page else ""))

@@ -1,5 +1,6 @@
 """Build a Dataset from the caller's two tables: read, check, filter, number and sort them."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from hllm.data.log import MISSING, InteractionLog, read_log, texts_of_times
 from hllm.data.quarantine import write_quarantine
 from hllm.data.reading.files import find_files, is_text
 from hllm.data.reading.tables import Table, read_table, require_columns, scan_table
+from hllm.data.reading.times import better_clock
 from hllm.data.schema import DataConfig
 from hllm.data.texts import default_text_columns, without_html
-from hllm.errors import DataError
+from hllm.errors import DataError, HllmWarning
 
 _LEFT_OUT = -2  # the row of an item that is in the table, but left out for want of text
 
@@ -50,6 +52,12 @@ def build_dataset(interactions: Table, items: Table | None, config: DataConfig) 
     """
     preparation, dataset = prepare(interactions, items, config)
     refuse(refusals(preparation))
+    if clock := preparation.steps[0].get("clock"):
+        warnings.warn(
+            f"the times, read by data.time_unit = {config.time_unit!r}, are not those of our days; is it {clock}?",
+            HllmWarning,
+            stacklevel=2,
+        )
     return dataset
 
 
@@ -79,6 +87,8 @@ def prepare(interactions: Table, items: Table | None, config: DataConfig) -> tup
     steps = [{"step": "read", **counts} if config.where is None else {"step": "where", "of": log.num_rows, **counts}]
     if log.date_order is not None:
         steps[0]["dates"] = log.date_order
+    if clock := better_clock(log.timestamps[~log.no_time], log.seconds_per_unit):
+        steps[0]["clock"] = clock
     events, users = in_order(log, item)
     repeats = repeated(events) if config.time_col else np.zeros(len(events.row), dtype=bool)
     faults.append(_duplicates(log.places(events.row[repeats]), len(log), config))

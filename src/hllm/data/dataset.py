@@ -17,6 +17,7 @@ from hllm import artifacts
 from hllm.data import checks
 from hllm.data.arguments import as_ids
 from hllm.data.ids import exactly
+from hllm.data.reading.form import FOUND, Form
 from hllm.data.reading.tables import Table, read_table, require_columns
 from hllm.errors import DataError, first_few
 
@@ -139,14 +140,14 @@ class Dataset:
         """Return the user_index of each id; DataError counts the unknown ones and shows the first."""
         return _lookup(self.users, user_ids, noun="users", where="the interactions")
 
-    def extended(self, items: Table) -> "Dataset":
+    def extended(self, items: Table, form: Form = FOUND) -> "Dataset":
         """Return the dataset with more items at the end of its catalogue, which no one has interacted with.
 
         Columns that only the catalogue has are null for them. Raises DataError for missing columns, ids that are
         known already, and items without text.
         """
         columns = {"item_col": self.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(self.text_cols)}
-        new = read_table(items, name="items")
+        new = read_table(items, form, name="items")
         require_columns(new, columns, name="items")
         new = in_columns_of(self.items, new)
         policies: dict[str, checks.Policy] = {

@@ -122,7 +122,7 @@ class Bundle:
     def with_items(self, items: Table) -> "Bundle":
         """Return a bundle with new items, known only by their text, at the end of the catalogue; see `extended`."""
         reader, known, index = self.reader, self.dataset.num_items, self.index
-        dataset = self.dataset.extended(items)
+        dataset = self.dataset.extended(items, self.recipe.data.items_form)
         vectors = reader.read_rendered(render(dataset.items[known:], dataset.text_cols, reader.prompt))
         if index is not None:
             index = copy(index)

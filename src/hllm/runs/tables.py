@@ -55,11 +55,11 @@ def embed_run_items(
     encoder = _Encoder(model.to(device), recipe.precision, device)
     prompt = config.item.text_prompt
     if prompt is not None:
-        catalogue = dataset.items if items is None else _items_of(items, dataset, dataset.text_cols)
+        catalogue = dataset.items if items is None else _items_of(items, dataset, dataset.text_cols, recipe)
         compute = encoder.texts(catalogue, dataset, prompt, run.best_path / ITEM_BACKBONE)
         work = origin.texts(catalogue, dataset, prompt, compute)
     else:
-        ids = dataset.item_ids if items is None else _items_of(items, dataset, ())[dataset.item_col]
+        ids = dataset.item_ids if items is None else _items_of(items, dataset, (), recipe)[dataset.item_col]
         rows = dataset.item_rows(ids)
         work = origin.indices(ids, rows, encoder.indices(rows))
     return embed_items(replace(work, dim=dim), path, dtype=dtype, share=share or Share(), reuse=(run.table_path,))
@@ -171,10 +171,10 @@ class _Encoder:
         return compute
 
 
-def _items_of(source: Table, dataset: Dataset, text_cols: tuple[str, ...]) -> pl.DataFrame:
+def _items_of(source: Table, dataset: Dataset, text_cols: tuple[str, ...], recipe: Recipe) -> pl.DataFrame:
     """Read a table of items into the types of the dataset's catalogue."""
     columns = {"item_col": dataset.item_col} | {f"text_cols[{i}]": name for i, name in enumerate(text_cols)}
-    table = read_table(source, name="items")
+    table = read_table(source, recipe.data.items_form, name="items")
     require_columns(table, columns, name="items")
     kinds = {name: dataset.items.schema[name] for name in columns.values()}
     try:

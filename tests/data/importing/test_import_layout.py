@@ -6,6 +6,7 @@ import pytest
 from hllm.data.build import build_dataset
 from hllm.data.importing.import_layout import import_layout
 from hllm.data.importing.layout import Columns
+from hllm.data.reading.form import FOUND, Form
 from hllm.data.schema import DataConfig
 from hllm.errors import ConfigError, DataError
 
@@ -15,8 +16,9 @@ def shop(tmp_path):
     """Write two tables and return a function that imports them."""
     (tmp_path / "shop").mkdir()
 
-    def imported(interactions: str, items: str | None = "item_id,title\na,Alpha\nb,Beta\n", **options):
-        (tmp_path / "shop" / "interactions.csv").write_text(interactions)
+    def imported(interactions: str | bytes, items: str | None = "item_id,title\na,Alpha\nb,Beta\n", **options):
+        data = interactions if isinstance(interactions, bytes) else interactions.encode()
+        (tmp_path / "shop" / "interactions.csv").write_bytes(data)
         if items is not None:
             (tmp_path / "shop" / "items.csv").write_text(items)
         done = import_layout("table", tmp_path / "shop", out=tmp_path / "out", **options)
@@ -175,3 +177,37 @@ def test_dates_that_fit_both_orders_need_a_format(shop, tmp_path):
     assert not (tmp_path / "out").exists()
     done, _ = shop(rows, time_format="%m/%d/%Y")
     assert done.data["time_format"] == "%m/%d/%Y"
+
+
+@pytest.mark.parametrize("time_format", ["%m/%d/%Y", "%Y"])
+def test_a_format_that_fits_no_time_is_refused(shop, time_format):
+    with pytest.raises(DataError, match=r"not one time is of the format '.*': they are such as '11/10/2020 7:15'"):
+        shop("user_id,item_id,timestamp\nu,a,11/10/2020 7:15\nu,b,12/2/2020 6:40\n", time_format=time_format)
+
+
+def test_times_that_are_not_of_the_format_are_said(shop):
+    _, notes = shop("user_id,item_id,timestamp\nu,a,20201110\nu,b,May\n", time_format="%Y%m%d")
+    assert "times such as 'May' are not of the format '%Y%m%d'" in notes
+
+
+def test_the_question_for_a_format_suggests_one_that_reads_the_times(shop, tmp_path):
+    rows = "user_id,item_id,timestamp\nu,a,11/10/2020 7:15\nu,b,12/2/2020 6:40\n"
+    with pytest.raises(DataError, match="such as '%m/%d/%Y %H:%M' or '%d/%m/%Y %H:%M'"):
+        shop(rows)
+    done, _ = shop(rows, time_format="%m/%d/%Y %H:%M")
+    dataset = build_dataset(tmp_path / "out/interactions.parquet", tmp_path / "out/items.parquet", DataConfig(**{"from": str(done.folder)}))  # fmt: skip
+    assert dataset.seconds.tolist() == [1604992500, 1606891200]
+
+
+def test_an_import_says_how_a_text_table_is_written_and_notes_what_is_odd(shop, tmp_path):
+    form = Form("|", columns=("user_id", "item_id", "timestamp", "place"))
+    done, notes = shop("u|a|1|Caf\xe9\nu|b|2|Bar\n".encode("latin-1"), forms=(form, FOUND))
+    assert pl.read_parquet(done.folder / "interactions.parquet")["place"].to_list() == ["Café", "Bar"]
+    assert "interactions.csv: 1 line is not UTF-8 and read as Western European (cp1252); first: line 1" in notes
+    with pytest.raises(ConfigError, match="the form of yelp is fixed; leave out separator, encoding, header"):
+        import_layout("yelp", tmp_path, out=tmp_path / "o", forms=(form, FOUND))
+
+
+def test_what_is_unlike_tables_is_named_with_its_line(shop):
+    with pytest.raises(DataError, match=r"items\.csv, line 3: found 3 fields, expected 2"):
+        shop("user_id,item_id,timestamp\nu,a,1\n", "item_id,title\na,Alpha\nb,two,fields\n")

@@ -273,3 +273,17 @@ def test_what_is_broken_is_named(layout, file, content, message, tmp_path):
     with pytest.raises(DataError, match=message):
         import_layout(layout, folder, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_parts_may_be_named_by_a_pattern(tmp_path):
+    head = "user_id,parent_asin,rating,timestamp\n"
+    files = {
+        f"X.{part}.csv": f"{head}U,P{n},5.0,{1600000000110 + n}\n" for n, part in enumerate(("train", "valid", "test"))
+    }
+    files |= {"X.csv": f"{head}V,P0,1.0,1600000000000\n", "meta_X.jsonl": '{"parent_asin":"P0","title":"T"}\n'}
+    folder = written(tmp_path / "files", files)
+    done = import_layout("amazon-2023", folder, out=tmp_path / "out", interactions=folder / "X.t*.csv")
+    rows = pl.read_parquet(done.folder / "interactions.parquet").select("user_id", "item_id", "split").rows()
+    assert rows == [("U", "P0", "train"), ("U", "P2", "test")]
+    with pytest.raises(DataError, match=r"interactions: there is no file .*X\.\*"):
+        import_layout("amazon-2023", folder, out=tmp_path / "other", interactions=folder / "X.*")

@@ -103,6 +103,8 @@ class Times(Config):
     """Between two neighbouring interactions of a user; None too if no user has two."""
     by_time: Histogram | None = None
     """Interactions over time; edges in seconds since 1970."""
+    better_clock: str | None = None
+    """Key of `[data]` under which the times would be those of our days, where they are not."""
     tied_within_user: float
     """Share of the interactions that have the time of another one of the same user."""
     tied_overall: float

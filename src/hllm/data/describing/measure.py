@@ -28,6 +28,7 @@ from hllm.data.describing.description import (
 from hllm.data.describing.notes import notes
 from hllm.data.leak import leak_share, times_kind
 from hllm.data.prompt import PromptConfig, render
+from hllm.data.reading.times import better_clock
 from hllm.data.split import Split
 from hllm.data.tokens import Tokenize
 
@@ -198,6 +199,7 @@ def _times(dataset: Dataset) -> Times:
         by_time=_histogram(seconds, edges.tolist()),
         tied_within_user=within,
         tied_overall=overall,
+        better_clock=better_clock(dataset.timestamps, unit),
     )
 
 

@@ -56,10 +56,12 @@ def _times(description: Description) -> Iterator[str]:
     elif times.by_time and not (
         _PLAUSIBLE_S[0] <= times.by_time.edges[0] and times.by_time.edges[-1] <= _PLAUSIBLE_S[1]
     ):
-        yield (
-            f"The times, read as dates, go from {times.first} to {times.last}: is data.time_unit right (s, ms, us), or "
-            "are they no clock (none)?"
+        question = (
+            f"is it {times.better_clock}?"
+            if times.better_clock
+            else "is data.time_unit right (s, ms, us), or are they no clock (none)?"
         )
+        yield f"The times, read as dates, go from {times.first} to {times.last}: {question}"
     if times.tied_within_user >= TIES_WORTH_A_NOTE and times.kind != "none":
         days = " Only days are kept." if times.resolution_s and times.resolution_s % _DAY_S == 0 else ""
         yield (

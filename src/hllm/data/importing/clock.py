@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from hllm.data.reading.dates import EITHER_DATE, read_dates
+from hllm.data.reading.dates import EITHER_DATE, read_dates, read_format
+from hllm.errors import DataError, first_few
 
 _UNITS = ((1e14, "us"), (1e11, "ms"))  # as seconds, these would be the years 5138 and later
 _DAYS = (19000101, 21001231)
@@ -21,7 +22,7 @@ def clock_of(log: Path, time_format: str | None) -> tuple[dict[str, Any], list[s
     rows = pl.scan_parquet(log, glob=False).select("timestamp")
     kind = rows.collect_schema()["timestamp"]
     if time_format is not None:
-        return {"time_format": time_format}, []
+        return {"time_format": time_format}, _unread(rows, time_format)
     if not kind.is_numeric() and kind != pl.String:
         return {}, []
     time = pl.col("timestamp").str.strip_chars() if kind == pl.String else pl.col("timestamp")
@@ -31,10 +32,23 @@ def clock_of(log: Path, time_format: str | None) -> tuple[dict[str, Any], list[s
     facts = rows.select(texts=time.count(), numbers=number.count(), last=number.max(), days=is_day.sum())
     num_texts, num_numbers, last, num_days = facts.collect(engine="streaming").row(0)
     if 2 * num_numbers < num_texts:
-        days = rows.select(time.str.extract(EITHER_DATE, 1)).drop_nulls().unique().collect(engine="streaming")
-        order = read_dates(days.to_series())[1] if len(days) else None
+        day = time.str.extract(EITHER_DATE, 1)
+        firsts = rows.filter(day.is_not_null()).group_by(day.alias("day")).agg(time.first()).sort("day")
+        dates = firsts.collect(engine="streaming")["timestamp"]
+        order = read_dates(dates)[1] if len(dates) else None
         return {}, [f"timestamp is read as {order}"] if order else []
     if num_days == num_texts:
         return {"time_format": "%Y%m%d"}, ["timestamp holds days such as 20240531"]
     unit = next((unit for least, unit in _UNITS if last is not None and last >= least), None)
     return ({"time_unit": unit}, []) if unit else ({}, [])
+
+
+def _unread(rows: pl.LazyFrame, time_format: str) -> list[str]:
+    """Return a note of the times that are not of the format; DataError if none is."""
+    values = rows.unique().collect(engine="streaming").to_series()
+    if isinstance(values.dtype, pl.Date | pl.Datetime):
+        return []
+    wrong = values.filter(read_format(values, time_format).is_null())
+    if len(wrong) == len(values):
+        raise DataError(f"not one time is of the format {time_format!r}: they are such as {first_few(wrong.sort())}")
+    return [f"times such as {first_few(wrong.sort())} are not of the format {time_format!r}"] if len(wrong) else []

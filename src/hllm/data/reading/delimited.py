@@ -55,7 +55,8 @@ def scan_text(path: Path, form: Form) -> pl.LazyFrame:
     """
     layout = layout_of(path, form)
     if not layout.is_plain:
-        return pl.scan_csv(_copy(path, form, state_of(path)), infer_schema=False, glob=False)
+        copy = _copy(path, form, state_of(path))
+        return pl.scan_csv(copy, infer_schema=False, new_columns=layout.names, glob=False)
     return pl.scan_csv(
         path, infer_schema=False, separator=layout.separator, quote_char='"' if layout.quotes else None,
         has_header=form.has_header, new_columns=layout.names, glob=False

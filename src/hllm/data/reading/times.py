@@ -1,16 +1,19 @@
 """Turn times, or whatever orders interactions, into integers that sort the same way."""
 
-# Proved by tests/data/test_dataset.py, tests/data/test_split.py.
+# Proved by tests/data/reading/test_times.py, tests/data/test_dataset.py.
 
 from datetime import UTC, datetime
 from fractions import Fraction
 
+import numpy as np
 import polars as pl
+from jaxtyping import Int
 
 from hllm.data.reading.dates import read_dates, read_format
 from hllm.errors import DataError
 
 _YEAR_1973, _YEAR_5138 = 10**8, 10**11  # seconds since 1970
+_FIRST_DAY, _LAST_DAY = 19000101, 21001231
 
 
 def as_integers(column: pl.Series, time_format: str | None = None) -> pl.Series:
@@ -47,6 +50,21 @@ def seconds_per_unit(column: pl.Series, unit: str, time_format: str | None = Non
     if size is not None and _reads_as_fractions(column):
         size *= 1e-6
     return size
+
+
+def better_clock(stamps: Int[np.ndarray, " interaction"], seconds_per_unit: float | None) -> str | None:
+    """Return the key of `[data]` under which numbers are times of our days, if they are none as they are read now."""
+    if seconds_per_unit not in (1.0, 1e-3) or not len(stamps):
+        return None
+    first, last = int(stamps.min()), int(stamps.max())
+    if seconds_per_unit == 1.0 and _FIRST_DAY <= first and last <= _LAST_DAY:
+        days = pl.Series(np.unique(stamps)).cast(pl.String).str.to_date("%Y%m%d", strict=False)
+        return None if days.null_count() else 'data.time_format = "%Y%m%d"'
+    for unit, size in (("ms", 1000), ("us", 1_000_000)):
+        is_finer = size * seconds_per_unit > 1
+        if is_finer and first >= size * _YEAR_1973 and last * seconds_per_unit >= _YEAR_5138 > last / size:
+            return f'data.time_unit = "{unit}"'
+    return None
 
 
 def as_moment(value: str | int | float) -> Fraction:
