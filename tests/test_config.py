@@ -1,9 +1,15 @@
+import re
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from hllm.config import Config
 from hllm.errors import ConfigError
+from hllm.recipe.recipe import Recipe
 
 
 class Inner(Config):
@@ -124,3 +130,114 @@ def test_a_recipe_that_does_not_exist(tmp_path):
 def test_configs_are_immutable():
     with pytest.raises(ValueError, match="frozen"):
         Inner().learning_rate = 1.0
+
+
+def configs() -> list[type[Config]]:
+    """Every table that a recipe may hold."""
+    found, left = [], [Recipe]
+    while left:
+        table = left.pop()
+        if table not in found:
+            found.append(table)
+            for field in table.model_fields.values():
+                left += _tables(field.annotation)
+    return found
+
+
+def _tables(annotation: Any) -> list[type[Config]]:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return list(annotation.variants())
+    return [table for inner in typing.get_args(annotation) for table in _tables(inner)]
+
+
+def _choices(annotation: Any) -> list[Any]:
+    """The values of a field that has few."""
+    if annotation is bool:
+        return [False, True]
+    if typing.get_origin(annotation) is typing.Literal:
+        return list(typing.get_args(annotation))
+    return []
+
+
+def _others(table: type[Config], name: str) -> Iterator[Any]:
+    """Values that are not a field's default; some of them may be of the wrong type, or out of bounds."""
+    default = table.model_fields[name].default
+    for value in (*_choices(table.model_fields[name].annotation), 3, 0.6, 1e-4, "b", ("b",), True, False):
+        if value != default or type(value) is not type(default):
+            yield value
+
+
+def _accepted(table: type[Config], **values: Any) -> Config | str:
+    """A table with these values, and with what must be given beside them; or the reason why there is none."""
+    beside = {"item": {"kind": "id"}, "user": {"kind": "gru4rec"}, "backbone": "x", "fusion": "early"}
+    fitting = {name: value for name, value in beside.items() if name in table.model_fields and name not in values}
+    try:
+        return table(**fitting, **values)
+    except ValidationError as error:
+        return str(error)
+
+
+CONDITIONS = [(table, name) for table in configs() for name in table.effective_with]
+
+
+@pytest.mark.parametrize(("table", "name"), CONDITIONS, ids=lambda value: getattr(value, "__name__", value))
+def test_an_option_that_does_nothing_is_refused(table, name):
+    """All pairs of a conditional option and a value of the option that it depends on."""
+    other, values = table.effective_with[name]
+    default = table.model_fields[other].default
+    refused, taken = 0, 0
+    for beside in _choices(table.model_fields[other].annotation) or [default, "categories"]:
+        matters = beside in values if values else beside != default
+        extra = {"beyond_accuracy": True} if other == "category_col" else {}
+        for value in _others(table, name):
+            found = _accepted(table, **{other: beside, name: value}, **extra)
+            if isinstance(found, str):
+                refused += f"{name} = " in found and "has no effect" in found
+                assert not (matters and f"{name} = " in found and "has no effect" in found)
+            elif getattr(found, name) != table.model_fields[name].default:
+                assert matters, f"{name} = {value!r} is taken beside {other} = {beside!r}, where it does nothing"
+                taken += 1
+    assert taken
+    assert refused
+
+
+def test_every_option_that_is_for_one_kind_alone_says_so_where_it_is_checked():
+    """Descriptions such as '"strides" only: …' and 'For kind = …' name a condition; each is declared."""
+    said = {
+        (table.__name__, name)
+        for table in configs()
+        for name, field in table.model_fields.items()
+        if re.match(r'("[\w-]+"( and "[\w-]+")? only|For (kind|mask|pooling)\b|t of kind)', field.description or "")
+    }
+    declared = {(table.__name__, name) for table, name in CONDITIONS}
+    assert said >= {("NegativesConfig", "exclude_own"), ("LossConfig", "cosine_threshold"), ("RankingConfig", "depth")}
+    assert said <= declared
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": [{"start": "best"}]}, r'stages\.0\.start = "best" has no effect'),
+        ({"stages": [{"objective": {"masked_share": 0.5}}]}, "unknown key 'stages.0.objective.masked_share'"),
+        ({"stages": [{"objective": {"points": {}}}]}, "unknown key 'stages.0.objective.points'"),
+        ({"stages": [{"item_learning_rate": 1e-3}]}, 'item_learning_rate needs model.item.kind = "llm"'),
+        ({"model": {"similarity": "dot", "temperature": 0.05}}, "temperature = 0.05 has no effect beside"),
+        (
+            {"data": {"time_col": "", "time_unit": "ms"}},
+            'time_unit and time_format have no effect beside time_col = ""',
+        ),
+        ({"data": {"filter": "one-pass"}}, "has no effect without min_user_interactions"),
+        (
+            {"stages": [{"objective": {"negatives": {"kind": "catalogue"}, "loss": {"log_q": True}}}]},
+            'log_q has no effect beside negatives.kind = "catalogue"',
+        ),
+    ],
+)
+def test_options_of_two_tables_are_compared_too(change, message):
+    values: dict[str, Any] = {
+        "about": "x", "data": {}, "model": {"item": {"kind": "id"}, "user": {"kind": "sasrec"}}, "stages": [{}],
+    }  # fmt: skip
+    assert Recipe.from_dict(values, where="test")
+    changed = {key: value | change.get(key, {}) if isinstance(value, dict) else value for key, value in values.items()}
+    with pytest.raises(ConfigError, match=message):
+        Recipe.from_dict(changed | {"stages": change.get("stages", [{}])}, where="test")

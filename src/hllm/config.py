@@ -3,11 +3,11 @@
 import json
 import tomllib
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from hllm.errors import ConfigError, nearest
 
@@ -18,6 +18,29 @@ class Config(BaseModel):
     """Base of every config model: immutable, unknown keys are errors, the line beneath a field describes it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
+
+    effective_with: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {}
+    """For each field that matters only beside some values of another field: the other field, and these values.
+
+    Beside other values it must be left at its default: an option that does nothing is refused. No values: all but the
+    other field's default.
+    """
+
+    @model_validator(mode="after")
+    def _every_option_has_an_effect(self) -> "Config":
+        fields = type(self).model_fields
+        for name, (other, values) in self.effective_with.items():
+            found, default = getattr(self, other), fields[other].get_default(call_default_factory=True)
+            if getattr(self, name) == fields[name].get_default(call_default_factory=True):
+                continue
+            if found not in values if values else found == default:
+                wanted = " or ".join(f"{other} = {_as_toml(value)}" for value in values) or other
+                raise ValueError(
+                    f"{name} = {_as_toml(getattr(self, name))} has no effect "
+                    + (f"beside {other} = {_as_toml(found)}; it is for {wanted}" if values else f"without {wanted}")
+                    + ": leave it out"
+                )
+        return self
 
     @classmethod
     def from_dict(
@@ -54,6 +77,10 @@ class Config(BaseModel):
         for override in overrides:
             _override(values, override)
         return cls.from_dict(values, where=str(path), base=path.parent)
+
+
+def _as_toml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:

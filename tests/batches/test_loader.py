@@ -217,9 +217,11 @@ def test_pooled_negatives_are_each_windows_share_without_its_own_items(rng):
 
 
 def test_negatives_that_contradict_each_other_are_refused():
-    with pytest.raises(ValueError, match='per_position = true needs kind = "sampled"'):
+    with pytest.raises(
+        ValueError, match='per_position = true has no effect beside kind = "mixed"; it is for kind = "sampled"'
+    ):
         NegativesConfig(kind="mixed", per_position=True)
-    with pytest.raises(ValueError, match='popularity_power has no effect on kind = "pooled"'):
+    with pytest.raises(ValueError, match=r'popularity_power = 0\.5 has no effect beside kind = "pooled"'):
         NegativesConfig(kind="pooled", popularity_power=0.5)
 
 
@@ -274,7 +276,7 @@ def test_an_item_from_after_the_cut_is_in_no_batch_unless_it_is_kept(kind):
         split = split_dataset(dataset, TemporalSplit(validation_from=6, test_from=8, later_items=later_items))
         batches = TrainingLoader(
             dataset, split, None,
-            BatchContents(WindowConfig(4), batch_size=5, negatives=NegativesConfig(kind=kind, num_sampled=99)), seed=1,
+            BatchContents(WindowConfig(4), batch_size=5, negatives=NegativesConfig(kind=kind)), seed=1,
             stage=0,
         )  # fmt: skip
         found = {int(item) for step in batches.steps(0) for batch in step for item in batch.items.index}

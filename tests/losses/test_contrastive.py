@@ -532,9 +532,11 @@ def test_a_loss_whose_inputs_are_missing_says_which():
 
 
 def test_log_q_is_refused_for_a_loss_without_a_softmax():
-    with pytest.raises(ConfigError, match=r'log_q = true corrects a softmax, not kind = "bce"'):
+    with pytest.raises(
+        ConfigError, match=r'log_q = true has no effect beside kind = "bce"; it is for kind = "info-nce"'
+    ):
         LossConfig.from_dict({"kind": "bce", "log_q": True}, where="recipe.toml")
-    with pytest.raises(ConfigError, match=r'log_q = "refined" corrects a softmax, not kind = "gbce"'):
+    with pytest.raises(ConfigError, match=r'log_q = "refined" has no effect beside kind = "gbce"'):
         LossConfig.from_dict({"kind": "gbce", "log_q": "refined"}, where="recipe.toml")
     with pytest.raises(ConfigError, match="log_q"):
         LossConfig.from_dict({"log_q": "refinde"}, where="recipe.toml")

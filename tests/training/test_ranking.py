@@ -37,8 +37,9 @@ def values(tiny_bert, tiny_llama, *, labelled, item="id", user="sasrec", **ranki
     if item == "id":
         given["model"]["item"] = {"kind": "id"}
         given["model"]["user"] = {"kind": user, "dim": 16}
-    given["model"]["ranking"] = {"width": 16} | ranking
-    stage = {"objective": {"kind": "ranking", "points": {"per_window": 4, "num_negatives": 3}},
+    given["model"]["ranking"] = ({} if ranking.get("head") == "linear" else {"width": 16}) | ranking
+    points = {"per_window": 4} | ({} if labelled else {"num_negatives": 3})
+    stage = {"objective": {"kind": "ranking", "points": points},
              "terms": [{"kind": "next-item", "negatives": {"kind": "catalogue"}}],
              "epochs": 2, "batch_size": 8, "learning_rate": 1e-2}  # fmt: skip
     given["stages"] = [stage]

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from hllm.config import Config
 
@@ -29,13 +29,12 @@ class NegativesConfig(Config):
     exclude_own: bool = True
     """"pooled" only: a window does not draw its own items."""
 
-    @model_validator(mode="after")
-    def _per_position_is_sampled(self) -> "NegativesConfig":
-        if self.per_position and self.kind != "sampled":
-            raise ValueError(f'per_position = true needs kind = "sampled", found {self.kind!r}')
-        if self.kind == "pooled" and self.popularity_power:
-            raise ValueError('popularity_power has no effect on kind = "pooled", which draws uniformly')
-        return self
+    effective_with = {  # noqa: RUF012
+        "num_sampled": ("kind", ("sampled", "mixed", "pooled")),
+        "per_position": ("kind", ("sampled",)),
+        "popularity_power": ("kind", ("sampled", "mixed")),
+        "exclude_own": ("kind", ("pooled",)),
+    }
 
     @property
     def takes_all(self) -> bool:

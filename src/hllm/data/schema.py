@@ -138,6 +138,17 @@ class DataConfig(Config):
         _ = self.interactions_form, self.items_form  # a ConfigError is a ValueError
         return self
 
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> "DataConfig":
+        if not self.time_col and (self.time_unit != "s" or self.time_format is not None):
+            raise ValueError('time_unit and time_format have no effect beside time_col = "": leave them out')
+        if self.filter != "k-core" and not (self.min_user_interactions or self.min_item_interactions):
+            raise ValueError(
+                f'filter = "{self.filter}" has no effect without min_user_interactions or min_item_interactions: leave '
+                "it out"
+            )
+        return self
+
     @property
     def interactions_form(self) -> Form:
         """Return how a text table of the interactions is written."""

@@ -42,6 +42,11 @@ class EvaluationConfig(Config):
     seed: int = 0
     """Seed of the resampling."""
 
+    effective_with = {  # noqa: RUF012
+        "category_col": ("beyond_accuracy", (True,)),
+        "category_separator": ("category_col", ()),
+    }
+
 
 class Protocol(Config):
     """Facts of how numbers were made; printed and stored with them."""

@@ -5,7 +5,6 @@ the gradients too, which are as large as the inputs, and keeps only those.
 """
 
 import functools
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Literal, NamedTuple
@@ -46,6 +45,12 @@ class LossConfig(Config):
     """Sizes, such as [64, 128]: the loss is also taken of the first so many numbers of the vectors, and is the mean
     over these and the whole. Then the first numbers alone can score (hllm evaluate --dims). (): the whole only."""
 
+    effective_with = {  # noqa: RUF012
+        "cosine_threshold": ("mask", ("cosine",)),
+        "log_q": ("kind", ("info-nce",)),
+        "calibration": ("kind", ("gbce",)),
+    }
+
     @model_validator(mode="after")
     def _prefixes_are_distinct(self) -> "LossConfig":
         if list(self.matryoshka) != sorted(set(self.matryoshka)):
@@ -54,14 +59,6 @@ class LossConfig(Config):
             raise ValueError(
                 'matryoshka needs mask = "id": a few numbers of two items are often as close as mask = "cosine" takes '
                 "for the same item"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _log_q_belongs_to_a_softmax(self) -> "LossConfig":
-        if self.log_q and self.kind != "info-nce":
-            raise ValueError(
-                f'log_q = {json.dumps(self.log_q)} corrects a softmax, not kind = "{self.kind}": set kind = "info-nce"'
             )
         return self
 

@@ -45,6 +45,11 @@ class ModelConfig(Config):
     learn_temperature: bool = True
     """Learn the temperature, between .01 and 1; False keeps it."""
 
+    effective_with = {  # noqa: RUF012
+        "temperature": ("similarity", ("cosine",)),
+        "learn_temperature": ("similarity", ("cosine",)),
+    }
+
     @model_validator(mode="after")
     def _sharing_needs_one_model(self) -> "ModelConfig":
         if self.share_backbone:

@@ -35,6 +35,12 @@ class RankingConfig(Config):
     """Names of data.targets, each with a head of its own. None: one head, which tells the next item from items drawn
     at random."""
 
+    effective_with = {  # noqa: RUF012
+        "width": ("head", ("mlp", "mixer")),
+        "depth": ("head", ("mixer",)),
+        "token_width": ("head", ("mixer",)),
+    }
+
     @field_validator("targets")
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -145,6 +145,11 @@ class ContrastiveConfig(GoalConfig):
     def _some_losses_need_a_sample(self) -> "ContrastiveConfig":
         if self.loss.needs_sampled and self.negatives.takes_all:
             raise ValueError(f'loss.kind = "{self.loss.kind}" needs sampled negatives, found "{self.negatives.kind}"')
+        if self.loss.log_q and self.negatives.takes_all:
+            raise ValueError(
+                f'loss.log_q has no effect beside negatives.kind = "{self.negatives.kind}": every item is there; leave '
+                "it out"
+            )
         return self
 
     @property

@@ -45,6 +45,11 @@ class RankingObjectiveConfig(ObjectiveConfig):
         super().check(model)
         if model.ranking is None:
             raise ValueError('objective.kind = "ranking" needs the table model.ranking: its heads')
+        if model.ranking.targets and self.points.num_negatives != PointsConfig().num_negatives:
+            raise ValueError(
+                "objective.points.num_negatives has no effect beside model.ranking.targets: the candidates are those "
+                "with labels; leave it out"
+            )
 
 
 @final

@@ -132,8 +132,10 @@ class Recipe(Config):
                 f"stages.{len(self.stages) - 1}.validate_every is 0, but the last stage's is what is kept: set it to "
                 "1 or more"
             )
+        if self.stages[0].start == "best":
+            raise ValueError('stages.0.start = "best" has no effect: nothing was trained before it; leave it out')
         for number, stage in enumerate(self.stages):
-            if stage.start == "best" and number and not any(s.validate_every for s in self.stages[:number]):
+            if stage.start == "best" and not any(s.validate_every for s in self.stages[:number]):
                 raise ValueError(f'stages.{number}.start = "best", but no stage before it is validated: leave it out')
         if self.select_by in RANKING_METRICS and self.model.ranking is None:
             raise ValueError(f'select_by = "{self.select_by}" scores candidates: it needs the table model.ranking')

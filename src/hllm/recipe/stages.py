@@ -88,6 +88,13 @@ class StageConfig(Config):
     reuse: ReuseConfig = ReuseConfig()
     """Items that the Item LLM does not read anew in a step."""
 
+    effective_with = {  # noqa: RUF012
+        "window_stride": ("windows", ("strides",)),
+        "item_learning_rate": ("item_tier", ("train",)),
+        "user_learning_rate": ("user_tier", ("train",)),
+        "item_optimizer": ("item_tier", ("train",)),
+    }
+
     @property
     def goals(self) -> tuple[GoalConfig, ...]:
         """Return the objective and the terms beside it."""
@@ -138,6 +145,8 @@ class StageConfig(Config):
                 raise ValueError(
                     'item_optimizer = "muon" needs model.item.kind = "llm": it moves the matrices of layers'
                 )
+            if self.item_learning_rate is not None:
+                raise ValueError('item_learning_rate needs model.item.kind = "llm": it is a language model\'s')
         if self.max_history is not None and self.max_history > model.max_history:
             raise ValueError(
                 f"max_history {self.max_history} is beyond model.max_history, which is {model.max_history} and the "
@@ -163,8 +172,6 @@ class StageConfig(Config):
             raise ValueError('item_tier = "frozen" reuses all item vectors as it is: leave out reuse')
         if self.reuse.on and self.ema:
             raise ValueError("ema validates averaged weights, whose item vectors reuse would train on: leave out one")
-        if self.item_optimizer == "muon" and self.item_tier == "frozen":
-            raise ValueError('item_tier = "frozen" trains no Item LLM: leave out item_optimizer')
         return self
 
     @model_validator(mode="after")

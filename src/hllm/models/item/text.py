@@ -63,10 +63,10 @@ class TextItemConfig(ItemTierConfig):
     prompt: PromptConfig = PromptConfig()
     """The way in which the fields become one text."""
 
+    effective_with = {"num_item_tokens": ("pooling", ("item",))}  # noqa: RUF012
+
     @model_validator(mode="after")
     def _consistent(self) -> "TextItemConfig":
-        if self.pooling != "item" and self.num_item_tokens > 1:
-            raise ValueError(f'num_item_tokens is {self.num_item_tokens}, but pooling = "{self.pooling}" reads none')
         if self.lora is not None and not self.pretrained:
             raise ValueError("lora needs pretrained = true: fresh weights that stay as they are know nothing")
         return self
