@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from hllm.config import Config
 from hllm.errors import ConfigError
 from hllm.recipe.recipe import Recipe
+from hllm.recipe.stages import StageConfig
 
 
 class Inner(Config):
@@ -241,3 +242,42 @@ def test_options_of_two_tables_are_compared_too(change, message):
     changed = {key: value | change.get(key, {}) if isinstance(value, dict) else value for key, value in values.items()}
     with pytest.raises(ConfigError, match=message):
         Recipe.from_dict(changed | {"stages": change.get("stages", [{}])}, where="test")
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ({}, "info-nce against mixed negatives (256)"),
+        ({"item_tier": "frozen"}, "info-nce against mixed negatives (256), frozen items"),
+        (
+            {"objective": {"negatives": {"kind": "sampled", "per_position": True, "popularity_power": 0.5}}},
+            "info-nce against sampled negatives (256, per_position = true, popularity_power = 0.5)",
+        ),
+        (
+            {"objective": {"negatives": {"kind": "pooled", "exclude_own": False}, "loss": {"mask": "cosine"}}},
+            'info-nce (mask = "cosine") against pooled negatives (256, exclude_own = false)',
+        ),
+        (
+            {"objective": {"loss": {"log_q": "refined"}, "negatives": {"kind": "in-batch"}}},
+            'info-nce (log_q = "refined") against in-batch negatives',
+        ),
+        (
+            {"objective": {"loss": {"kind": "gbce", "calibration": 0.5}}},
+            "gbce (calibration = 0.5) against mixed negatives (256)",
+        ),
+        (
+            {"objective": {"kind": "masked-item", "masked_share": 0.4}},
+            "masked items (masked_share = 0.4, last_share = 0.1): info-nce against mixed negatives (256)",
+        ),
+        ({"objective": {"kind": "ranking"}}, "labels of candidates"),
+        (
+            {
+                "objective": {"kind": "ranking", "points": {"per_window": 3}},
+                "terms": [{"kind": "next-item", "weight": 0.1}],
+            },
+            "labels of candidates (per_window = 3) + 0.1 × info-nce against mixed negatives (256)",
+        ),
+    ],
+)
+def test_a_stage_says_what_it_trains(stage, said):
+    assert StageConfig.from_dict(stage, where="test").described == said

@@ -42,6 +42,14 @@ class Config(BaseModel):
                 )
         return self
 
+    def said(self, *, without: Sequence[str] = ()) -> str:
+        """Return the options that are not at their defaults, such as "log_q = true", for tables; "" if all are."""
+        defaults = {
+            name: field.get_default(call_default_factory=True) for name, field in type(self).model_fields.items()
+        }
+        values = {name: getattr(self, name) for name in defaults if name not in without}
+        return ", ".join(f"{name} = {_as_toml(value)}" for name, value in values.items() if value != defaults[name])
+
     @classmethod
     def from_dict(
         cls: type[Model], values: dict[str, Any], *, where: str, overrides: Sequence[str] = (), base: Path | None = None

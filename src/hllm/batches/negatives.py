@@ -63,8 +63,10 @@ class NegativesConfig(Config):
 
     @property
     def described(self) -> str:
-        """Return the kind and the number of draws, for tables."""
-        return f"{self.kind} negatives" + (f" ({self.num_sampled})" if self.draws else "")
+        """Return the kind, the number of draws and all other options, for tables."""
+        facts = [str(self.num_sampled)] * self.draws + [self.said(without=("kind", "num_sampled"))]
+        details = ", ".join(filter(None, facts))
+        return f"{self.kind} negatives" + (f" ({details})" if details else "")
 
     def num_drawn(self, windows: int, queries: float) -> float:
         """Return how many items are drawn from the catalogue for a batch of so many windows and positions."""

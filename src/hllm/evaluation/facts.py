@@ -20,8 +20,10 @@ class RunFacts(Config):
     """Parameters of both tiers, frozen ones too."""
     max_history: int | None = None
     """Items of a history that the model reads: the latest ones."""
+    model: str | None = None
+    """The kinds of the two tiers."""
     training: str | None = None
-    """Negatives and loss of each stage."""
+    """Objective, loss, negatives and frozen tiers of each stage, with every option that is not the default."""
     seed: int | None = None
     """Seed of every random choice in training."""
     epochs: int | None = None
@@ -42,6 +44,7 @@ class RunFacts(Config):
         phrases = {
             "{:,} parameters": self.num_parameters,
             "reads the latest {} items": self.max_history,
+            "{0}": self.model,
             "{}": self.training,
             "seed {}": self.seed,
             "best after {} epochs": self.epochs_to_best,

@@ -63,6 +63,12 @@ class LossConfig(Config):
         return self
 
     @property
+    def described(self) -> str:
+        """Return the kind and all other options, for tables."""
+        options = self.said(without=("kind",))
+        return self.kind + (f" ({options})" if options else "")
+
+    @property
     def needs_sampled(self) -> bool:
         """Return whether the negatives must be a sample: each counts by itself, and all would drown the target."""
         return self.kind in ("bce", "gbce")

@@ -31,6 +31,12 @@ class MaskedItemConfig(ContrastiveConfig, ObjectiveConfig):
     last_share: float = Field(default=0.1, ge=0, le=1)
     """Share of windows of which only the last item is masked, as it is when scoring."""
 
+    @property
+    @override
+    def described(self) -> str:
+        shares = f"masked_share = {self.masked_share:g}, last_share = {self.last_share:g}"
+        return f"masked items ({shares}): {super().described}"
+
     @override
     def num_queries(self, targets: Float[np.ndarray, " window"]) -> Float[np.ndarray, " window"]:
         return self.last_share + (1 - self.last_share) * np.maximum(1.0, self.masked_share * targets)

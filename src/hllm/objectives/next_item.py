@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from hllm.batches.batch import SequenceBatch
 from hllm.losses.contrastive import LossConfig, check_prefixes, contrast
@@ -32,6 +33,11 @@ class NextItemTermConfig(ContrastiveConfig, TermConfig):
     kind: Literal["next-item"] = "next-item"
     weight: float = Field(default=1.0, gt=0)
     """λ: the next-item loss is multiplied by this and added to the objective's."""
+
+    @property
+    @override
+    def described(self) -> str:
+        return (f"{self.weight:g} × " if self.weight != 1 else "") + super().described
 
 
 @final

@@ -165,4 +165,4 @@ class ContrastiveConfig(GoalConfig):
     @property
     @override
     def described(self) -> str:
-        return f"{self.loss.kind} against {self.negatives.described}"
+        return f"{self.loss.described} against {self.negatives.described}"

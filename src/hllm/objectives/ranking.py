@@ -38,7 +38,8 @@ class RankingObjectiveConfig(ObjectiveConfig):
     @property
     @override
     def described(self) -> str:
-        return "labels of candidates"
+        options = self.points.said()
+        return "labels of candidates" + (f" ({options})" if options else "")
 
     @override
     def check(self, model: ModelConfig) -> None:

@@ -96,6 +96,12 @@ class StageConfig(Config):
     }
 
     @property
+    def described(self) -> str:
+        """Return what the stage trains, by which losses, for tables."""
+        frozen = [f"frozen {tier}s" for tier in ("item", "user") if getattr(self, f"{tier}_tier") == "frozen"]
+        return " + ".join(goal.described for goal in self.goals) + "".join(f", {each}" for each in frozen)
+
+    @property
     def goals(self) -> tuple[GoalConfig, ...]:
         """Return the objective and the terms beside it."""
         return (self.objective, *self.terms)

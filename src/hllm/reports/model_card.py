@@ -28,6 +28,8 @@ class CardFacts:
     """Every setting of the run."""
     recipe_changes: Mapping[str, Any]
     """The settings that are not the defaults."""
+    trained: Sequence[str]
+    """What each stage trained, and by which losses."""
     parameters: Mapping[str, int]
     """Number of weights of each part of the model."""
     num_steps: int
@@ -215,26 +217,17 @@ def _training(facts: CardFacts) -> str:
             str(stage["epochs"]),
             str(stage["batch_size"]),
             f"{stage['learning_rate']:g}",
-            *_objective(stage),
-            f"item {stage['item_tier']}, user {stage['user_tier']}",
+            _plain(trained),
         ]
-        for stage in facts.recipe["stages"]
+        for stage, trained in zip(facts.recipe["stages"], facts.trained, strict=True)
     ]
-    head = ["stage", "epochs", "batch", "learning rate", "objective", "negatives", "tiers"]
+    head = ["stage", "epochs", "batch", "learning rate", "learnt by"]
     return (
         f"{facts.num_steps:,} optimizer steps in {facts.elapsed_s:,.0f} s, seed {facts.recipe['seed']}; the checkpoint "
         f"with the best validation {facts.recipe['select_by']} was kept.\n\n{_table(head, rows)}\n\n"
         "Every setting is in `recipe.json`; those that are not the defaults:\n\n"
         f"```json\n{json.dumps(_without_folders(facts.recipe_changes), indent=1)}\n```"
     )
-
-
-def _objective(stage: dict[str, Any]) -> tuple[str, str]:
-    """Return a stage's objective with its loss, and its negatives; a term may have these in the objective's place."""
-    goals = [stage["objective"], *stage["terms"]]
-    losses = [goal["loss"]["kind"] for goal in goals if "loss" in goal]
-    negatives = [goal["negatives"]["kind"] for goal in goals if "negatives" in goal]
-    return ", ".join([stage["objective"]["kind"], *losses]), ", ".join(negatives) or "none"
 
 
 def _evaluation(facts: CardFacts) -> str:

@@ -23,7 +23,6 @@ from hllm.evaluation.ranks import Contender, read_ranks, write_ranks
 from hllm.models.recommender import SequentialRecommender
 from hllm.precision import choose_device
 from hllm.recipe.recipe import Recipe
-from hllm.recipe.stages import StageConfig
 from hllm.runs.run import ResultKind, Run
 
 
@@ -117,7 +116,8 @@ def run_facts(run: Run, recipe: Recipe, model: SequentialRecommender, split: Spl
         recipe=run.recipe_fingerprint,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         max_history=recipe.model.max_history,
-        training=", then ".join(dict.fromkeys(_training(stage) for stage in recipe.stages)),
+        model=f"item tier {recipe.model.item.kind}, user tier {recipe.model.user.kind}",
+        training=", then ".join(dict.fromkeys(stage.described for stage in recipe.stages)),
         seed=recipe.seed,
         epochs=len(trained),
         epochs_to_best=sum(place <= (position["stage"], position["epoch"]) for place in trained),
@@ -153,10 +153,6 @@ def stored_ranks(spec: str, part: Part) -> Contender:
         if artifacts.read_manifest(run.best_path, "checkpoint").fingerprint != contender.facts.checkpoint:
             raise CheckpointError(f"the ranks in {file} are of an earlier checkpoint of the run; run {again}")
     return contender
-
-
-def _training(stage: StageConfig) -> str:
-    return " + ".join(goal.described for goal in stage.goals)
 
 
 def provenance_of(recipe: Recipe, facts: RunFacts | None = None) -> Provenance:
