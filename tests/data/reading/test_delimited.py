@@ -189,6 +189,13 @@ def test_a_long_field_is_not_blamed(tmp_path):
         rows_of(path)
 
 
+def test_separators_at_the_ends_of_rows(tmp_path):
+    path = written(tmp_path / "a.csv", "item_id,title\n1,Red,\n2,Blue,,\n3,Green\n")
+    assert rows_of(path) == [("1", "Red"), ("2", "Blue"), ("3", "Green")]
+    with pytest.raises(DataError, match="the header has 2 names, but every row has 3 fields, as where R writes"):
+        rows_of(written(tmp_path / "r.csv", 'item_id,title\n"1",a,Red\n"2",b,Blue\n'))
+
+
 def test_quotes_between_tabs_count_only_if_they_can_be_nothing_else(tmp_path):
     frame = pd.DataFrame({"item_id": ["1", "2", "3"], "title": ['The "Real" Thing', "two\nlines", "plain"]})
     frame.to_csv(tmp_path / "pandas.tsv", sep="\t", index=False)

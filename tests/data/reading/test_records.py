@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import time
+import tracemalloc
 
 import polars as pl
 import pytest
@@ -125,3 +127,18 @@ def test_a_record_without_an_id_is_a_missing_id(tmp_path):
 def test_the_place_of_the_first_fault(tmp_path, text, message):
     with pytest.raises(DataError, match=r"a\.jsonl, " + message):
         table(tmp_path / "a.jsonl", text)
+
+
+def test_a_long_list_in_one_line_takes_a_time_that_grows_with_it_and_little_memory(tmp_path):
+    many = [{"item_id": n, "text": "Café 東京 " * 300} for n in range(4_000)]
+    (tmp_path / "a.json").write_text(json.dumps(many, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "b.json").write_text(json.dumps(many), encoding="utf-8")
+    start = time.monotonic()
+    for name in ("a.json", "b.json"):
+        assert read_table(tmp_path / name, name="items").rows()[-1] == (3_999, "Café 東京 " * 300)
+    assert time.monotonic() - start < 10
+    tracemalloc.start()
+    with open(tmp_path / "a.json", "rb") as file:
+        assert sum(1 for _ in records.read_values(tmp_path / "a.json", file)) == 4_000
+    assert tracemalloc.get_traced_memory()[1] < 12e6  # the file has 18 MB
+    tracemalloc.stop()

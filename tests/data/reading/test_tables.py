@@ -152,9 +152,9 @@ def test_a_download_that_was_cut_short_is_told(tmp_path, name):
 
 
 def test_a_lazy_scan_explains_its_errors_when_it_is_collected(tmp_path):
-    path = write(tmp_path / "a.csv", "a,b\n1,2\n1,2,3\n")
+    path = write(tmp_path / "a.csv", "a,b\n" + "1,2\n" * 2000 + "1,2,3\n")
     frame = scan_table(path, name="items")
-    with pytest.raises(DataError, match=r"a\.csv, line 3: found 3 fields"), explained(path, name="items"):
+    with pytest.raises(DataError, match=r"a\.csv, line 2002: found 3 fields"), explained(path, name="items"):
         frame.collect()
 
 

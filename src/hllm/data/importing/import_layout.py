@@ -19,7 +19,7 @@ from hllm.data.ids import alike, causes
 from hllm.data.importing.clock import clock_of
 from hllm.data.importing.layout import Columns, Source, Tables, matching
 from hllm.data.importing.layouts import layout_named
-from hllm.data.reading.files import KINDS, find_fault, find_files
+from hllm.data.reading.files import RECORDS, find_fault, find_files
 from hllm.data.reading.form import FOUND, Form
 from hllm.data.schema import FOLDER_TABLE
 from hllm.data.texts import default_text_columns, html_share, left_out
@@ -144,8 +144,9 @@ def _text_files(source: Source) -> list[Path]:
     named_files = [
         file for name in (source.interactions, source.items) if name for file in find_files(name, name="files")
     ]
-    files = [*named_files, *matching(source.folder, ["*", "*/*"])]
-    return [file for file in files if any(suffix.lower() in KINDS for suffix in file.suffixes[-2:])]
+    others = matching(source.folder, ["*", "*/*"])
+    kinds = (".csv", ".tsv", *RECORDS)
+    return named_files + [file for file in others if any(suffix.lower() in kinds for suffix in file.suffixes[-2:])]
 
 
 def _write(tables: Tables, folder: Path, scratch: Path, where: str | None) -> list[str]:

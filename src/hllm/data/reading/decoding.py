@@ -78,14 +78,15 @@ class DecodedLines:
         self.num_odd = self.num_nul = 0
         self.first_odd = self.first_nul = ""
 
-    def read(self, file: io.BufferedIOBase) -> Iterator[str]:
-        """Yield decoded lines with their ends; DataError at the first that is not of the spelling's encoding."""
+    def read(self, file: io.BufferedIOBase, *, in_pieces: bool = False) -> Iterator[str]:
+        """Yield decoded lines with their ends, or pieces of them; DataError for bytes that are not of the encoding."""
         encoding = self.spelling.encoding
         file.read(len(self.spelling.mark))
         if encoding is not None and not _keeps_ascii(encoding):
             yield from self._wide_lines(file, encoding)
             return
-        for number, raw in enumerate(_split(file, self.spelling.end.encode()), start=1):
+        split = _pieces(file) if in_pieces else _split(file, self.spelling.end.encode())
+        for number, raw in enumerate(split, start=1):
             line = self._without_nul(raw, number)
             try:
                 yield line.decode(encoding or "utf-8")
@@ -149,6 +150,14 @@ def _split(file: io.BufferedIOBase, end: bytes) -> Iterator[bytes]:
         yield from (line + b"\n" for line in lines)
     if rest:
         yield rest
+
+
+def _pieces(file: io.BufferedIOBase) -> Iterator[bytes]:
+    """Yield lines; of one that is very long, pieces that end between two characters."""
+    while piece := file.readline(_BLOCK_BYTES):
+        while piece[-1] >= 0x80 and (more := file.read(1)):
+            piece += more
+        yield piece
 
 
 def _western(odd: str) -> str:

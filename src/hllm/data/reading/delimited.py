@@ -16,7 +16,7 @@ import polars as pl
 from hllm.data.reading.bounds import MAX_LINE_BYTES, require_few_columns
 from hllm.data.reading.decoding import DecodedLines, Spelling, spelling_of
 from hllm.data.reading.form import Form
-from hllm.data.reading.opening import open_bytes, undamaged
+from hllm.data.reading.opening import line_blocks, open_bytes, undamaged
 from hllm.data.reading.scratch import scratch_file, state_of
 from hllm.errors import DataError, first_few
 
@@ -108,12 +108,18 @@ def _layout(path: Path, form: Form, _state: tuple[int, ...]) -> FoundForm:
     else:
         names = [f"column_{number}" for number in range(1, len(rows[0]) + 1)]
     require_few_columns(names, name=f"the rows of {path}")
+    if form.has_header and len(rows) > 2 and all(len(row) == len(names) + 1 and row[-1].strip() for row in rows[1:]):
+        raise DataError(
+            f"{path}, line 1: the header has {len(names)} names, but every row has {len(names) + 1} fields, as where R "
+            "writes the names of rows; name all columns, or leave out the names of rows (row.names = FALSE)"
+        )
     is_plain = (
         spelling.is_plain
         and len(separator) == 1
         and separator != " "
         and separator.isascii()
         and path.suffix.lower() != ".zip"
+        and all(len(row) <= len(names) for row in rows)
         and _is_plain(path, separator, quotes)
     )
     return FoundForm(spelling, separator, quotes, is_plain, tuple(names))
@@ -131,9 +137,9 @@ def _copy(path: Path, form: Form, _state: tuple[int, ...]) -> Path:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
         for line, cells in rows:
-            if len(cells) > len(names):
+            if any(cell.strip() for cell in cells[len(names) :]):
                 raise DataError(f"{path}, {_too_wide(line, cells, len(names), layout_of(path, form).separator)}")
-            writer.writerow(cells + [""] * (len(names) - len(cells)))
+            writer.writerow(cells[: len(names)] + [""] * (len(names) - len(cells)))
     return copy
 
 
@@ -286,14 +292,18 @@ def _is_plain(path: Path, separator: str, quotes: bool) -> bool:
     mark = re.escape(separator.encode())
     no_row = rb"[ \t\"" + mark + rb"]"
     blank = re.compile(rb"(?:\A|\n)(?:" + no_row + rb"*\r?\n|" + no_row + rb"+\Z)")
+    begins = [b"\n" + bytes([sign]) for sign in b'\n\r \t"' + separator.encode()]  # as a line without a cell does
     inside = first = False
     with open_bytes(path) as file:
-        while block := b"".join(file.readlines(_BLOCK_BYTES)):
+        for block in line_blocks(file, _BLOCK_BYTES):
             if not first:
                 block, first = block.removeprefix(b"\xef\xbb\xbf"), True
                 if block.startswith((b"sep=", b'"sep=')):
                     return False
-            if b"\0" in block or blank.search(block) or block.count(b"\r") != block.count(b"\r\n"):
+            if block[:1] in b'\n\r \t"' + separator.encode() or any(each in block for each in begins):
+                if blank.search(block):
+                    return False
+            if b"\0" in block or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
                 return False
             try:
                 block.decode()

@@ -46,6 +46,12 @@ def decompressed(raw: Any, path: Path) -> Any:
     return raw
 
 
+def line_blocks(file: io.BufferedIOBase, size: int) -> Iterator[bytes]:
+    """Yield whole lines, about `size` bytes of them at once."""
+    while block := file.read(size):
+        yield block + file.readline()
+
+
 def is_compressed(path: Path) -> bool:
     """Tell whether the first bytes are those of compressed data."""
     return _compression(path) is not None

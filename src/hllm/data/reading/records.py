@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from hllm.data.reading.bounds import MAX_LINE_BYTES
-from hllm.data.reading.decoding import DecodedLines, spelling_of
+from hllm.data.reading.decoding import DecodedLines, Spelling, spelling_of
 from hllm.data.reading.form import FOUND, Form
-from hllm.data.reading.opening import open_bytes, undamaged
+from hllm.data.reading.opening import line_blocks, open_bytes, undamaged
 from hllm.data.reading.scratch import scratch_file, state_of
 from hllm.errors import DataError
 
@@ -51,17 +52,24 @@ def read_values(path: Path, file: Any, form: Form = FOUND, *, literals: bool = F
     what is neither.
     """
     lines = DecodedLines(path, spelling_of(path, form.encoding))
-    numbered = enumerate(lines.read(file), start=1)
-    number, first = next(((number, line) for number, line in numbered if line.strip()), (0, ""))
-    if not first:
+    if _is_list(path, lines.spelling):
+        yield from _flowing(path, lines.read(file, in_pieces=True), is_list=True)
+        lines.warn()
+        return
+    read = lines.read(file)
+    skipped, first = "", ""
+    for first in read:
+        if first.strip():
+            break
+        skipped += first
+    if not first.strip():
         return
     if _is_alone(first, literals=literals):
-        yield number, parse(first, path, number, literals=literals)
-        for number, line in numbered:
+        for number, line in enumerate(chain([first], read), start=1 + skipped.count("\n")):
             if line.strip():
                 yield number, parse(line, path, number, literals=literals)
     else:
-        yield from _flowing(path, number, first, (line for _, line in numbered))
+        yield from _flowing(path, chain([skipped + first], read), is_list=False)
     lines.warn()
 
 
@@ -100,10 +108,15 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text.strip())
 
 
+def _is_list(path: Path, spelling: Spelling) -> bool:
+    """Tell whether a file begins with a list, which may be all in one line."""
+    with open_bytes(path) as file:
+        block = file.read(1 << 16)[len(spelling.mark) :]
+    return block.decode(spelling.encoding or "utf-8", errors="ignore").lstrip().startswith("[")
+
+
 def _is_alone(line: str, *, literals: bool) -> bool:
-    """Tell whether the first line holds one value, and no list of them: then every line does."""
-    if line.lstrip().startswith("["):
-        return False
+    """Tell whether the first line holds one value: then every line does."""
     try:
         json.loads(line)
     except json.JSONDecodeError:
@@ -116,43 +129,45 @@ def _is_alone(line: str, *, literals: bool) -> bool:
     return True
 
 
-def _flowing(path: Path, start: int, first: str, lines: Iterator[str]) -> Iterator[tuple[int, Any]]:
+def _flowing(path: Path, pieces: Iterator[str], *, is_list: bool) -> Iterator[tuple[int, Any]]:
     """Yield the values of a text in which they are not one a line: in a list, or one after another."""
     decoder = json.JSONDecoder(parse_constant=_NOT_NUMBERS.__getitem__)
-    is_list = first.lstrip().startswith("[")
     gap = re.compile(r"[\s,\]]*" if is_list else r"[\s,]*")
-    opening = len(first) - len(first.lstrip()) + 1 if is_list else 0
-    text, number, column, chunk, is_closed = first[opening:], start, opening, _CHUNK, not is_list
+    text = next(pieces)
+    place = len(text) - len(text.lstrip()) + is_list
+    line, column = _behind(text, 0, place, 1, 0)
+    chunk, is_closed = _CHUNK, not is_list
     while True:
-        between = gap.match(text)
+        between = gap.match(text, place)
         assert between is not None, "it matches nothing too"
-        number, column = _behind(between[0], number, column)
         is_closed |= "]" in between[0]
-        text = text[between.end() :]
+        line, column = _behind(text, place, between.end(), line, column)
+        place = between.end()
         try:
-            value, end = decoder.raw_decode(text)
+            value, end = decoder.raw_decode(text, place)
         except json.JSONDecodeError as error:
-            more = _take(lines, chunk) if len(text) - error.pos < _NEAR or "Unterminated" in error.msg else ""
-            if not text and not more:
+            may_go_on = len(text) - error.pos < _NEAR or "Unterminated" in error.msg
+            more = _take(pieces, chunk) if may_go_on else ""
+            if place == len(text) and not more:
                 if not is_closed:
-                    raise DataError(f"{path}, line {number}: the list is not closed: the file was cut") from None
+                    raise DataError(f"{path}, line {line}: the list is not closed: the file was cut") from None
                 return
-            if not more or len(text) > MAX_LINE_BYTES:
-                line, before = _behind(text[: error.pos], number, column)
-                raise DataError(f"{path}, line {line}: not JSON: {error.msg} at position {before + 1}") from None
-            text, chunk = text + more, 2 * chunk
+            if not more or len(text) - place > MAX_LINE_BYTES:
+                line, column = _behind(text, place, error.pos, line, column)
+                raise DataError(f"{path}, line {line}: not JSON: {error.msg} at position {column + 1}") from None
+            text, place, chunk = text[place:] + more, 0, 2 * chunk
         except RecursionError:
-            raise DataError(f"{path}, line {number}: nested too deeply. Correct or remove the value") from None
+            raise DataError(f"{path}, line {line}: nested too deeply. Correct or remove the value") from None
         else:
-            yield number, _mended(value) if "\\u" in text[:end] else value
-            number, column = _behind(text[:end], number, column)
-            text, chunk = text[end:], _CHUNK
+            yield line, _mended(value) if text.find("\\u", place, end) >= 0 else value
+            line, column = _behind(text, place, end, line, column)
+            place, chunk = end, _CHUNK
 
 
-def _behind(text: str, line: int, column: int) -> tuple[int, int]:
-    """Return the line, and how many of its characters come before, behind a text that starts at such a place."""
-    newline = text.rfind("\n")
-    return line + text.count("\n"), column + len(text) if newline < 0 else len(text) - newline - 1
+def _behind(text: str, start: int, end: int, line: int, column: int) -> tuple[int, int]:
+    """Return the line, and how many of its characters come before, behind a part of a text that starts at a place."""
+    newline = text.rfind("\n", start, end)
+    return line + text.count("\n", start, end), column + end - start if newline < 0 else end - newline - 1
 
 
 def _take(lines: Iterator[str], size: int) -> str:
@@ -230,12 +245,10 @@ def _is_plain(path: Path, form: Form) -> bool:
     spelling = spelling_of(path, form.encoding)
     if not spelling.is_plain or spelling.mark or path.suffix.lower() == ".zip":
         return False
-    first = True
+    if _is_list(path, spelling):
+        return False
     with open_bytes(path) as file:
-        while block := b"".join(file.readlines(_BLOCK_BYTES)):
-            if first and not block.lstrip().startswith(b"{"):
-                return False
-            first = False
+        for block in line_blocks(file, _BLOCK_BYTES):
             if b"\0" in block or _HALF_WRITTEN.search(block):
                 return False
             try:
@@ -249,7 +262,7 @@ def _schema(path: Path) -> dict[str, Any]:
     """Return every field with the type that all its values fit, a block of the file at a time."""
     merged: dict[str, Any] = {}
     with open_bytes(path) as file:
-        while block := b"".join(file.readlines(_BLOCK_BYTES)):
+        for block in line_blocks(file, _BLOCK_BYTES):
             if block.isspace():
                 continue
             found = pl.read_ndjson(io.BytesIO(block), infer_schema_length=None).schema
