@@ -50,7 +50,7 @@ def test_the_index_of_the_old_bundle_stays_too(trained, tmp_path):
 def test_the_tokenizer_is_opened_once_and_only_for_texts(trained_folder, monkeypatch):
     opened = []
     load = texts.load_tokenizer
-    monkeypatch.setattr(texts, "load_tokenizer", lambda *asked: opened.append(asked) or load(*asked))
+    monkeypatch.setattr(texts, "load_tokenizer", lambda *asked, **more: opened.append(asked) or load(*asked, **more))
     recommender = Recommender.load(trained_folder)
     recommender.recommend(["u1"], k=2)
     assert not opened

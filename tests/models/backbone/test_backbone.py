@@ -68,7 +68,7 @@ def ragged(rng) -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
 @torch.no_grad()
 def test_texts_together_equal_each_text_alone_in_the_stock_model(monkeypatch, family, attention, rng):
     """`embed` and `forward` of padded rows against input_ids of one row. None is the attention chosen on a GPU."""
-    monkeypatch.setattr("hllm.models.backbone.backbone._attention", lambda: attention)
+    monkeypatch.setattr("hllm.models.backbone.opening._attention", lambda: attention)
     backbone = load_backbone(family, num_layers=None, pretrained=True)
     stock = AutoModel.from_pretrained(family).eval()
     texts, padded, mask = ragged(rng)

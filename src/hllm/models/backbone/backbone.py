@@ -6,21 +6,16 @@ Weights come from safetensors only, nothing is downloaded, and no code from a mo
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoModel
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_MASKED_LM_MAPPING,
-    MODEL_MAPPING,
-)
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
 from hllm.errors import CheckpointError, ConfigError
@@ -28,6 +23,7 @@ from hllm.models.backbone.configs import cut, load_config
 from hllm.models.backbone.facts import BackboneFacts
 from hllm.models.backbone.key_values import KeysAndValues, behind, can_read_behind, keep, read_suffixes
 from hllm.models.backbone.last_layer import end_early, let_end_early, only_at
+from hllm.models.backbone.opening import open_network
 from hllm.models.backbone.packs import can_read_packed, read_packed
 from hllm.models.backbone.positions import longest_sequence, name_of_the_first, positions_from_the_end
 from hllm.models.backbone.rms_norm import speed_up_norms
@@ -291,39 +287,13 @@ def load_backbone(
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)
-    options = {"dtype": torch.float32, "attn_implementation": _attention()}
-    if weights is not None:
-        of_type: Any = MODEL_MAPPING[type(config)]
-        with _quiet():
-            network = of_type.from_pretrained(
-                None, config=config, state_dict=_with_words(of_type, config, weights), **options
-            )
-    elif not pretrained:
-        network = AutoModel.from_config(config, **options)
-    else:
-        assert isinstance(path, Path), "a shape has no weights"
-        with _quiet():
-            try:
-                network, report = AutoModel.from_pretrained(
-                    path,
-                    config=config,
-                    use_safetensors=True,
-                    local_files_only=True,
-                    output_loading_info=True,
-                    **options,
-                )
-            except (OSError, RuntimeError) as error:
-                raise CheckpointError(f"{path} holds no safetensors weights that fit its config: {error}") from None
-        names = [name for name in report["missing_keys"] if not name.startswith("pooler")]
-        if names:
-            raise CheckpointError(
-                f"the weights in {path} lack {len(names)} of the network's tensors; first: {', '.join(names[:3])}"
-            )
+    network = open_network(path, config, pretrained=pretrained, weights=weights)
     if getattr(network, "pooler", None) is not None:
         network.pooler = None  # BERT's classification head over [CLS]; the tiers pool for themselves
     network.config.use_cache = False
     backbone = Backbone(network, network.config)
-    facts = BackboneFacts.load(path) if isinstance(path, Path) and fast else None
+    in_checkpoint = isinstance(path, Path) and weights is not None  # a model directory tells no facts
+    facts = BackboneFacts.load(path) if in_checkpoint and fast else None
     if facts is not None:
         backbone.use(facts)
     else:
@@ -337,21 +307,6 @@ def save_backbone_config(backbone: Backbone, folder: Path) -> None:
     config = copy.deepcopy(backbone.config).to_dict() | {"_name_or_path": ""}  # a path of this machine
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
     backbone.facts.save(folder)
-
-
-def _with_words(of_type: Any, config: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return `weights` with zeros, which take no memory, for word embeddings that are not among them.
-
-    A tier that reads no words has none, and drops them. Without anything in their place transformers draws them first,
-    which takes longer than all else in loading a few layers.
-    """
-    if any(len(weight) == config.vocab_size for weight in weights.values() if weight.ndim == 2):
-        return dict(weights)  # most likely they are there
-    with torch.device("meta"):
-        outline = of_type(config)
-    words = outline.get_input_embeddings().weight
-    name = next(name for name, parameter in outline.named_parameters() if parameter is words)
-    return {name: torch.zeros(()).expand(words.shape), **weights}
 
 
 def _facts_of_type(network: Any) -> BackboneFacts:
@@ -368,32 +323,14 @@ def _probe(network: nn.Module, input_width: int) -> BackboneFacts:
     """
     first, second, other = torch.randn(3, input_width, generator=torch.Generator().manual_seed(0))
     pairs = torch.stack([torch.stack([first, second]), torch.stack([first, other])])
-    one, two = network(inputs_embeds=pairs).last_hidden_state[:, 0]
+    try:
+        one, two = network(inputs_embeds=pairs).last_hidden_state[:, 0]
+    except Exception as error:  # a config whose values do not fit together fails in many ways
+        raise ConfigError(f"a model with this config cannot be run: {type(error).__name__}: {error}") from None
+    if not (one.isfinite().all() and two.isfinite().all()):
+        raise CheckpointError(
+            "the model's states are not finite numbers: its weights hold NaN or infinity, or its config has a value "
+            "that no model has; fetch the model again"
+        )
     causal = bool((one - two).abs().max() <= 1e-5 * one.abs().max())  # mixtures of experts round differently
     return BackboneFacts(width=len(one), causal=causal)
-
-
-def _attention() -> str | None:
-    """Return None for the best that the network has, which is fused where it can be (not in Gemma 2, say).
-
-    On a CPU, torch's fused attention is slow in its backward pass at the lengths of items and histories.
-
-    Two AMX cores, two layers in the shape of SmolLM2, bf16 autocast: 512 × 12 tokens in 1.72 s fused and 0.97 s
-    plain, 64 × 50 in 0.73 s and 0.57 s (benchmarks/precision.py).
-    """
-    return None if torch.cuda.is_available() else "eager"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' report of unused weights: the head and the layers beyond num_layers are meant to be."""
-    level = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(level)
-        if bars:
-            transformers.logging.enable_progress_bar()

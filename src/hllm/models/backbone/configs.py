@@ -10,22 +10,25 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from hllm.errors import ConfigError
+from hllm.models.backbone.directory import CONFIG, names_in, require_settings
 
 
 def load_config(path: Path | dict[str, Any]) -> Any:
     """Return the config in a model directory, or of values; ConfigError unless it is of a model of text alone."""
     if isinstance(path, dict):
         return AutoConfig.for_model(**path)
-    if not (path / "config.json").is_file():
+    names = names_in(path)
+    if CONFIG not in names:
         raise ConfigError(f"{path} is not a Hugging Face model directory: it has no config.json")
-    if (path / "adapter_config.json").is_file():  # transformers would add it in silence
+    if "adapter_config.json" in names:  # transformers would add it in silence
         raise ConfigError(
             f"{path} holds a LoRA adapter beside its weights: make it part of them (merge_and_unload of peft, then "
             "save_pretrained), or remove adapter_config.json to take the model without it"
         )
+    require_settings(path)
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+    except Exception as error:  # a wrong value fails in as many ways as there are values
         raise ConfigError(f"{path}/config.json is not a config that transformers knows: {error}") from None
     _require_text(config, path)
     return config
@@ -53,3 +56,5 @@ def _require_text(config: Any, path: Path) -> None:
             f"the model in {path} is of type {config.model_type!r}, which is neither a causal language model nor a "
             "bidirectional encoder of text alone; choose a model such as smollm2-135m or minilm-l6"
         )
+    if not config.num_hidden_layers >= 1:
+        raise ConfigError(f"{path}/config.json says num_hidden_layers = {config.num_hidden_layers}; expected 1 or more")

@@ -5,13 +5,12 @@
 from pathlib import Path
 
 from hllm import artifacts
+from hllm.models.backbone.directory import CONFIG, names_in, own_file
 from hllm.models.backbone.tokenizer import tokenizer_files
 
 
 def fingerprint_of_model(folder: Path) -> str:
     """Return a hash of a model directory's settings, tokenizer and weights; other files in it do not count."""
-    weights = sorted(
-        file.name for file in folder.iterdir() if ".safetensors" in file.name and not file.name.startswith(".")
-    )
-    names = ["config.json", *tokenizer_files(folder), *weights]
+    weights = [name for name in names_in(folder) if ".safetensors" in name and not name.startswith(".")]
+    names = [own_file(folder, name).name for name in [CONFIG, *tokenizer_files(folder), *weights]]
     return artifacts.fingerprint({name: artifacts.sha256_of(folder / name) for name in names})

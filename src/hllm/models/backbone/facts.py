@@ -39,14 +39,17 @@ class BackboneFacts:
 
     @classmethod
     def load(cls, folder: Path) -> "BackboneFacts | None":
-        """Read facts; None if there are none, or none that hold for the libraries installed here."""
+        """Read facts; None if there are none that can be read and that hold for the libraries installed here."""
         if not (folder / _FILE).is_file():
             return None
-        content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        if content["versions"] != _versions():
-            return None
-        rows = content["facts"].pop("rows")
-        return cls(**content["facts"], rows=None if rows is None else frozenset(Heads(*heads) for heads in rows))
+        try:
+            content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+            if content["versions"] != _versions():
+                return None
+            rows = content["facts"].pop("rows")
+            return cls(**content["facts"], rows=None if rows is None else frozenset(Heads(*heads) for heads in rows))
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+            return None  # they are found out again
 
 
 def _versions() -> dict[str, str]:
