@@ -292,8 +292,8 @@ def load_backbone(
         network.pooler = None  # BERT's classification head over [CLS]; the tiers pool for themselves
     network.config.use_cache = False
     backbone = Backbone(network, network.config)
-    in_checkpoint = isinstance(path, Path) and weights is not None  # a model directory tells no facts
-    facts = BackboneFacts.load(path) if in_checkpoint and fast else None
+    in_checkpoint = weights is not None and fast  # a model directory tells no facts
+    facts = BackboneFacts.load(path) if isinstance(path, Path) and in_checkpoint else None
     if facts is not None:
         backbone.use(facts)
     else:
