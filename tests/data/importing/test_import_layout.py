@@ -185,6 +185,11 @@ def test_a_format_that_fits_no_time_is_refused(shop, time_format):
         shop("user_id,item_id,timestamp\nu,a,11/10/2020 7:15\nu,b,12/2/2020 6:40\n", time_format=time_format)
 
 
+def test_a_format_for_times_that_are_none_is_refused(shop):
+    with pytest.raises(ConfigError, match=r"the times of table are no dates here .*leave out --time-format"):
+        shop("user_id,item_id\nu,a\n", time_format="%Y", columns=Columns(time=""))
+
+
 def test_times_that_are_not_of_the_format_are_said(shop):
     _, notes = shop("user_id,item_id,timestamp\nu,a,20201110\nu,b,May\n", time_format="%Y%m%d")
     assert "times such as 'May' are not of the format '%Y%m%d'" in notes

@@ -272,6 +272,14 @@ def test_names_of_columns_without_a_header(tmp_path):
         Form(columns=("a", "a"))
 
 
+def test_names_for_a_table_that_has_its_own_are_refused(tmp_path):
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")
+    written(tmp_path / "a.jsonl", '{"a": 1}\n')
+    for ending in ("parquet", "jsonl"):
+        with pytest.raises(ConfigError, match=rf"a\.{ending} names its columns itself; leave out item_id"):
+            read_table(tmp_path / f"a.{ending}", Form(columns=("item_id",)), name="items")
+
+
 def test_compression_is_told_by_the_first_bytes(tmp_path):
     content = b"item_id,title\n1,Red\n2,Blue\n"
     for name, data in (("gz.csv", gzip.compress(content)), ("plain.csv.gz", content), ("plain.csv.zst", content)):

@@ -103,6 +103,10 @@ def import_layout(
         if tables.time_unit == "s":
             clock, clock_notes = clock_of(partial / "interactions.parquet", time_format)
             notes += clock_notes
+        elif time_format is not None:
+            raise ConfigError(
+                f"the times of {layout} are no dates here (time_unit = {tables.time_unit!r}); leave out --time-format"
+            )
         table = _data_table(tables, text_cols, facts, match_ids, num_alike)
         table |= clock
         artifacts.write_text(partial / FOLDER_TABLE, _toml(table) + "\n")

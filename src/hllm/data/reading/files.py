@@ -15,7 +15,7 @@ from hllm.data.reading.opening import member, open_bytes, undamaged
 from hllm.data.reading.records import read_values, require_record, scan_records
 from hllm.data.reading.scratch import scratch_file, state_of
 from hllm.data.reading.spreadsheet import scan_sheet
-from hllm.errors import DataError
+from hllm.errors import ConfigError, DataError
 
 TEXTS = (".csv", ".tsv", ".tab", ".psv", ".txt", ".dat", ".data", ".inter", ".item")
 RECORDS = (".json", ".jsonl", ".ndjson")
@@ -88,9 +88,13 @@ def scan_file(path: Path, form: Form = FOUND) -> pl.LazyFrame:
     """Return the file as a lazy frame: fields between separators as text throughout, JSON as it is typed there.
 
     A text file is looked through once, in bounded memory; one that polars would not read rightly is copied first.
-    Raises DataError for what cannot be right.
+    Raises DataError for what cannot be right, ConfigError for names of columns where the file has its own.
     """
     kind = kind_of(path)
+    if form.columns is not None and kind in (*RECORDS, ".parquet"):
+        raise ConfigError(
+            f"{path} names its columns itself; leave out {', '.join(form.columns)}, or rename the columns in the file"
+        )
     if kind == ".parquet":
         return pl.scan_parquet(_unpacked(path, state_of(path)), glob=False)
     if kind == ".xlsx":
