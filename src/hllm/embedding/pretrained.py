@@ -11,6 +11,7 @@ from hllm.embedding.encode import encode_catalogue
 from hllm.embedding.table import ItemEmbeddingTable, save_items
 from hllm.errors import CheckpointError, HllmWarning
 from hllm.models.backbone.backbone import load_backbone
+from hllm.models.backbone.directory import weight_names
 from hllm.models.backbone.tokenizer import load_tokenizer
 from hllm.models.item.text import TextItemEncoder
 from hllm.precision import choose_device
@@ -30,7 +31,7 @@ def pretrained_table(
     path = resolve_backbone(backbone, base or Path.cwd())
     tokenize, tokenizer = load_tokenizer(path, prompt.max_tokens, cut_closing=prompt.cut_closing)
     texts = render(dataset.items, dataset.text_cols, prompt)
-    weights = sorted((file.name, artifacts.sha256_of(file)) for file in path.glob("*.safetensors"))
+    weights = [(name, artifacts.sha256_of(path / name)) for name in weight_names(path)]
     source = artifacts.fingerprint([texts, tokenizer, weights, "mean"])
     folder = artifacts.home() / "vectors" / f"{path.name}-{source[:16]}"
     if (folder / "table").is_dir():

@@ -24,7 +24,7 @@ from hllm.sources.data_sets import locate, with_source_columns
 from hllm.sources.language_models import resolve_backbone
 from hllm.training.fit import recipe_from
 
-_UNCUT = 1_000_000  # tokens: longer than any item's text
+_UNCUT = 100_000  # tokens: longer than any item's text; no more are counted of one
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hllm.models.backbone.backbone import Backbone, load_backbone
+from hllm.models.backbone.directory import has_weights, read_headers
 from hllm.models.backbone.lora import LoraConfig, add_lora
 from hllm.sources.language_models import resolve_backbone, resolve_shape
 
@@ -39,8 +40,11 @@ class LanguageModel:
         """
         outline = torch.get_default_device().type == "meta"
         resolve = resolve_backbone if self.needs_files and not outline else resolve_shape
+        source = resolve(self.backbone, base)
+        if outline and self.pretrained and isinstance(source, Path) and has_weights(source):
+            read_headers(source)  # so that a plan says what training would say
         backbone = load_backbone(
-            resolve(self.backbone, base),
+            source,
             num_layers=self.num_layers,
             pretrained=self.pretrained and not outline,
             weights=weights,

@@ -16,6 +16,8 @@ from hllm.errors import CheckpointError, ConfigError
 from hllm.models.backbone.backbone import load_backbone
 from hllm.models.backbone.content import fingerprint_of_model
 from hllm.models.backbone.tokenizer import copy_tokenizer, load_tokenizer
+from hllm.models.build import ModelConfig, outline_model
+from hllm.sources.language_models import resolve_backbone
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 135\n"
 WRONG = (ConfigError, CheckpointError)
@@ -228,3 +230,22 @@ def test_weights_in_few_bits_are_refused_by_their_headers(model, change):
 def test_a_config_may_not_name_other_weights(model):
     with pytest.raises(ConfigError, match="names a file of weights"):
         use(configured(model, transformers_weights="part.safetensors"))
+
+
+def test_a_plan_says_what_training_would_say(model, tiny_llama, tmp_path):
+    """An outline has no weights, and a plan of a model whose download had failed said that all was well."""
+    config = {"item": {"kind": "id"}, "user": {"kind": "llm", "backbone": str(model)}}
+    outline_model(ModelConfig.from_dict(config, where="test"), num_items=7, num_actions=0, base=tmp_path)
+    (model / "model.safetensors").write_text(POINTER)
+    with pytest.raises(CheckpointError, match="is a pointer of Git LFS"):
+        outline_model(ModelConfig.from_dict(config, where="test"), num_items=7, num_actions=0, base=tmp_path)
+
+
+def test_a_backbone_that_cannot_be_looked_for_is_explained(stranger):
+    with pytest.raises(ConfigError, match="cannot be looked for: File name too long"):
+        resolve_backbone("x" * 5000, stranger)
+    (stranger / "shut").mkdir(mode=0)
+    if os.getuid() == 0:
+        os.seteuid(65534)
+    with pytest.raises(ConfigError, match="cannot be looked for: Permission denied"):
+        resolve_backbone("shut/model", stranger)

@@ -92,13 +92,14 @@ def test_the_beginning_of_a_long_text_gives_the_tokens_of_the_whole(tmp_path, ki
         assert tokenize([text]) == whole([text], truncation=True, max_length=8)["input_ids"]
 
 
-@pytest.mark.parametrize("text", ["red shoe ", "red", " ", "</s>"])
-def test_a_text_of_millions_of_characters_takes_no_time(tmp_path, text):
+@pytest.mark.parametrize("text", ["red shoe ", "unknown", " ", "</s>"])
+@pytest.mark.parametrize("kind", ["unigram", "word-pieces"])
+def test_a_text_of_millions_of_characters_takes_no_time(tmp_path, kind, text):
     """50 MB of text took three minutes, all to be cut to 64 tokens."""
-    tokenize, _ = load_tokenizer(tokenizer_of("unigram", tmp_path), 64)
+    tokenize, _ = load_tokenizer(tokenizer_of(kind, tmp_path), 64)
     started = time.monotonic()
-    assert len(tokenize([text * (5_000_000 // len(text))])[0]) <= 64
-    assert time.monotonic() - started < 5
+    assert len(tokenize([text * (50_000_000 // len(text))])[0]) <= 64
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("side", ["left", "right", "middle"])
@@ -178,3 +179,15 @@ def test_a_model_without_a_vocabulary_has_no_tokenizer(tiny_llama, tmp_path):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ConfigError, match=r"holds no tokenizer: none of tokenizer\.json, vocab\.txt"):
         load_tokenizer(folder, 8)
+
+
+def test_a_text_that_the_tokenizer_cannot_read_is_named(tmp_path, tiny_bert):
+    """A WordPiece model whose vocabulary lacks its word for unknown ones fails at the first of them."""
+    folder = tokenizer_of("word-pieces", tmp_path)
+    values = json.loads((folder / "tokenizer.json").read_text())
+    values["model"]["unk_token"] = "[GONE]"
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=r"cannot read texts such as '.+': "):
+        load_tokenizer(folder, 8)[0](["red zzz"])
+    with pytest.raises(ConfigError, match=r"cannot read texts such as 'half of a pair"):
+        load_tokenizer(tiny_bert, 8)[0](["half of a pair \ud800"])

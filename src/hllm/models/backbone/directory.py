@@ -100,6 +100,11 @@ def names_in(folder: Path) -> list[str]:
         raise ConfigError(f"{folder} cannot be read: {error.strerror}") from None
 
 
+def has_weights(folder: Path) -> bool:
+    """Return whether a model directory says that it holds weights, whatever they are like."""
+    return any(name in names_in(folder) for name in (_WEIGHTS, _INDEX))
+
+
 def weight_names(folder: Path) -> list[str]:
     """Return the names of the files that hold the weights: safetensors of this directory; CheckpointError otherwise."""
     shards = _shards(folder) if os.path.lexists(folder / _INDEX) else []

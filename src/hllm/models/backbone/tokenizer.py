@@ -27,6 +27,8 @@ _TOKENIZER_FILES = (
 )
 _CHARACTERS = 64
 """Characters a token that are read at first of a long text."""
+_MOST_CHARACTERS = 1_000_000
+"""No more are read of a text that makes few tokens: it is of blanks, or one unknown word."""
 
 
 def tokenizer_files(source: Path) -> list[str]:
@@ -56,13 +58,18 @@ def load_tokenizer(path: Path, max_tokens: int, *, cut_closing: bool = False) ->
     """
     tokenizer, files = _opened(path), tokenizer_files(path)
     control = _control_ids(tokenizer)
-    length = {"verbose": False} if cut_closing else {"truncation": True, "max_length": max_tokens}
+    length = {"truncation": False, "verbose": False} if cut_closing else {"truncation": True, "max_length": max_tokens}
 
     def encode(texts: Sequence[str], **options: Any) -> Any:
-        return tokenizer(list(texts), split_special_tokens=True, return_special_tokens_mask=True, **length, **options)
+        options = {"split_special_tokens": True, "return_special_tokens_mask": True, **length, **options}
+        try:
+            return tokenizer(list(texts), **options)
+        except Exception as error:  # tokenizers raises Exception itself
+            first = next(iter(texts), "")[:40]
+            raise ConfigError(f"the tokenizer in {path} cannot read texts such as {first!r}: {error}") from None
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
-        beginnings = [_beginning(tokenizer, text, max_tokens) for text in texts]
+        beginnings = [_beginning(encode, text, max_tokens) for text in texts]
         encoded = encode(beginnings)
         found = list(zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True))
         for number, (ids, mask) in enumerate(found):
@@ -72,7 +79,7 @@ def load_tokenizer(path: Path, max_tokens: int, *, cut_closing: bool = False) ->
         # A tokenizer without special tokens makes nothing of some texts (spaces, say): give the model one token.
         return [row or [tokenizer.eos_token_id or 0] for row in rows]
 
-    _require_room(tokenizer, max_tokens, path, cut_closing)
+    _require_room(encode, max_tokens, path, cut_closing)
     _require_known_ids(tokenizer, tokenize([""])[0], control, path)
     hashes = [artifacts.sha256_of(path / name) for name in files]
     return tokenize, artifacts.fingerprint([hashes, max_tokens, transformers.__version__, *["cut"] * cut_closing])
@@ -135,24 +142,24 @@ def _spelled(text: str, encode: Any, control: frozenset[int], has_offsets: bool)
     return [token for token, _ in kept], [added for _, added in kept]
 
 
-def _beginning(tokenizer: Any, text: str, max_tokens: int) -> str:
-    """Return as much of a text as its first `max_tokens` tokens are sure to depend on.
+def _beginning(encode: Any, text: str, max_tokens: int) -> str:
+    """Return as much of a text as its first `max_tokens` tokens depend on.
 
     Tokens depend on characters near them, so a beginning will do whose tokens are more than twice as many. It grows
-    until it is such a one or the whole: blanks and unknown words may make any length one token.
+    until it is such a one, the whole, or of a million characters.
     """
     size = _CHARACTERS * max_tokens
-    while size < len(text):
-        ids = tokenizer(text[:size], add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    most = max(size, _MOST_CHARACTERS)
+    while size < min(len(text), most):
+        (ids,) = encode([text[:size]], truncation=False, max_length=None, verbose=False)["input_ids"]
         if len(ids) > 2 * max_tokens:
             return text[:size]
         size *= 4
-    return text
+    return text[:most]
 
 
-def _require_room(tokenizer: Any, max_tokens: int, path: Path, cut_closing: bool) -> None:
-    encoded = tokenizer(["a"], return_special_tokens_mask=True)
-    mask = encoded["special_tokens_mask"][0]
+def _require_room(encode: Any, max_tokens: int, path: Path, cut_closing: bool) -> None:
+    mask = encode(["a"], truncation=False, max_length=None)["special_tokens_mask"][0]
     before = mask.index(0) if 0 in mask else sum(mask)
     needed = before if cut_closing else sum(mask)
     if max_tokens <= needed:
