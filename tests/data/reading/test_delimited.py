@@ -1,7 +1,9 @@
 """Text tables as the world writes them: separators, encodings, headers, quotes, ends of lines, compressions."""
 
+import bz2
 import gzip
 import io
+import lzma
 import random
 import warnings
 import zipfile
@@ -196,6 +198,24 @@ def test_separators_at_the_ends_of_rows(tmp_path):
         rows_of(written(tmp_path / "r.csv", 'item_id,title\n"1",a,Red\n"2",b,Blue\n'))
 
 
+def test_a_header_that_comes_again_is_no_row(tmp_path):
+    path = written(tmp_path / "joined.csv", "item_id,title\n1,Red\nitem_id,title\n2,Blue\nitem_id,title\n")
+    with pytest.warns(HllmWarning, match=r"joined\.csv: 2 lines repeat the header and are left out; first: line 3"):
+        assert rows_of(path) == [("1", "Red"), ("2", "Blue")]
+
+
+def test_lines_before_the_header_are_named(tmp_path):
+    for text in ("# of the shop\nitem_id,title\n1,Red\n", "Report\n\nitem_id,title\n1,Red\n2,Blue\n"):
+        with pytest.raises(
+            DataError, match=r"line 1: '.*' is one field, but the lines below have 2; remove what stands"
+        ):
+            rows_of(written(tmp_path / "a.csv", text))
+
+
+def test_a_file_without_an_ending_and_the_end_that_dos_writes(tmp_path):
+    assert rows_of(written(tmp_path / "items", "item_id|title\r\n1|Red\r\n\x1a")) == [("1", "Red")]
+
+
 def test_quotes_between_tabs_count_only_if_they_can_be_nothing_else(tmp_path):
     frame = pd.DataFrame({"item_id": ["1", "2", "3"], "title": ['The "Real" Thing', "two\nlines", "plain"]})
     frame.to_csv(tmp_path / "pandas.tsv", sep="\t", index=False)
@@ -284,6 +304,18 @@ def test_compression_is_told_by_the_first_bytes(tmp_path):
     content = b"item_id,title\n1,Red\n2,Blue\n"
     for name, data in (("gz.csv", gzip.compress(content)), ("plain.csv.gz", content), ("plain.csv.zst", content)):
         assert rows_of(written(tmp_path / name, data)) == [("1", "Red"), ("2", "Blue")]
+
+
+@pytest.mark.parametrize(("ending", "compress"), [(".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_bzip2_and_xz(tmp_path, ending, compress):
+    content = b"item_id,title\n1,Red\n2,Blue\n"
+    for name in (f"a.csv{ending}", "a.csv"):
+        assert rows_of(written(tmp_path / name, compress(content))) == [("1", "Red"), ("2", "Blue")]
+    record = written(tmp_path / f"a.jsonl{ending}", compress(b'{"a": 1}\n'))
+    assert read_table(record, name="items").rows() == [(1,)]
+    cut = written(tmp_path / f"cut.csv{ending}", compress(content * 999)[:-20])
+    with pytest.raises(DataError, match=r"the compressed data is damaged: .*Copy or download the file again"):
+        rows_of(cut)
 
 
 def test_a_zip_of_one_table(tmp_path):

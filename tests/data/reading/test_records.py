@@ -5,6 +5,7 @@ import json
 import time
 import tracemalloc
 
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -142,3 +143,26 @@ def test_a_long_list_in_one_line_takes_a_time_that_grows_with_it_and_little_memo
         assert sum(1 for _ in records.read_values(tmp_path / "a.json", file)) == 4_000
     assert tracemalloc.get_traced_memory()[1] < 12e6  # the file has 18 MB
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"data": VALUES}),
+        pd.DataFrame(VALUES).to_json(),
+        pd.DataFrame(VALUES).to_json(orient="index"),
+        json.dumps({"data": VALUES}, indent=2),
+    ],
+)
+def test_one_value_that_is_the_whole_table_is_no_row(tmp_path, text):
+    with pytest.raises(DataError, match=r"line 1: its fields, .*hold objects alone.*expected one object a row"):
+        table(tmp_path / "a.json", text)
+
+
+def test_rows_of_lists_alone_are_rows(tmp_path):
+    assert table(tmp_path / "a.jsonl", '{"history": ["a", "b"]}\n{"history": []}\n').rows() == [("a, b",), ("",)]
+
+
+def test_a_file_without_a_record(tmp_path):
+    with pytest.raises(DataError, match=r"a\.jsonl is empty: it holds no record"):
+        table(tmp_path / "a.jsonl", "\n \n")

@@ -53,8 +53,11 @@ def read_dates(text: pl.Series) -> tuple[pl.Series, Order | None]:
         clock = " %H:%M" if sample.str.contains(":").any() else ""
         separator = "/" if "/" in str(sample[0]) else "-"
         formats = ["%" + f"{separator}%".join(parts) + clock for parts in (("m", "d", "Y"), ("d", "m", "Y"))]
+        how = "read month first and day first alike"
+        if day.null_count() or month.null_count():
+            how = "are partly month first and partly day first"
         raise DataError(
-            f"{text.name!r} holds dates such as {first_few(sample)}, which read month first and day first alike; set "
+            f"{text.name!r} holds dates such as {first_few(sample)}, which {how}; set "
             f"data.time_format (--time-format), such as {formats[0]!r} or {formats[1]!r}"
         )
     order: Order = "day/month/year" if day.count() >= month.count() else "month/day/year"

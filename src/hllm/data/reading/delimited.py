@@ -4,6 +4,7 @@
 
 import csv
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,13 +17,14 @@ import polars as pl
 from hllm.data.reading.bounds import MAX_LINE_BYTES, require_few_columns
 from hllm.data.reading.decoding import DecodedLines, Spelling, spelling_of
 from hllm.data.reading.form import Form
-from hllm.data.reading.opening import line_blocks, open_bytes, undamaged
+from hllm.data.reading.opening import line_blocks, open_bytes, polars_opens, undamaged
 from hllm.data.reading.scratch import scratch_file, state_of
-from hllm.errors import DataError, first_few
+from hllm.errors import DataError, HllmWarning, first_few
 
 _BLOCK_BYTES = 8 << 20
 _PREFERRED = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _SEPARATORS = ("\t", "::", ";", "|", ",")
+_NO_TEXT = " \t\r\n\x1a"  # the last is how DOS ends a file
 _SAMPLE_LINES = 50
 _SAMPLE_ROWS = 1000
 _HEADER_WORDS = frozenset(
@@ -118,9 +120,9 @@ def _layout(path: Path, form: Form, _state: tuple[int, ...]) -> FoundForm:
         and len(separator) == 1
         and separator != " "
         and separator.isascii()
-        and path.suffix.lower() != ".zip"
+        and polars_opens(path)
         and all(len(row) <= len(names) for row in rows)
-        and _is_plain(path, separator, quotes)
+        and _is_plain(path, separator, quotes, again=tuple(names) if form.has_header else ())
     )
     return FoundForm(spelling, separator, quotes, is_plain, tuple(names))
 
@@ -131,15 +133,25 @@ def _copy(path: Path, form: Form, _state: tuple[int, ...]) -> Path:
     names = layout_of(path, form).names
     copy = scratch_file(".csv")
     rows = rows_of_file(path, form)
+    repeats: list[int] = []
     if form.has_header:
         next(rows)
     with copy.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
         for line, cells in rows:
+            if form.has_header and len(names) > 1 and tuple(cells) == names:
+                repeats.append(line)
+                continue
             if any(cell.strip() for cell in cells[len(names) :]):
                 raise DataError(f"{path}, {_too_wide(line, cells, len(names), layout_of(path, form).separator)}")
             writer.writerow(cells[: len(names)] + [""] * (len(names) - len(cells)))
+    if repeats:
+        warnings.warn(
+            f"{path}: {len(repeats):,} lines repeat the header and are left out; first: line {repeats[0]}",
+            HllmWarning,
+            stacklevel=2,
+        )
     return copy
 
 
@@ -165,7 +177,9 @@ def _rows(path: Path, lines: Iterator[str], separator: str, quotes: bool) -> Ite
     if not quotes:
         for number, line in enumerate(lines, start=1):
             text = line.rstrip("\r\n")
-            if text.replace('"', "").strip(separator).strip() and not (number == 1 and _SAYS_SEPARATOR.match(text)):
+            if text.replace('"', "").strip(separator).strip(_NO_TEXT) and not (
+                number == 1 and _SAYS_SEPARATOR.match(text)
+            ):
                 yield number, text.split() if separator == " " else text.split(separator)
         return
     pending: list[str] = []
@@ -187,7 +201,7 @@ def _rows(path: Path, lines: Iterator[str], separator: str, quotes: bool) -> Ite
         for row in rows:
             if len(pending) > 1 or '"' in pending[0]:
                 _require_closed(path, pending, separator, start + 1)
-            if any(cell.strip() for cell in row):
+            if any(cell.strip(_NO_TEXT) for cell in row):
                 yield start + 1, row
             start = rows.line_num
             pending.clear()
@@ -287,8 +301,12 @@ def _holds(path: Path, sign: bytes) -> bool:
         return any(sign in block for block in iter(lambda: file.read(_BLOCK_BYTES), b""))
 
 
-def _is_plain(path: Path, separator: str, quotes: bool) -> bool:
-    """Tell whether polars reads the bytes as we do: no other encoding, no blank rows, no quotes where none belong."""
+def _is_plain(path: Path, separator: str, quotes: bool, *, again: tuple[str, ...]) -> bool:
+    """Tell whether polars reads the bytes as we do: no other encoding, no blank rows, no quotes where none belong.
+
+    `again` is a header that would be no row if it came again.
+    """
+    header = b"\n" + separator.join(again).encode() if len(again) > 1 else b"\n\n"
     mark = re.escape(separator.encode())
     no_row = rb"[ \t\"" + mark + rb"]"
     blank = re.compile(rb"(?:\A|\n)(?:" + no_row + rb"*\r?\n|" + no_row + rb"+\Z)")
@@ -303,7 +321,9 @@ def _is_plain(path: Path, separator: str, quotes: bool) -> bool:
             if block[:1] in b'\n\r \t"' + separator.encode() or any(each in block for each in begins):
                 if blank.search(block):
                     return False
-            if b"\0" in block or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
+            if b"\0" in block or b"\x1a" in block or header in block:
+                return False
+            if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
                 return False
             try:
                 block.decode()
@@ -337,6 +357,12 @@ def _quotes_are_closed(block: bytes, separator: bytes, inside: bool) -> bool | N
 
 def _check_header(path: Path, rows: list[list[str]]) -> None:
     names = rows[0]
+    widths = [len(row) for row in rows[1:]]
+    if len(names) == 1 and len(widths) > 1 and len(set(widths)) == 1 and widths[0] > 1:
+        raise DataError(
+            f"{path}, line 1: {names[0][:60]!r} is one field, but the lines below have {widths[0]}; remove what stands "
+            "before the header"
+        )
     if _looks_like_data(rows):
         raise DataError(
             f"{path}, line 1: {', '.join(names)} looks like data, not a header. Add a line with the names of the "

@@ -20,8 +20,10 @@ from hllm.errors import ConfigError, DataError
 TEXTS = (".csv", ".tsv", ".tab", ".psv", ".txt", ".dat", ".data", ".inter", ".item")
 RECORDS = (".json", ".jsonl", ".ndjson")
 KINDS = (*TEXTS, *RECORDS, ".parquet", ".xlsx")
-COMPRESSIONS = (".gz", ".zst")
-EXPECTED = "expected .csv, .tsv, .txt, .dat, .json, .jsonl (each also as .gz, .zst or .zip), .parquet or .xlsx"
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
+EXPECTED = (
+    "expected .csv, .tsv, .txt, .dat, .json, .jsonl (each also as .gz, .zst, .bz2, .xz or .zip), .parquet or .xlsx"
+)
 
 
 def find_files(source: str | Path, *, name: str) -> list[Path]:
@@ -69,6 +71,8 @@ def _matches(pattern: Path) -> list[Path]:
 def kind_of(path: Path) -> str:
     """Return one of KINDS, compressed or not, for a .zip that of the table in it; DataError for anything else."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if not suffixes:
+        return ".txt"
     if suffixes[-1:] == [".zip"]:
         return kind_of(path.parent / member(path)) if path.is_file() else ".zip"
     if suffixes and suffixes[-1] in COMPRESSIONS and suffixes[-2:-1] not in ([".parquet"], [".xlsx"]):

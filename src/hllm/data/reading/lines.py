@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from hllm.data.reading.decoding import DecodedLines, spelling_of
-from hllm.data.reading.opening import decompressed, open_bytes, undamaged
+from hllm.data.reading.opening import decompressed, open_bytes, polars_opens, undamaged
 from hllm.data.reading.records import Record, read_values, require_record
 from hllm.errors import DataError, first_few
 from hllm.progress import Progress, progress
@@ -194,7 +194,7 @@ def _as_utf8(path: Path, scratch: Path) -> Path:
     """Return the file itself if it is UTF-8, or a copy that is."""
     with undamaged(path):
         lines = DecodedLines(path, spelling_of(path, None))
-        if lines.spelling.is_plain and path.suffix.lower() != ".zip":
+        if lines.spelling.is_plain and polars_opens(path):
             with open_bytes(path) as file:
                 for _ in lines.read(file):
                     if lines.num_odd or lines.num_nul:

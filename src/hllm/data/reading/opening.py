@@ -2,8 +2,10 @@
 
 # Proved by tests/data/reading/test_delimited.py.
 
+import bz2
 import gzip
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,8 +15,14 @@ from typing import Any
 
 from hllm.errors import DataError
 
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
-DAMAGE = (EOFError, OSError, zlib.error, zipfile.BadZipFile)
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+}
+DAMAGE = (EOFError, OSError, zlib.error, zipfile.BadZipFile, lzma.LZMAError)
 """Errors of compressed data that are cut or changed."""
 
 
@@ -27,6 +35,10 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
             import pyarrow as pa
 
             return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+        case "bzip2":
+            return bz2.open(path)
+        case "xz":
+            return lzma.open(path)
         case "zip":
             return io.BufferedReader(zipfile.ZipFile(path).open(member(path)))  # type: ignore[type-var]
     return path.open("rb")
@@ -41,9 +53,18 @@ def decompressed(raw: Any, path: Path) -> Any:
             import pyarrow as pa
 
             return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw), "zstd"))
+        case "bzip2":
+            return bz2.BZ2File(raw)
+        case "xz":
+            return lzma.LZMAFile(raw)
         case "zip":
             return zipfile.ZipFile(raw).open(member(path))
     return raw
+
+
+def polars_opens(path: Path) -> bool:
+    """Tell whether polars reads a file of this compression, if it has one."""
+    return _compression(path) in (None, "gzip", "zstd")
 
 
 def line_blocks(file: io.BufferedIOBase, size: int) -> Iterator[bytes]:
@@ -93,6 +114,6 @@ def _is_table(name: str) -> bool:
 
 def _compression(path: Path) -> str | None:
     with path.open("rb") as file:
-        block = file.read(4)
+        block = file.read(6)
     found = next((name for magic, name in _MAGIC.items() if block.startswith(magic)), None)
     return None if found == "zip" and path.suffix.lower() != ".zip" else found

@@ -21,9 +21,9 @@ from polars.exceptions import PolarsError
 from hllm.data.reading.bounds import MAX_LINE_BYTES
 from hllm.data.reading.decoding import DecodedLines, Spelling, spelling_of
 from hllm.data.reading.form import FOUND, Form
-from hllm.data.reading.opening import line_blocks, open_bytes, undamaged
+from hllm.data.reading.opening import line_blocks, open_bytes, polars_opens, undamaged
 from hllm.data.reading.scratch import scratch_file, state_of
-from hllm.errors import DataError
+from hllm.errors import DataError, first_few
 
 Record = dict[str, Any]
 _BLOCK_BYTES = 32 << 20
@@ -41,8 +41,29 @@ def scan_records(path: Path, form: Form) -> pl.LazyFrame:
     NaN and infinite numbers are missing, halves of emoji are U+FFFD. Polars reads a copy where it would do otherwise.
     """
     with undamaged(path):
+        _require_rows(path, form)
         file, schema = _table_of(path, form, state_of(path))
     return pl.scan_ndjson(glob.escape(str(file)), schema=schema)  # it has no option `glob`
+
+
+def _require_rows(path: Path, form: Form) -> None:
+    """Raise DataError if the first record holds whole columns by their rows, or a list of records, and nothing else."""
+    with open_bytes(path) as file:
+        number, first = next(read_values(path, file, form), (0, {}))
+    if not number:
+        raise DataError(f"{path} is empty: it holds no record")
+    record = require_record(first, path, number)
+    if record and all(map(_is_of_objects, record.values())):
+        raise DataError(
+            f"{path}, line {number}: its fields, {first_few(record)}, hold objects alone, as where one value is the "
+            "whole table; expected one object a row, as of pandas: to_json(FILE, orient='records', lines=True)"
+        )
+
+
+def _is_of_objects(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(each, dict) for each in value)
+    return isinstance(value, dict)
 
 
 def read_values(path: Path, file: Any, form: Form = FOUND, *, literals: bool = False) -> Iterator[tuple[int, Any]]:
@@ -243,7 +264,7 @@ def _finite(value: Any) -> Any:
 def _is_plain(path: Path, form: Form) -> bool:
     """Tell whether polars reads the bytes as we do: UTF-8, one object a line, no halves of emoji."""
     spelling = spelling_of(path, form.encoding)
-    if not spelling.is_plain or spelling.mark or path.suffix.lower() == ".zip":
+    if not spelling.is_plain or spelling.mark or not polars_opens(path):
         return False
     if _is_list(path, spelling):
         return False
