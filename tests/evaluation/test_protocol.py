@@ -7,7 +7,7 @@ from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
 from hllm.data.cuts.temporal import TemporalSplit
 from hllm.data.leak import leak_share
 from hllm.data.schema import DataConfig
-from hllm.data.split import split_dataset
+from hllm.data.split import Split, split_dataset
 from hllm.evaluation.baselines import Popularity
 from hllm.evaluation.evaluate import evaluate, evaluate_with_ranks
 from hllm.evaluation.facts import Provenance, RunFacts
@@ -138,19 +138,12 @@ def test_facts_that_are_known_are_said():
     assert evaluated(*world()).result.facts.evaluation_s >= 0
 
 
-def test_several_targets_of_a_user_are_one_user(monkeypatch):
+def test_several_targets_of_a_user_are_one_user():
     """One user with three targets cannot have an interval: every resample is that user."""
-    from hllm.evaluation import evaluate as module
-
-    dataset, split = world()
-    asked = module.queries(dataset, split, "test")
-    thrice = module.Queries(
-        np.zeros(3, dtype=np.int64),
-        asked.histories[np.zeros(3, dtype=np.int64)],
-        np.array([3, 4, 3]),
-        asked.interactions[[0, 0, 0]],
-    )
-    monkeypatch.setattr(module, "queries", lambda *_: thrice)
+    rows = [("u", i, n) for n, i in enumerate("abcde")] + [("v", i, n) for n, i in enumerate("ba")]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    dataset = build_dataset(events, pl.DataFrame({"item_id": list("abcde"), "title": list("ABCDE")}), DataConfig())
+    split = Split("by hand", np.arange(7) // 5 == 1, validation=np.array([1]), test=np.array([2, 3, 4]))
     result = evaluated(dataset, split).result
     assert (result.protocol.num_targets, result.protocol.num_users_with_target) == (3, 1)
     assert {estimate.low for estimate in result.all_items.values()} == {

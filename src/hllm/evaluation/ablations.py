@@ -151,7 +151,8 @@ def ablate(
     for one that reads no text. Random orders come from the evaluation's seed. Raises ConfigError as check_switches.
     """
     reasons = check_switches(switches, dataset, texts)
-    config, questions = as_it_is.protocol.evaluation, queries(dataset, split, as_it_is.protocol.part)
+    config = as_it_is.protocol.evaluation
+    questions = queries(dataset, split, as_it_is.protocol.part, config)
     interval = partial(bootstrap_means, users=questions.users, samples=config.bootstrap_samples, seed=config.seed)
     intact = _metrics(retriever, questions, config, label="as it is")
     results = []
@@ -252,7 +253,7 @@ def _metrics(
         for start in range(0, len(questions.targets), _TARGETS_PER_STEP):
             some = slice(start, start + _TARGETS_PER_STEP)
             histories = questions.histories[some]
-            ranks = retriever.rank(histories, questions.targets[some], exclude=histories)
+            ranks = retriever.rank(histories, questions.targets[some], exclude=questions.excluded[some])
             parts.append(ranking_metrics(ranks, config.cutoffs))
             advance(len(histories))
     return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}

@@ -83,7 +83,7 @@ def cold_items(contenders: Sequence[Entrant], dataset: Dataset, split: Split, qu
     """Return the metrics of the cold targets; `questions` are what the contenders were evaluated with.
 
     An item is cold with at most `evaluation.cold_at_most` training interactions. What a user has seen is removed from
-    both rankings. None if no target is cold.
+    both rankings, unless `evaluation.seen` keeps it. None if no target is cold.
     """
     first = contenders[0].evaluated
     config = first.result.protocol.evaluation
@@ -99,7 +99,9 @@ def cold_items(contenders: Sequence[Entrant], dataset: Dataset, split: Split, qu
         cold_ranks = TargetRanks(ranks.better[rows], ranks.tied[rows])
         full_catalogue[each.name] = _means(each.evaluated, rows, cold_ranks)
         among_cold[each.name] = _means(
-            each.evaluated, rows, rank_among(each.scorer, items, histories, questions.targets[rows])
+            each.evaluated,
+            rows,
+            rank_among(each.scorer, items, histories, questions.targets[rows], questions.excluded[rows]),
         )
     protocol = _with(
         first.result.protocol,
@@ -114,13 +116,14 @@ def cold_items(contenders: Sequence[Entrant], dataset: Dataset, split: Split, qu
 
 
 def rank_among(
-    scorer: Scorer, items: Int[np.ndarray, " some"], histories: Histories, targets: Int[np.ndarray, " user"]
-) -> TargetRanks:
-    """Return where each target stands among `items`, which hold it, less those of the user's history."""
+    scorer: Scorer, items: Int[np.ndarray, " some"], histories: Histories, targets: Int[np.ndarray, " user"],
+    excluded: Histories,
+) -> TargetRanks:  # fmt: skip
+    """Return where each target stands among `items`, which hold it, less those that are excluded for the user."""
     place = np.full(scorer.num_items, -1, dtype=np.int64)
     place[items] = np.arange(len(items))
     subset = _SomeVectors(scorer, items) if isinstance(scorer, VectorScorer) else _SomeScores(scorer, items)
-    seen = [places[places >= 0] for places in (place[history] for history in histories)]
+    seen = [places[places >= 0] for places in (place[own] for own in excluded)]
     return ExactRetriever(subset).rank(histories, place[targets], seen)
 
 
@@ -130,8 +133,8 @@ def short_histories(
     """Return the metrics of the targets when only the latest items of each history are read.
 
     The targets are those with a history of at least the longest of the lengths, so that each length is what it says.
-    The whole history stays removed from what is ranked: at every length the same items compete. With no item to read
-    everyone gets what is popular. Raises ConfigError for lengths that are missing, negative or not ascending,
+    What is not ranked stays the same at every length: the whole history, unless seen items are kept. With no item to
+    read everyone gets what is popular. Raises ConfigError for lengths that are missing, negative or not ascending,
     DataError if no history is long enough.
     """
     if not lengths or lengths[0] < 0 or list(lengths) != sorted(set(lengths)):
@@ -150,7 +153,7 @@ def short_histories(
         points = []
         for length in lengths:
             retriever = ExactRetriever(each.scorer) if length else popular
-            ranks = retriever.rank(histories.latest(length), targets, exclude=histories)
+            ranks = retriever.rank(histories.latest(length), targets, exclude=questions.excluded[rows])
             points.append(_means(each.evaluated, rows, ranks))
         ranks = each.evaluated.ranks
         points.append(_means(each.evaluated, rows, TargetRanks(ranks.better[rows], ranks.tied[rows])))

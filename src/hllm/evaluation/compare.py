@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from hllm.config import Config
 from hllm.errors import ConfigError, nearest
-from hllm.evaluation.evaluate import metrics_of
+from hllm.evaluation.evaluate import measured
 from hllm.evaluation.facts import RunFacts
 from hllm.evaluation.protocol import EvaluationConfig, Protocol, describe_differences, different_protocols
 from hllm.evaluation.ranks import Contender
@@ -24,11 +24,11 @@ from hllm.evaluation.statistics import (
     randomisation_test,
     user_sums,
 )
-from hllm.metrics import DEFINITIONS
 
 LEVEL = 0.05
 BEST = "best"
-_NAME = re.compile(r"(?P<sampled>sampled_)?(?P<metric>[a-z]+)@(?P<k>[1-9]\d*)(?:/(?P<candidates>[1-9]\d*))?")
+_ANEW = ("evaluation.", "categories")  # computed anew from the ranks, or no part of what is compared
+_NAME = re.compile(r"(?P<sampled>sampled_)?(?P<metric>[a-z_]+)@(?P<k>[1-9]\d*)(?:/(?P<candidates>[1-9]\d*))?")
 
 
 class PairedTest(Config):
@@ -51,6 +51,7 @@ class ComparedRun(Config):
     name: str
     value: Estimate
     num_targets: int
+    """Rows behind the mean: targets, or users where a query is a user's."""
     test: PairedTest | None
     """Against the reference; None for the reference itself, or where no user is common."""
     mark: Literal["best", "as good", ""]
@@ -109,10 +110,14 @@ def compare_ranks(
         name, difference = next(iter(mixed.items()))
         advice = ". Evaluate both alike, or mix them knowingly with --force"
         raise different_protocols(contenders[0].name, name, difference, advice=advice)
-    base = contenders[0].protocol.evaluation
-    for candidates in {_config_for(metric, base).sampled_candidates for metric in metrics} - {None}:
+    first = contenders[0].protocol
+    base = first.evaluation
+    for candidates in {_config_for(metric, first).sampled_candidates for metric in metrics} - {None}:
         warn_of_sampling(candidates or 0)
-    tables = [(metric, [_values_of(each, metric, base, group) for each in contenders]) for metric in metrics]
+    tables = [
+        (metric, [_values_of(each, _config_for(metric, first), metric, group) for each in contenders])
+        for metric in metrics
+    ]
     return Comparison(
         protocol=contenders[0].protocol,
         mixed=mixed,
@@ -141,39 +146,40 @@ def _mixed(contenders: Sequence[Contender]) -> dict[str, str]:
     """Return what is different from the first protocol; what is computed anew from the ranks does not count."""
     first, descriptions = contenders[0], {}
     for other in contenders[1:]:
-        differences = [d for d in first.protocol.differences(other.protocol) if not d[0].startswith("evaluation.")]
+        differences = [d for d in first.protocol.differences(other.protocol) if not d[0].startswith(_ANEW)]
         if differences:
             descriptions[other.name] = describe_differences(differences)
     return descriptions
 
 
-def _values_of(contender: Contender, metric: str, base: EvaluationConfig, group: str | None) -> _Values:
-    targets, members = contender.targets, contender.targets.group(group)
+def _values_of(contender: Contender, config: EvaluationConfig, metric: str, group: str | None) -> _Values:
+    members = contender.targets.group(group)
     if not members.any():
         raise ConfigError(f"{contender.name} has no targets in the slice {group!r}")
-    values = metrics_of(targets, contender.ranks, _config_for(metric, base))[metric]
-    mask = pl.Series(members)
-    return _Values(
-        contender.name,
-        targets.user_ids.filter(mask),
-        targets.item_ids.filter(mask),
-        targets.users[members],
-        values[members],
-    )
+    query_per = contender.protocol.evaluation.query_per  # as its ranks are: another's, if protocols are mixed
+    config = config.model_copy(update={"query_per": query_per})
+    rows, metrics = next(measured(contender.targets, contender.ranks, config, [members]))
+    if metric not in metrics:
+        raise ConfigError(f"{contender.name} has no {metric}: it was evaluated with one query for each {query_per}")
+    return _Values(contender.name, rows.user_ids, rows.item_ids, rows.users, metrics[metric])
 
 
-def _config_for(metric: str, base: EvaluationConfig) -> EvaluationConfig:
+def _config_for(metric: str, protocol: Protocol) -> EvaluationConfig:
     """Return the config under which the metric is computed; ConfigError if there is no such metric."""
     parts = _NAME.fullmatch(metric)
     sampled = parts is not None and parts["sampled"] is not None
-    if parts is None or parts["metric"] not in DEFINITIONS or sampled != (parts["candidates"] is not None):
+    if parts is None or parts["metric"] not in protocol.metrics or sampled != (parts["candidates"] is not None):
         raise ConfigError(
-            f"unknown metric {metric!r}; expected one of {', '.join(DEFINITIONS)} and a cut-off, such as ndcg@10, or "
-            "among sampled candidates, such as sampled_ndcg@10/100"
+            f"unknown metric {metric!r}; expected one of {', '.join(protocol.metrics)} and a cut-off, such as "
+            "ndcg@10, or among sampled candidates, such as sampled_ndcg@10/100"
         )
     if sampled and int(parts["k"]) > int(parts["candidates"]):
         raise ConfigError(f"{metric} has a cut-off beyond its number of candidates")
-    return base.model_copy(update={
+    if sampled and protocol.evaluation.query_per == "user":
+        raise ConfigError(
+            f"{metric} is of targets by themselves, and the runs have one query for each user; leave it out"
+        )
+    return protocol.evaluation.model_copy(update={
         "cutoffs": (int(parts["k"]),),
         "sampled_candidates": int(parts["candidates"]) if sampled else None,
     })  # fmt: skip

@@ -4,10 +4,13 @@
 
 import re
 import zlib
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from hllm import artifacts
 from hllm.data.dataset import Dataset
 from hllm.data.prompt import PromptConfig, render
 from hllm.data.split import Split
@@ -23,31 +26,46 @@ _WORD = re.compile(r"\w+")
 _COLUMNS = 512
 
 
+@dataclass(frozen=True)
+class Categories:
+    """Categories of each item of the catalogue."""
+
+    names: tuple[str, ...]
+    table: Bool[np.ndarray, "item category"]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a hash of which item has which categories."""
+        return artifacts.fingerprint([self.names, artifacts.digest_of_integers(np.argwhere(self.table))])
+
+
 def list_metrics(
     retriever: Retriever,
     histories: Histories,
-    targets: Int[np.ndarray, " target"],
+    excluded: Histories,
+    targets: Int[np.ndarray, "query target"],
     dataset: Dataset,
     split: Split,
     config: EvaluationConfig,
+    *,
+    categories: Categories | None,
 ) -> dict[str, float]:
     """Return each metric of `hllm.metrics.beyond_accuracy` at each cut-off, under names such as "coverage@10".
 
     Means are over the lists that are long enough; where none is, the metric is left out. Texts count as alike by their
-    words, for every recommender the same way; what is expected of serendipity is the popularity baseline. Raises
-    ConfigError if `category_col` is unknown.
+    words, for every recommender the same way; what is expected of serendipity is the popularity baseline. There is a
+    row for each query, and `targets` end early with -1.
     """
     width = max(config.cutoffs)
-    categories = _categories(dataset, config)
     popular = ExactRetriever(Popularity(dataset, split))
     values = beyond_accuracy(
-        retriever.recommend(histories, width, exclude=histories).items,
+        retriever.recommend(histories, width, exclude=excluded).items,
         split.train_counts(dataset),
         embeddings=word_vectors(dataset) if dataset.text_cols else None,
-        categories=categories,
+        categories=None if categories is None else categories.table,
         histories=histories if categories is not None else None,
-        targets=targets[:, None],
-        expected=popular.recommend(histories, width, exclude=histories).items,
+        targets=targets,
+        expected=popular.recommend(histories, width, exclude=excluded).items,
         cutoffs=config.cutoffs,
     )
     each = {name: np.atleast_1d(value) for name, value in values.items()}
@@ -77,7 +95,8 @@ def word_vectors(dataset: Dataset) -> Float[np.ndarray, "item dim"]:
     return vectors
 
 
-def _categories(dataset: Dataset, config: EvaluationConfig) -> Bool[np.ndarray, "item category"] | None:
+def categories_of(dataset: Dataset, config: EvaluationConfig) -> Categories | None:
+    """Return the categories of all items, or None if the config names no column; ConfigError for an unknown one."""
     if config.category_col is None:
         return None
     if config.category_col not in dataset.items.columns:
@@ -89,6 +108,6 @@ def _categories(dataset: Dataset, config: EvaluationConfig) -> Bool[np.ndarray, 
     labels = [{label.strip() for label in text.split(config.category_separator)} - {""} for text in column]
     names = {name: number for number, name in enumerate(sorted(set().union(*labels)))}
     table = np.zeros((len(labels), len(names)), dtype=bool)
-    for row, categories in enumerate(labels):
-        table[row, [names[name] for name in categories]] = True
-    return table
+    for row, own in enumerate(labels):
+        table[row, [names[name] for name in own]] = True
+    return Categories(tuple(names), table)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from hllm.config import Config
 from hllm.errors import ConfigError
-from hllm.metrics import CUTOFFS, DEFINITIONS
+from hllm.metrics import CUTOFFS, DEFINITIONS, DEFINITIONS_OF_SEVERAL
 
 COLD_AT_MOST = 5
 SliceFamily = Literal["cold items", "popularity", "history length", "item age"]
@@ -18,6 +18,13 @@ class EvaluationConfig(Config):
 
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=CUTOFFS, min_length=1)
     """The k of recall@k, ndcg@k and mrr@k."""
+    query_per: Literal["target", "user"] = "target"
+    """Unit that is asked for. "target": each target by itself, with everything before it as history. "user": all of a
+    user's targets in one list, each item once, with what the user did before the first of them; metrics are then means
+    over users."""
+    seen: Literal["removed", "kept"] = "removed"
+    """Items of the history: "removed" from what is ranked, as the service does, or "kept", for data in which people
+    choose the same item again, such as songs or groceries. The baselines and the validations do the same."""
     cold_at_most: int = COLD_AT_MOST
     """An item with at most this many training interactions is cold."""
     slices: tuple[SliceFamily, ...] = ("cold items", "popularity", "history length")
@@ -43,6 +50,7 @@ class EvaluationConfig(Config):
     """Seed of the resampling."""
 
     effective_with = {  # noqa: RUF012
+        "sampled_candidates": ("query_per", ("target",)),
         "category_col": ("beyond_accuracy", (True,)),
         "category_separator": ("category_col", ()),
     }
@@ -64,16 +72,19 @@ class Protocol(Config):
     split_fingerprint: str
     part: Literal["validation", "test"]
     num_targets: int
-    """Rows behind each mean."""
+    """Rows behind each mean, unless a query is a user's."""
     num_users_with_target: int
     """Unit that intervals and tests resample: a user with all targets."""
     num_targets_seen: int
-    """Targets that the user had already seen: with seen items removed they are misses for every model."""
+    """Targets that the history holds: with seen items removed they are misses for every model."""
     num_cold_targets: int
     num_withheld_items: int = 0
     """Items that the split hides from training altogether: neither targets nor negatives nor part of whitening."""
+    categories: str | None = None
+    """Fingerprint of the items' categories, which the data's leaves out; None if no metric reads them."""
     leak_share: float | None
     """Share of training interactions later than the median test target; None where the times are no clock."""
+    query: str = "one for each target"
     ranked: str = "the full catalogue"
     seen_items: str = "removed (the user's whole history before the target)"
     ties: str = "shared: the expectation over random orders of equal scores"
@@ -82,6 +93,13 @@ class Protocol(Config):
     evaluation: EvaluationConfig
     metrics: dict[str, str] = DEFINITIONS
     interval: str = "95 %, percentile bootstrap over users"
+
+    @property
+    def unit(self) -> str:
+        """Return what the means are over, with its number."""
+        if self.evaluation.query_per == "target":
+            return f"{self.num_targets:,} targets"
+        return f"{self.num_users_with_target:,} users, who have {self.num_targets:,} targets,"
 
     def differences(self, other: "Protocol") -> list[tuple[str, Any, Any]]:
         """Return every field that differs, dotted where it is inside another, with our value and theirs.
@@ -109,6 +127,7 @@ class Protocol(Config):
             f"{self.cold_targets}",
             f"leak: {self._leak()}" + (f"; training does not see {withheld:,} items at all" if withheld else ""),
             f"ranked: {self.ranked} ({self.num_items:,} items); seen items: {self.seen_items}; ties: {self.ties}",
+            *([] if self.evaluation.query_per == "target" else [f"query: {self.query}"]),
             f"history: {self.history}",
             f"intervals: {self.interval}, {self.evaluation.bootstrap_samples} samples, seed {self.evaluation.seed}",
             "metrics: " + "; ".join(f"{name}@k: {meaning}" for name, meaning in self.metrics.items()),
@@ -121,6 +140,32 @@ class Protocol(Config):
             '; models learn from the future, and their order may change under split.kind = "temporal"'
         )  # fmt: skip
         return f"{self.leak_share:.1%} of training interactions are later than the median test target{advice}"
+
+
+def rules_of(config: EvaluationConfig) -> dict[str, Any]:
+    """Return the fields of a protocol that follow from how queries are made and what is ranked for them."""
+    rules: dict[str, Any] = {}
+    if config.query_per == "user":
+        rules |= {
+            "query": "one for each user, with all the user's targets of the part, each item once; means are over users",
+            "history": "everything before the user's first target; a trained model reads the latest model.max_history "
+            "items of it",
+            "metrics": DEFINITIONS_OF_SEVERAL,
+        }
+    if config.seen == "kept":
+        rules["seen_items"] = "kept (an item of the history may be recommended again)"
+    elif config.query_per == "user":
+        rules["seen_items"] = "removed (the user's whole history before the first target)"
+    return rules
+
+
+def require_query_per_target(config: EvaluationConfig, *, purpose: str) -> None:
+    """Raise ConfigError if a query is a user's: `purpose` is what cannot be made of it."""
+    if config.query_per != "target":
+        raise ConfigError(
+            f'{purpose} looks at each target by itself, and the run has evaluation.query_per = "{config.query_per}"; '
+            'train or evaluate it with evaluation.query_per = "target"'
+        )
 
 
 _MADE_BY = {"data_policy": "dataset", "split_options": "split_fingerprint"}

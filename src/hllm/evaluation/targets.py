@@ -42,6 +42,23 @@ class Targets:
         numbers = ids.to_frame().join(numbering, on="id", how="left", maintain_order="left")["number"]
         return numbers.cast(pl.Int64).to_numpy()
 
+    def only(self, members: Bool[np.ndarray, " target"]) -> "Targets":
+        """Return some of the targets."""
+        mask = pl.Series(members)
+        return Targets(
+            user_ids=self.user_ids.filter(mask),
+            item_ids=self.item_ids.filter(mask),
+            history_length=self.history_length[members],
+            num_ranked=self.num_ranked[members],
+            groups={name: group[members] for name, group in self.groups.items()},
+        )
+
+    def first_of_users(self) -> "Targets":
+        """Return the first target of each user."""
+        first = np.zeros(len(self), dtype=bool)
+        first[np.unique(self.users, return_index=True)[1]] = True
+        return self.only(first)
+
     def group(self, name: str | None) -> Bool[np.ndarray, " target"]:
         """Return which targets are in a group, None being all of them; ConfigError if it was not asked for."""
         if name is None:

@@ -9,6 +9,7 @@ import torch
 from hllm.data.prompt import render
 from hllm.evaluation.ablations import Ablations, TextReader, ablate, check_switches
 from hllm.evaluation.evaluate import Part
+from hllm.evaluation.protocol import require_query_per_target
 from hllm.retrieval.exact import ExactRetriever
 from hllm.runs.bundle import Bundle, open_run
 from hllm.runs.measure import evaluate_run
@@ -31,6 +32,7 @@ def ablate_bundle(
 
     `switches` are names such as "shuffled-order" and "shuffled-text" (None: all); see `evaluation.ablations`.
     """
+    require_query_per_target(bundle.recipe.evaluation, purpose="an ablation")
     prompt = bundle.recipe.model.item.text_prompt
     texts = None if prompt is None else TextReader(prompt, lambda texts: with_texts(bundle, texts))
     check_switches(switches, bundle.dataset, texts)  # before the work

@@ -8,6 +8,7 @@ from hllm.api import Recommender
 from hllm.evaluation.baselines import build_baseline
 from hllm.evaluation.cold_start import LENGTHS, ColdStart, Entrant, cold_items, short_histories
 from hllm.evaluation.evaluate import Part, queries
+from hllm.evaluation.protocol import require_query_per_target
 from hllm.jobs.evaluate import require_one_protocol, require_own_names
 from hllm.retrieval.exact import ExactRetriever
 from hllm.runs.measure import evaluate_beside, evaluate_run
@@ -23,10 +24,11 @@ def cold_start(
     require_own_names(runs, baselines)
     first = next(iter(runs.values()))
     dataset, split = first.dataset, first.split
+    require_query_per_target(first.recipe.evaluation, purpose="a cold-start report")
     trained = [_run(name, run, part) for name, run in runs.items()]
     require_one_protocol([each.evaluated for each in trained])
     entrants = [*(_baseline(name, first, part) for name in baselines), *trained]
-    questions = queries(dataset, split, part)
+    questions = queries(dataset, split, part, first.recipe.evaluation)
     return ColdStart(
         cold_items=cold_items(entrants, dataset, split, questions),
         short_histories=short_histories(entrants, dataset, split, questions, lengths),

@@ -21,6 +21,7 @@ from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import CheckpointError, ConfigError, HllmWarning
 from hllm.evaluation.evaluate import Metrics, queries
 from hllm.evaluation.impressions import mean_ranker_metrics
+from hllm.evaluation.protocol import EvaluationConfig
 from hllm.metrics import ranking_metrics
 from hllm.models.checkpoint import load_checkpoint
 from hllm.ranking.ranker import ModelRanker
@@ -211,8 +212,9 @@ def _stored_report(file: Path) -> FineTuned | None:
 
 def _found(scorer: ModelScorer, parent: Bundle, split: Split) -> Metrics:
     """Return the metrics of each validation target of the parent, among its items, by one model."""
-    asked = queries(parent.dataset, split, "validation")
-    ranks = ExactRetriever(scorer).rank(asked.histories, asked.targets, exclude=asked.histories)
+    seen = EvaluationConfig(seen=parent.recipe.evaluation.seen)  # each target by itself, whoever's it is
+    asked = queries(parent.dataset, split, "validation", seen)
+    ranks = ExactRetriever(scorer).rank(asked.histories, asked.targets, exclude=asked.excluded)
     metrics = ranking_metrics(ranks, (10, 50))
     return {name: metrics[name] for name in ("recall@10", "recall@50", "ndcg@10")}
 

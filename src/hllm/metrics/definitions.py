@@ -85,5 +85,7 @@ BEYOND_ACCURACY = {
 ALL = {**ONE_TARGET, "hit_rate": SEVERAL_TARGETS["hit_rate"], **RANKER, **BEYOND_ACCURACY}
 DEFINITIONS = {name: definition.meaning for name, definition in ONE_TARGET.items()}
 """Definitions of the metrics that `ranking_metrics` returns."""
+DEFINITIONS_OF_SEVERAL = {name: definition.meaning for name, definition in SEVERAL_TARGETS.items()}
+"""Definitions of the metrics that `several_target_metrics` returns."""
 RANKER_MEANINGS = {name: definition.meaning for name, definition in RANKER.items()}
 """Definitions of the metrics that `ranker_metrics` returns."""

@@ -234,8 +234,7 @@ def _evaluation(facts: CardFacts) -> str:
     results = [*facts.others, facts.result]
     names = list(facts.result.all_items)
     parts = [
-        f"Means over {facts.result.protocol.num_targets:,} targets of the {facts.result.protocol.part} part, with 95 % "
-        "intervals.",
+        f"Means over {facts.result.protocol.unit} of the {facts.result.protocol.part} part, with 95 % intervals.",
         _metrics([(r.name, r.all_items) for r in results], names),
     ]
     if facts.result.cold_items:
@@ -271,8 +270,8 @@ def _limits(facts: CardFacts) -> str:
     lines = [
         "The metrics say how well past choices are predicted, not how users would take to what is recommended.",
         "The intervals are over users; another training seed may move the numbers further.",
-        f"{protocol.num_targets_seen:,} of {protocol.num_targets:,} targets had been seen before and cannot be found, "
-        "because seen items are removed.",
+        f"{protocol.num_targets_seen:,} of {protocol.num_targets:,} targets had been seen before"
+        + (" and cannot be found, because seen items are removed." if protocol.evaluation.seen == "removed" else "."),
         f"Only the latest {facts.recipe['model']['max_history']} items of a history are read; a user without history "
         "gets the same score for all items.",
     ]

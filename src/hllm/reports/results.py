@@ -21,7 +21,8 @@ def notes(comparison: Comparison) -> list[str]:
     ]
     return [
         *mixed,
-        f"{where}means over targets with 95 % intervals, users resampled; difference: less the one named after it",
+        f"{where}means over {comparison.protocol.evaluation.query_per}s with 95 % intervals, users resampled; "
+        "difference: less the one named after it",
         f"p: paired randomisation test ({FLIPS:,} random signs) and paired t-test over users, both corrected for the "
         f"number of tests (Holm); as good: not below the best at {LEVEL}",
     ]

@@ -152,7 +152,7 @@ def ablation_section(ablations: Ablations) -> str:
 def _all_items(results: Sequence[Result]) -> str:
     pictures = "".join(map(_image, metric_bars([(r.name, r.all_items) for r in results])))
     return (
-        f"<p>{results[0].protocol.num_targets:,} targets, the full catalogue ranked for each.</p>"
+        f"<p>{results[0].protocol.unit.removesuffix(',')}, the full catalogue ranked for each.</p>"
         f'<div class="pictures">{pictures}</div>{_metrics_table([(r.name, r.all_items) for r in results])}'
     )
 

@@ -107,7 +107,7 @@ def _train(
     split = split_dataset(dataset, recipe.split)
     require_two_items(dataset, split)
     if group.first:
-        for sentence in doubts(dataset, split, "validation", "test", seen_removed=True):
+        for sentence in doubts(dataset, split, "validation", "test", seen_removed=recipe.evaluation.seen == "removed"):
             warnings.warn(sentence, HllmWarning, stacklevel=2)
     torch.manual_seed(int(stream(recipe.seed, "weights").integers(2**62)))
     items, actions = dataset.num_items, len(dataset.action_names)

@@ -69,5 +69,11 @@ class Validation:
             return metrics
         cutoff = int(recipe.select_by.partition("@")[2])
         return metrics | mean_metrics(
-            ExactRetriever(scorer), dataset, split, "validation", also=cutoff, group=parallel.group
+            ExactRetriever(scorer),
+            dataset,
+            split,
+            "validation",
+            also=cutoff,
+            group=parallel.group,
+            config=recipe.evaluation,
         )
