@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound="Config")
 class Config(BaseModel):
     """Base of every config model: immutable, unknown keys are errors, the line beneath a field describes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="strings")
 
     effective_with: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {}
     """For each field that matters only beside some values of another field: the other field, and these values.
@@ -96,7 +96,7 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in extended_by:
         raise ConfigError(f"{extended_by[-1]} extends {path}, which extends it in turn; one of them must stand alone")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
             f"{extended_by[-1]} extends {path}, which does not exist; the path starts at the file's own folder"

@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from hllm.errors import ConfigError
+
 _PATIENCE = timedelta(hours=4)  # others wait while the first process tokenises a catalogue, or writes
 _joinings = itertools.count()
 """Numbers of the groups that this process has joined, one after another; the same in all processes."""
@@ -113,6 +115,16 @@ class _Gather(torch.autograd.Function):
         return gradient[start : start + ctx.sizes[ctx.group.rank]], None, None
 
 
+def _number(variable: str, default: int) -> int:
+    """Return a number that torchrun hands over in the environment; ConfigError if it is none."""
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise ConfigError(
+            f"the environment variable {variable} is {text!r}, expected a number; unset it without torchrun"
+        )
+    return int(text)
+
+
 @contextmanager
 def joined() -> Iterator[Group]:
     """Join the processes that torchrun started; alone, yield a group of one.
@@ -120,7 +132,7 @@ def joined() -> Iterator[Group]:
     Inside another `joined` it is the same group. The outermost one leaves the group at its end, when all processes have
     come there. A process that kept its connections until it ended was at times aborted then, by their threads.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+    if _number("WORLD_SIZE", 1) == 1 or "RANK" not in os.environ:
         yield Group()
         return
     if dist.is_initialized():
@@ -128,7 +140,7 @@ def joined() -> Iterator[Group]:
         return
     on_gpus = torch.cuda.is_available()
     if on_gpus:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(_number("LOCAL_RANK", 0))
     store, rank, size = _meeting_point()
     # Under a name of its own: addresses that a group left in the store would be taken for those of the next.
     dist.init_process_group(

@@ -120,12 +120,16 @@ def _holding(file: Path, target: Path, *, shared: bool, patience_s: float) -> It
 
 def _take(file: Path, shared: bool, deadline: float) -> int | None:
     """Return a descriptor that holds the lock; None if others hold it at the deadline."""
+    hopeless = time.monotonic() + PATIENCE_S
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             # A link in a directory from elsewhere is not followed: its target would be written to.
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-        except FileNotFoundError:  # the directory was removed by its last holder
+        except FileNotFoundError:  # the directory was removed by its last holder; or no file can be there
+            if time.monotonic() >= hopeless:
+                raise
+            time.sleep(_RETRY_S)
             continue
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
+from hllm.visible import visible
+
 PLAIN_INTERVAL_S = 15.0
 
 
@@ -29,6 +31,7 @@ def progress(label: str, total: int | None) -> Iterator[Progress]:
 
     Of several processes only the first shows anything.
     """
+    label = visible(label)
     if not is_first_process():
         yield _silent
     elif sys.stderr.isatty():
@@ -53,10 +56,10 @@ def _live(label: str, total: int | None) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

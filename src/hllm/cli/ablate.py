@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from hllm.cli.options import JSON, PART, RUN, comma_list, part_of
+from hllm.cli.show import echo
 
 
 def ablate(
@@ -27,4 +28,4 @@ def ablate(
     from hllm.runs.run import Run
 
     ablations = ablate_run(Run(run), None if only is None else comma_list(only), part=part_of(part))
-    typer.echo(json_of(ablations) if as_json else ablation_table(ablations))
+    echo(json_of(ablations) if as_json else ablation_table(ablations))

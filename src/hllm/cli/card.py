@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from hllm.cli.options import RUN
+from hllm.cli.show import echo
 
 
 def card(
@@ -18,4 +19,4 @@ def card(
     from hllm.jobs.card import write_card
     from hllm.runs.run import Run
 
-    typer.echo(str(write_card(Run(run), out)))
+    echo(str(write_card(Run(run), out)))

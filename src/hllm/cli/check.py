@@ -17,7 +17,7 @@ from hllm.cli.options import (
     form_keys,
     overrides_option,
 )
-from hllm.cli.show import show_json
+from hllm.cli.show import echo, show_json
 from hllm.errors import ConfigError
 from hllm.reports.text import text_table
 
@@ -88,9 +88,9 @@ def check(
     if as_json:
         show_json(preparation.facts() | {"text_cols": dataset.text_cols, "refused": refused})
     else:
-        typer.echo(_table(preparation, dataset, config, refused))
+        echo(_table(preparation, dataset, config, refused))
     if config.quarantine is not None and not as_json:
-        typer.echo(f"the rows at fault are in {config.quarantine}")
+        echo(f"the rows at fault are in {config.quarantine}")
     if refused:
         raise typer.Exit(EXIT_WRONG_INPUT)
 

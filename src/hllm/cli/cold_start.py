@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from hllm.cli.options import AGAINST, JSON, PART, RUN, comma_list, number_list, part_of
+from hllm.cli.show import echo
 
 
 def cold_start(
@@ -37,4 +38,4 @@ def cold_start(
     chosen = part_of(part)
     report = evaluate_cold_start(open_runs([run, *against]), comma_list(baselines), part=chosen, lengths=numbers)
     content = write_result(Run(run), "cold-start", chosen, report)
-    typer.echo(content if as_json else cold_start_table(report))
+    echo(content if as_json else cold_start_table(report))

@@ -3,6 +3,7 @@
 import typer
 
 from hllm.cli.options import JSON, PART, comma_list, part_of
+from hllm.cli.show import echo
 from hllm.errors import ConfigError
 
 
@@ -42,4 +43,4 @@ def compare(
         group=group,
         force=force,
     )
-    typer.echo(json_of(comparison) if as_json else FORMATS[chosen[0] if chosen else "text"](comparison))
+    echo(json_of(comparison) if as_json else FORMATS[chosen[0] if chosen else "text"](comparison))

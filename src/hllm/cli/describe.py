@@ -15,6 +15,7 @@ from hllm.cli.options import (
     column_list,
     form_keys,
 )
+from hllm.cli.show import echo
 from hllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -110,6 +111,6 @@ def _show(described: "Description", name: str, page: Path | None, *, as_json: bo
     if page is not None:
         artifacts.write_text(page, description_page(described, title=f"The data of {name}"))
     if as_json:
-        typer.echo(described.model_dump_json(indent=1))
+        echo(described.model_dump_json(indent=1))
     else:
-        typer.echo(description_text(described) + (f"\n\n{page}" if page else ""))
+        echo(description_text(described) + (f"\n\n{page}" if page else ""))

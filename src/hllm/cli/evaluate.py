@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from hllm.cli.options import AGAINST, BASELINES, JSON, PART, RUN, comma_list, dimension_list, part_of
+from hllm.cli.show import echo
 from hllm.errors import ConfigError
 
 
@@ -41,6 +42,6 @@ def evaluate(
     shorter = {f"{own.name}@{dim}": runs[own.name].at(dim) for dim in sizes}
     evaluated = evaluate_all(shorter | runs, comma_list(baselines), part=chosen)
     content = write_evaluation(own, chosen, evaluated)
-    typer.echo(content if as_json else results_table([each.result for each in evaluated]))
+    echo(content if as_json else results_table([each.result for each in evaluated]))
     if with_report:
-        typer.echo(f"the report: {write_report(runs, evaluated, own.report_path)}", err=as_json)
+        echo(f"the report: {write_report(runs, evaluated, own.report_path)}", err=as_json)

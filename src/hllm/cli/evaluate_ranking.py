@@ -4,9 +4,8 @@
 
 from pathlib import Path
 
-import typer
-
 from hllm.cli.options import AGAINST, JSON, PART, RUN, part_of
+from hllm.cli.show import echo
 
 
 def evaluate_ranking(
@@ -28,4 +27,4 @@ def evaluate_ranking(
     chosen = part_of(part)
     results = evaluate_rankers(open_runs([run, *against]), part=chosen)
     content = write_result(Run(run), "ranking", chosen, results)
-    typer.echo(content if as_json else ranking_table(results))
+    echo(content if as_json else ranking_table(results))

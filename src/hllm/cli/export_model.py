@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from hllm.cli.options import JSON, one_of, part_of
+from hllm.cli.show import echo
 
 
 def export_model(
@@ -33,4 +34,4 @@ def export_model(
 
     chosen = one_of("--dtype", dtype, WEIGHTS[1:])
     report = export_model(run, out, chosen, part=part_of(part), max_loss=max_loss)
-    typer.echo(json_of(report) if as_json else f"{report}\n{out}: a run in {chosen}")
+    echo(json_of(report) if as_json else f"{report}\n{out}: a run in {chosen}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from hllm.cli.options import one_of
+from hllm.cli.show import echo
 
 
 def export_vectors(
@@ -21,4 +22,4 @@ def export_vectors(
     chosen = one_of("--format", form, FORMATS)
     opened = load_table(table)
     there = "" if export_table(opened, out, chosen) else "; they were there already"
-    typer.echo(f"{out}: {len(opened):,} vectors of {opened.rows.values.shape[1]} numbers{there}")
+    echo(f"{out}: {len(opened):,} vectors of {opened.rows.values.shape[1]} numbers{there}")

@@ -5,7 +5,7 @@
 import typer
 
 from hllm.cli.options import JSON
-from hllm.cli.show import show_json
+from hllm.cli.show import echo, show_json
 
 
 def data(
@@ -34,4 +34,4 @@ def _say(name: str, folder: str, downloaded: bool, as_json: bool) -> None:
     if as_json:
         show_json({"name": name, "path": folder, "downloaded": downloaded})
     else:
-        typer.echo(f"{name}: {'fetched into' if downloaded else 'already in'} {folder}")
+        echo(f"{name}: {'fetched into' if downloaded else 'already in'} {folder}")

@@ -6,7 +6,7 @@ import typer
 
 from hllm.cli.allocator import keep_freed_memory
 from hllm.cli.options import JSON, overrides_option
-from hllm.cli.show import next_steps, show_json
+from hllm.cli.show import echo, next_steps, show_json
 from hllm.progress import is_first_process
 
 
@@ -50,10 +50,10 @@ def fine_tune(
         facts = {"run": str(out), "steps": position.step, "elapsed_s": position.elapsed_s, "best": position.best}
         show_json(facts | {"report": report.model_dump(mode="json")})
         return
-    typer.echo("\n".join(report.lines()))
+    echo("\n".join(report.lines()))
     select_by = tuned.read_recipe().select_by
     user = Dataset.load(tuned.dataset_path).users[0]
-    typer.echo(
+    echo(
         f"{out}: {position.step:,} steps; best validation {select_by} {position.best:.4f}\n"
         f"next: {next_steps(out, select_by, user)}"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from hllm.cli.options import JSON
-from hllm.cli.show import show_json
+from hllm.cli.show import echo, show_json
 
 SHOWN = 3
 
@@ -37,10 +37,10 @@ def import_checkpoint(
         show_json({"checkpoint": str(out), **dataclasses.asdict(done), "missing": []})
         return
     num_ignored = sum(map(len, done.ignored.values()))
-    typer.echo(f"{out}: {done.used} tensors used, {num_ignored} ignored, 0 missing")
+    echo(f"{out}: {done.used} tensors used, {num_ignored} ignored, 0 missing")
     for reason, names in done.ignored.items():
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        typer.echo(f"ignored {', '.join(names[:SHOWN])}{more}: {reason}")
+        echo(f"ignored {', '.join(names[:SHOWN])}{more}: {reason}")
     if done.clamped_from is not None:
-        typer.echo(f"clamped logit_scale from {done.clamped_from:.6g} to {done.log_scale:.6g}: it lies in [0, ln 100]")
-    typer.echo(f'pooling: "{done.pooling}"; tokenizer: {done.tokenizer}')
+        echo(f"clamped logit_scale from {done.clamped_from:.6g} to {done.log_scale:.6g}: it lies in [0, ln 100]")
+    echo(f'pooling: "{done.pooling}"; tokenizer: {done.tokenizer}')

@@ -17,7 +17,7 @@ from hllm.cli.options import (
     form_keys,
     one_of,
 )
-from hllm.cli.show import show_json
+from hllm.cli.show import echo, show_json
 from hllm.data.importing.layouts import LAYOUTS
 
 HELP = (
@@ -90,7 +90,7 @@ def import_data(
         shown: dict[str, Any] = vars(done) | {"folder": str(done.folder), "notes": list(done.notes)}
         show_json(shown)
         return
-    typer.echo(f"{out}: {done.num_users:,} users, {done.num_items:,} items, {done.num_interactions:,} interactions")
+    echo(f"{out}: {done.num_users:,} users, {done.num_items:,} items, {done.num_interactions:,} interactions")
     for note in done.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(f"\n{done.toml()}\n\nA recipe reads all this with:\n\n[data]\nfrom = {json.dumps(str(out))}")
+        echo(f"note: {note}")
+    echo(f"\n{done.toml()}\n\nA recipe reads all this with:\n\n[data]\nfrom = {json.dumps(str(out))}")

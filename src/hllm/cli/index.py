@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from hllm.cli.options import JSON, RUN, overrides_option
-from hllm.cli.show import show_json
+from hllm.cli.show import echo, show_json
 
 
 def index(
@@ -33,7 +33,7 @@ def index(
     done = index_run(Run(run), config, min_recall=min_recall)
     path = Run(run).index_path
     if done.orphan is not None:
-        typer.echo(
+        echo(
             f"the Qdrant collection {done.orphan!r} is not this run's any more; delete it if no copy uses it", err=True
         )
     if as_json:
@@ -45,4 +45,4 @@ def index(
             }
         )
         return
-    typer.echo(f"{path}: {config.kind}, {done.index.num_items:,} items\n{done.certificate}")
+    echo(f"{path}: {config.kind}, {done.index.num_items:,} items\n{done.certificate}")

@@ -1,8 +1,11 @@
 """The `hllm` command lists its verbs and gives exit codes their meaning. It imports torch only inside a verb."""
 
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import TextIO
 
 import typer
@@ -35,6 +38,7 @@ from hllm.cli import (
 )
 from hllm.cli.exits import EXIT_FAILURE, EXIT_SIGNAL, EXIT_WRONG_INPUT, stopped_by_signals
 from hllm.errors import BusyError, CheckpointError, ConfigError, DataError, HllmError, HllmWarning, Stopped
+from hllm.visible import visible
 
 app = typer.Typer(
     help="Recommend with language models: one reads the items' text, another the users' histories.\n\n"
@@ -96,9 +100,13 @@ def _top(version: bool = typer.Option(False, "--version", help="Print the versio
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, or `arguments` instead of it; errors meant for people end in one line on stderr."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a letter that the output cannot hold is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         with stopped_by_signals():
-            app(arguments, prog_name="hllm")
+            app(_given() if arguments is None else arguments, prog_name="hllm")
+        sys.stdout.flush()
     except SystemExit as end:  # typer has shown its own messages about the use of verbs and options
         return end.code if isinstance(end.code, int) else 0
     except (DataError, ConfigError, CheckpointError, BusyError) as error:
@@ -108,7 +116,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         sys.stderr.write(f"\nhllm: {stop}\n")
         return EXIT_SIGNAL + stop.signal_number
+    except (OSError, MemoryError, RecursionError, UnicodeEncodeError) as error:
+        return _fail_at_the_system(error)
     return 0
+
+
+def _given() -> list[str]:
+    """Return the arguments of the command line, as UTF-8 also where the locale says nothing of letters."""
+    return [os.fsencode(argument).decode("utf-8", "surrogateescape") for argument in sys.argv[1:]]
+
+
+def _fail_at_the_system(error: OSError | MemoryError | RecursionError | UnicodeEncodeError) -> int:
+    """Say in a sentence what the system refused; what a verb writes is whole or not there in any case."""
+    code = EXIT_WRONG_INPUT if isinstance(error, RecursionError | UnicodeEncodeError) else EXIT_FAILURE
+    if isinstance(error, RecursionError):
+        message = "a file or an option is nested too deeply to be read; look for brackets in brackets"
+    elif isinstance(error, UnicodeEncodeError):
+        message = f"{error.object!r} is no text in UTF-8; give it in that encoding"
+    elif isinstance(error, MemoryError):
+        message = "there is not enough memory" + (f" ({error})" if str(error) else "")
+    elif error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        message = f"the output cannot be written: {error.strerror}"
+        # What is left in the stream is dropped, or Python would try to write it at the end, and fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        message = f"{place}{error.strerror or error}"
+    sys.stderr.write(visible(f"hllm: {message}") + "\n")
+    return code
 
 
 def _show_warning(
@@ -120,11 +155,11 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     if issubclass(category, HllmWarning):
-        sys.stderr.write(f"hllm: warning: {message}\n")
+        sys.stderr.write(visible(f"hllm: warning: {message}") + "\n")
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
 def _fail(error: HllmError, code: int) -> int:
-    sys.stderr.write(f"hllm: {type(error).__name__}: {error}\n")
+    sys.stderr.write(visible(f"hllm: {type(error).__name__}: {error}") + "\n")
     return code

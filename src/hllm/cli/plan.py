@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from hllm.cli.show import show_json
+from hllm.cli.show import echo, show_json
 from hllm.reports.text import text_table
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ def dry_run(recipe: Path, overrides: Sequence[str], *, as_json: bool) -> None:
         totals = {"flops": plan.flops, "parameters": plan.parameters, "seconds": plan.seconds}
         show_json(plan.model_dump(mode="json") | totals)
     else:
-        typer.echo("\n".join(plan_lines(plan, str(recipe))))
+        echo("\n".join(plan_lines(plan, str(recipe))))
 
 
 def plan_lines(plan: "Plan", name: str) -> list[str]:

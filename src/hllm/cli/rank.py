@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from hllm.cli.options import HISTORY, JSON, RUN, USER, comma_list
-from hllm.cli.show import show_frame, show_json, with_titles
+from hllm.cli.show import echo, show_frame, show_json, with_titles
 from hllm.errors import ConfigError
 
 
@@ -48,7 +48,7 @@ def rank(
         if as_json:
             show_json({"output": str(out), "rows": len(frame)})
         else:
-            typer.echo(f"{out}: {len(frame):,} rows")
+            echo(f"{out}: {len(frame):,} rows")
         return
     title = f"candidates by {target or recommender.model.require_ranker().names[0]}"
     show_frame(with_titles(frame, recommender), title, as_json=as_json)

@@ -8,7 +8,7 @@ import typer
 
 from hllm.cli.options import HISTORY, JSON, RUN, USER, comma_list, number_list, one_of
 from hllm.cli.recommend_table import HISTORY_COL, INPUT, OUTPUT, SEPARATOR, TEXT_COL, recommend_for_table
-from hllm.cli.show import show_frame, with_titles
+from hllm.cli.show import echo, show_frame, with_titles
 from hllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -167,5 +167,5 @@ def _allowed(recommender: "Recommender", candidates: Path, unknown: "Unknown") -
 
     rows, missing = read_allowed_items(recommender.dataset, candidates, unknown)
     if missing:
-        typer.echo(f"{missing:,} items among the candidates are not in the catalogue and were left out", err=True)
+        echo(f"{missing:,} items among the candidates are not in the catalogue and were left out", err=True)
     return recommender.dataset.item_ids[rows]

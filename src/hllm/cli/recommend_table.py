@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from hllm.cli.options import one_of
-from hllm.cli.show import show_json
+from hllm.cli.show import echo, show_json
 
 INPUT = typer.Option(
     None, "--input", help="A table of user ids, histories or sentences, or several of these. Writes --output instead."
@@ -37,15 +37,13 @@ def recommend_for_table(
     if as_json:
         show_json({"output": str(output), **asdict(report), "counts": counts.model_dump(mode="json")})
         return
-    typer.echo(f"{output}: {report.rows:,} rows for {counts.rows:,} users")
+    echo(f"{output}: {report.rows:,} rows for {counts.rows:,} users")
     if counts.without_history:
         done = "were left out" if policy == "skip" else 'got popular items (source "popularity")'
-        typer.echo(
-            f"{counts.without_history:,} without a history {done}; first: {first_few(counts.first_without_history)}"
-        )
+        echo(f"{counts.without_history:,} without a history {done}; first: {first_few(counts.first_without_history)}")
     for number, place, first in (
         (counts.unknown_items, "in histories", f"; first: {first_few(counts.first_unknown_items)}"),
         (report.unknown_candidates, "among the candidates", ""),
     ):
         if number:
-            typer.echo(f"{number:,} items {place} are not in the catalogue and were left out{first}")
+            echo(f"{number:,} items {place} are not in the catalogue and were left out{first}")

@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from hllm.cli.options import AGAINST, BASELINES, RUN, comma_list
+from hllm.cli.show import echo
 
 
 def report(
@@ -23,4 +24,4 @@ def report(
 
     runs = open_runs([run, *against])
     evaluated = evaluate_all(runs, comma_list(baselines))
-    typer.echo(str(write_report(runs, evaluated, out or Run(run).report_path)))
+    echo(str(write_report(runs, evaluated, out or Run(run).report_path)))

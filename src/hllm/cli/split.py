@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import typer
-
 from hllm.cli.options import JSON, RECIPE, overrides_option
-from hllm.cli.show import show_json
+from hllm.cli.show import echo, show_json
 from hllm.reports.text import text_table
 
 _MEANING = {"training": "training", "validation": "validation", "test": "test", "unused": "none: in histories alone"}
@@ -30,7 +28,7 @@ def split(
         withheld = len(divided.withheld_items)
         show_json({"kind": divided.kind, "fingerprint": divided.fingerprint, **counts, "withheld_items": withheld})
         return
-    typer.echo(
+    echo(
         f"split {divided.kind} {divided.fingerprint[:12]} of {dataset.num_users:,} users, {dataset.num_items:,} items, "
         f"{dataset.num_interactions:,} interactions\n"
     )
@@ -43,6 +41,6 @@ def split(
         )
         for part, meaning in _MEANING.items()
     ]
-    typer.echo("\n".join(text_table(("part", "interactions", "share", "users"), rows, align="lr")))
+    echo("\n".join(text_table(("part", "interactions", "share", "users"), rows, align="lr")))
     if withheld := len(divided.withheld_items):
-        typer.echo(f"\n{withheld:,} of {dataset.num_items:,} items are withheld: training does not see them at all")
+        echo(f"\n{withheld:,} of {dataset.num_items:,} items are withheld: training does not see them at all")

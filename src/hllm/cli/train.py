@@ -7,7 +7,7 @@ import typer
 from hllm.cli.allocator import keep_freed_memory
 from hllm.cli.options import JSON, RECIPE, overrides_option
 from hllm.cli.plan import dry_run
-from hllm.cli.show import next_steps, show_json
+from hllm.cli.show import echo, next_steps, show_json
 from hllm.errors import ConfigError
 from hllm.progress import is_first_process
 
@@ -43,7 +43,7 @@ def train(
         facts = {"run": str(out), "steps": position.step, "elapsed_s": position.elapsed_s}
         show_json(facts | {select_by: position.best})
         return
-    typer.echo(
+    echo(
         f"{out}: {position.step:,} steps in {position.elapsed_s:,.0f} s; best validation "
         f"{select_by} {position.best:.4f}\n"
         f"next: {next_steps(out, select_by, recommender.dataset.users[0])}"

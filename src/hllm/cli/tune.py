@@ -8,7 +8,7 @@ import typer
 
 from hllm.cli.allocator import keep_freed_memory
 from hllm.cli.options import JSON, RECIPE, overrides_option
-from hllm.cli.show import show_json, show_table
+from hllm.cli.show import echo, show_json, show_table
 
 if TYPE_CHECKING:
     from hllm.jobs.tuning.trials import Trial
@@ -32,16 +32,16 @@ def tune(
     keep_freed_memory()
     result, done = run_trials(
         recipe, search, out, overrides=overrides, trials=trials, seconds=seconds,
-        say=lambda line: typer.echo(line, err=True),
+        say=lambda line: echo(line, err=True),
     )  # fmt: skip
     if as_json:
         show_json(result.model_dump(mode="json") | {"all_trials": [trial.model_dump() for trial in done]})
         return
-    typer.echo(
+    echo(
         f"{out}: {result.complete} of {result.trials} trials complete, {result.failed} failed, {result.seconds:,.0f} s"
     )
     _show_trials(result.metric, ranked(done)[:SHOWN])
-    typer.echo(
+    echo(
         f"next: hllm evaluate --run {result.best_run}; with another seed: "
         f"hllm train {out / 'best.json'} --set seed=2 --out RUN"
     )

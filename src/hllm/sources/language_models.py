@@ -79,10 +79,11 @@ def resolve_shape(name: str, base: Path) -> Path | dict[str, Any]:
 
 def _at_hand(name: str, base: Path) -> Path | None:
     fetched = home() / "models" / name
-    places = [base / name, fetched] if name in SHAPES else [base / name]
     try:
         if name in SOURCES:
             return fetched if (fetched / MANIFEST).is_file() else None
+        place = base / Path(name).expanduser()
+        places = [place, fetched] if name in SHAPES else [place]
         return next((place for place in places if place.is_dir()), None)
     except OSError as error:
         raise ConfigError(f"backbone {name[:200]!r} cannot be looked for: {error.strerror}") from None
