@@ -1,5 +1,7 @@
 """Visible text has control characters as escapes, so that titles, ids and names cannot steer a terminal."""
 
+# Proved by tests/cli/test_terminal.py.
+
 # C0 but for line ends and tabs, DEL, C1; and those that turn the direction of what follows.
 _HIDDEN = [
     *range(0x20),
