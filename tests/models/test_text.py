@@ -169,7 +169,7 @@ def test_the_closing_token_is_cut_as_the_reference_cuts_it(tiny_bert, max_tokens
 
 def test_settings_of_an_item_tier_that_do_not_go_together():
     for values, message in (
-        ({"pooling": "mean", "num_item_tokens": 2}, 'num_item_tokens is 2, but pooling = "mean" reads none'),
+        ({"pooling": "mean", "num_item_tokens": 2}, 'num_item_tokens = 2 has no effect beside pooling = "mean"'),
         ({"pretrained": False, "lora": {}}, "lora needs pretrained = true"),
         ({"num_item_tokens": 0}, "greater than or equal to 1, found 0"),
     ):

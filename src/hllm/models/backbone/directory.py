@@ -18,7 +18,7 @@ _INDEX = "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs"
 _MAX_JSON_BYTES = 32 * 2**20
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_MOST = {"layer": 2_000, "label": 100_000, "expert": 100_000}
+_MOST = {"layer": 1_000, "label": 100_000, "expert": 100_000}
 """What a config may say at most in a number whose name has this word: so many objects are made of it."""
 
 
