@@ -48,6 +48,16 @@ def quick_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def clean_checkout() -> Iterator[None]:
+    """Tests write to tmp_path: nothing new may lie in the working folder after a test."""
+    folder = Path.cwd()
+    before = set(os.listdir(folder))
+    yield
+    new = {name for name in os.listdir(folder) if not name.startswith(".")} - before
+    assert not new, f"the test has written {sorted(new)} to {folder}, expected below tmp_path"
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -1,5 +1,6 @@
 import os
 import resource
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hllm import artifacts
 from hllm.errors import BusyError, CheckpointError, StorageError
@@ -250,6 +253,28 @@ def test_a_new_directory_has_the_rights_that_the_umask_leaves(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077, 0o002])
+def test_files_have_the_rights_that_the_umask_leaves_whoever_writes_them(tmp_path, umask):
+    """Safetensors made files of mode 0600, so that nobody but their owner could read a run on a shared disk."""
+    (tmp_path / "linked").write_bytes(b"abc")
+    (tmp_path / "linked").chmod(0o604)
+    before = os.umask(umask)
+    try:
+        with artifacts.writing(tmp_path / "x", "thing", {}) as folder:
+            save_file({"a": torch.zeros(2)}, folder / "a.safetensors")
+            (folder / "sub").mkdir()
+            (folder / "sub" / "b.bin").touch(0o400)
+            os.link(tmp_path / "linked", folder / "linked")
+        with artifacts.replacing(tmp_path / "y") as partial:
+            save_file({"a": torch.zeros(2)}, partial)
+        artifacts.write_text(tmp_path / "z", "text")
+    finally:
+        os.umask(before)
+    for name in ("x/a.safetensors", "x/sub/b.bin", "x/manifest.json", "y", "z"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~umask, name
+    assert stat.S_IMODE((tmp_path / "linked").stat().st_mode) == 0o604, "a file of somebody else's keeps its own"
 
 
 @pytest.mark.parametrize("exchange", [True, False])

@@ -177,7 +177,10 @@ def replacing(path: Path) -> Iterator[Path]:
         partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         try:
             recover(path)
+            partial.touch()
+            mode = partial.stat().st_mode  # as the user's umask says; some libraries put a file of mode 0600 there
             yield partial
+            partial.chmod(mode)
             _flush(partial)
             partial.replace(path)
             _flush(path.parent)
@@ -239,6 +242,10 @@ def _seal(partial: Path, kind: str, details: dict[str, Any]) -> None:
     hashes = {name: sha256_of(file) for name, file in files.items()}
     manifest = Manifest(kind=kind, format_version=FORMAT_VERSION, files=hashes, details=details)
     (partial / MANIFEST).write_bytes(_sealed(manifest.model_dump_json(indent=1)))
+    mode = (partial / MANIFEST).stat().st_mode  # as the user's umask says; safetensors writes files of mode 0600
+    for file in files.values():
+        if file.lstat().st_nlink == 1 and not file.is_symlink():  # a linked file is another directory's too
+            file.chmod(mode)
     folders = [p for p in entries if p.is_dir()]  # they hold the files' names
     for entry in [*files.values(), partial / MANIFEST, *folders, partial]:
         _flush(entry)

@@ -62,9 +62,10 @@ def other(values: dict, **changes: object) -> Recipe:
 
 
 def test_a_run_goes_on_from_other_places_and_under_other_prose(
-    run, tmp_path, interactions, items, values, tiny_bert, tiny_llama
+    run, tmp_path, monkeypatch, interactions, items, values, tiny_bert, tiny_llama
 ):
     """Nothing of it changes a number, so the result is that of a run that was never moved."""
+    monkeypatch.chdir(tmp_path)  # where the quarantine is written
     straight = fit(interactions, items, Recipe.from_dict(values, where="test"), tmp_path / "straight", base=tmp_path)
     shutil.copytree(tiny_bert, tmp_path / "moved" / "bert")
     (tmp_path / "moved" / "bert" / "README.md").write_text("moved")
