@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hllm.api import Recommender
-from hllm.errors import ConfigError, DataError
+from hllm.errors import ConfigError, DataError, HllmWarning
 from hllm.retrieval.index.retriever import build_index, source_of
 from tests.conftest import history_of
 
@@ -112,7 +112,8 @@ def test_unknown_users_and_items_are_treated_as_asked(trained):
     assert partly["item_id"][2:].to_list() == items
     both = trained.recommend(["nobody"], texts=["red hat"], k=2, unknown="skip")
     assert both["source"].to_list() == ["model", "model"], "a sentence is something known"
-    assert trained.recommend(["nobody"], unknown="skip").is_empty()
+    with pytest.warns(HllmWarning, match="nothing is known of the 1"):
+        assert trained.recommend(["nobody"], unknown="skip").is_empty()
 
 
 def test_models_that_cannot_read_a_sentence_say_so(trained, tmp_path, interactions, items, id_recipe, monkeypatch):

@@ -5,16 +5,19 @@ import os
 import pickle
 import threading
 import tracemalloc
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 
 from hllm.api import Recommender
 from hllm.batches.batch import SequenceBatch
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import ConfigError, DataError, HllmError, HllmWarning
+from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.histories import Histories
 from tests.conftest import batch_of
 
@@ -49,6 +52,15 @@ def numbered(tmp_path_factory, interactions, items, id_recipe) -> Recommender:
         lambda r: r.rank({1: "12"}, [1]),
         lambda r: r.recommend([1.7]),
         lambda r: r.recommend([True]),
+        lambda r: r.recommend([1, True]),
+        lambda r: r.recommend(["007"]),
+        lambda r: r.recommend(["+7"]),
+        lambda r: r.recommend([Decimal("1.5")]),
+        lambda r: r.recommend([1, "\ud800"]),
+        lambda r: r.recommend(bytearray(b"12")),
+        lambda r: r.recommend(torch.tensor(3)),
+        lambda r: r.recommend(histories={None: [1]}),
+        lambda r: r.recommend(histories={1: [1], "1": [2]}),
         lambda r: r.recommend([None]),
         lambda r: r.recommend([float("nan")]),
         lambda r: r.recommend(histories=[[1.5]]),
@@ -75,6 +87,31 @@ def test_users_of_any_type_are_the_same(numbered, users):
             .select("item_id", "rank")
             .equals(expected.select("item_id", "rank"))
         )
+
+
+def test_histories_of_one_length_may_be_one_array(numbered):
+    expected = numbered.recommend(histories=[[1, 2], [3, 4]], k=3)
+    for kind in (np.array, torch.tensor):
+        assert numbered.recommend(histories=kind([[1, 2], [3, 4]]), k=3).equals(expected)
+
+
+def test_an_answer_without_users_says_why(numbered):
+    with pytest.warns(HllmWarning, match=r'nothing is known of the 2, and unknown="skip" leaves them out'):
+        assert numbered.recommend([98, 99], unknown="skip").is_empty()
+    with pytest.warns(HllmWarning, match="no users to recommend to: users is empty"):
+        assert numbered.recommend([]).is_empty()
+
+
+@pytest.mark.parametrize("item_id", [53.7, True, "0053", "x"])
+def test_a_new_id_that_would_become_another_one_is_refused(trained, numbered, item_id):
+    with pytest.raises(DataError, match=r"the new items' column 'item_id' holds .*, which the catalogue's type Int64"):
+        numbered.dataset.extended(NEW.with_columns(item_id=pl.lit(item_id)))
+
+
+@pytest.mark.parametrize("text", ["\ud800 red", {"title": "red \udfff"}])
+def test_a_text_that_cannot_be_read_is_refused_in_a_sentence(trained, text):
+    with pytest.raises(DataError, match="half of a surrogate pair"):
+        trained.encode([text])
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, pl.Series])
@@ -216,6 +253,10 @@ def test_the_parts_can_be_copied(trained, copied):
     assert (dataset.history(3) == trained.dataset.history(3)).all()
     table = copied(ItemEmbeddingTable.load(trained.run.table_path, checkpoint=trained.bundle.origin.checkpoint))
     assert (table.vectors == trained.scorer.table).all()
+    model, batch = copied(trained.model), Histories([trained.dataset.history(0)])
+    assert [*model.state_dict()] == [*trained.model.state_dict()]
+    same = ExactRetriever(copied(trained.scorer)).recommend(batch, 30)
+    assert (same.items == ExactRetriever(trained.scorer).recommend(batch, 30).items).all()
     best = trained.retriever.recommend(Histories([trained.dataset.history(0)]), 3)
     assert (copied(best).items == best.items).all()
     batch = copied(batch_of([np.array([1, 2, 3])], [4]))
@@ -264,7 +305,13 @@ def test_a_fork_is_told_to_open_the_run_itself(trained):
     child = os.fork()
     if child == 0:
         said = []
-        for call in (trained.recommend, lambda: trained.title_of(["i1"]), lambda: trained.encode(["red"])):
+        folder = trained._bundle.run.folder
+        for call in (
+            trained.recommend,
+            lambda: trained.title_of(["i1"]),
+            lambda: trained.encode(["red"]),
+            lambda: Recommender.load(folder),
+        ):
             try:
                 call()
             except ConfigError as error:
@@ -275,5 +322,6 @@ def test_a_fork_is_told_to_open_the_run_itself(trained):
     with os.fdopen(read) as pipe:
         lines = pipe.read().splitlines()
     os.waitpid(child, 0)
-    assert len(lines) == 3
-    assert all(f"opened in process {os.getpid()} and cannot answer in a fork of it" in line for line in lines)
+    assert len(lines) == 4
+    assert all(f"opened in process {os.getpid()} and cannot answer in a fork of it" in line for line in lines[:3])
+    assert f"this is a fork of process {os.getpid()}, which has opened a recommender" in lines[3]

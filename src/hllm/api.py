@@ -15,7 +15,7 @@ import polars as pl
 from jaxtyping import Float
 
 from hllm import artifacts
-from hllm.data.arguments import as_count
+from hllm.data.arguments import as_count, as_flag
 from hllm.data.dataset import Dataset
 from hllm.data.reading.tables import Table
 from hllm.data.split import Split
@@ -39,6 +39,9 @@ from hllm.runs.run import Run
 from hllm.runs.users import vectors_of_all_users
 from hllm.sources.data_sets import locate
 from hllm.training.fit import Resume, fit, recipe_from
+
+_first_process: int | None = None
+"""The process in which a recommender was first opened; its forks have none of the threads that answer."""
 
 
 class Recommender:
@@ -92,6 +95,7 @@ class Recommender:
         it lives in a temporary folder until `save`. The recipe's own data.source is not used. Without items, the
         catalogue is the ids that the interactions name: enough for models that read no text.
         """
+        _require_first_process()
         chosen, base = recipe_from(default_recipe() if recipe is None else recipe)
         if out is not None:
             return cls.load(fit(interactions, items, chosen, Path(out), base=base).folder)
@@ -109,6 +113,7 @@ class Recommender:
     @classmethod
     def load(cls, path: Path | str) -> "Recommender":
         """Open a finished run; CheckpointError if it is damaged or training has not finished an epoch."""
+        _require_first_process()
         return cls(open_run(Run(Path(path))))
 
     def save(self, path: Path | str) -> None:
@@ -190,9 +195,15 @@ class Recommender:
         """
         bundle = self.bundle
         k = min(as_count(k, name="k"), bundle.dataset.num_items)
+        exclude_seen = as_flag(exclude_seen, name="exclude_seen")
         query = _query(bundle, users, histories=histories, times=times, texts=texts, unknown=unknown)
+        num_users = len(query.ids)
         if unknown == "skip":
             query = query.only(query.histories.known)
+        if not len(query.ids):
+            skipped = f'nothing is known of the {num_users:,}, and unknown="skip" leaves them out'
+            cause = skipped if num_users else "users is empty"
+            warnings.warn(f"there are no users to recommend to: {cause}", HllmWarning, stacklevel=2)
         candidates = None
         if items is not None:
             candidates = np.zeros(bundle.dataset.num_items, dtype=bool)
@@ -282,6 +293,17 @@ def fit_recipe(recipe: Path, out: Path, overrides: Sequence[str] = (), *, resume
     chosen, base = recipe_from(recipe, overrides)
     interactions, items = locate(chosen.data, base)
     return Recommender.load(fit(interactions, items, chosen, out, base=base, resume=resume).folder)
+
+
+def _require_first_process() -> None:
+    """Raise ConfigError in a fork of a process that has opened a recommender: it would wait for threads for ever."""
+    global _first_process
+    _first_process = _first_process or os.getpid()
+    if os.getpid() != _first_process:
+        raise ConfigError(
+            f"this is a fork of process {_first_process}, which has opened a recommender, and has none of its threads; "
+            'start processes with the method "spawn", or open the first recommender in the fork'
+        )
 
 
 def _query(bundle: Bundle, users: Any = None, **named: Any) -> Query:

@@ -60,7 +60,7 @@ def first_few(values: Iterable[object], limit: int = 3) -> str:
     return ", ".join(shown)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: object, known: Iterable[str]) -> str:
     """Return ' (did you mean …?)' for the known word closest to `word`, or an empty string."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""

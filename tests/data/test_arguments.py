@@ -1,15 +1,16 @@
 """Lists as callers have them: of Python, numpy, pandas and polars; what is no list is refused, not read letter by letter."""
 
 import datetime
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 
-from hllm.data.arguments import as_count, as_ids, as_list, as_texts
+from hllm.data.arguments import as_count, as_flag, as_ids, as_list, as_texts
 from hllm.data.dataset import rows_of
-from hllm.errors import ConfigError
+from hllm.errors import ConfigError, nearest
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,17 @@ def test_missing_ids_are_null(values):
     assert as_ids(values, name="users").to_list() == ["a", None]
 
 
-def test_numbers_and_texts_become_texts():
-    assert as_ids([1, "b", 2], name="users").to_list() == ["1", "b", "2"]
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, "b", 2], ["1", "b", "2"]),
+        ([1, 2.0, "3", None], ["1", "2", "3", None]),
+        ([1, True], ["1", "True"]),
+        ([2**60 + 1, 0.5], ["1152921504606846977", "0.5"]),
+    ],
+)
+def test_values_of_several_types_become_texts(values, expected):
+    assert as_ids(values, name="users").to_list() == expected
 
 
 @pytest.mark.parametrize(
@@ -62,6 +72,9 @@ def test_what_is_no_list_of_ids_is_refused(values, message):
         ([1, 2], [1.7, 2.0, float("nan")], [None, 1, None]),
         ([1, 2], ["1", "2.5", " 1", "x", ""], [0, None, None, None, None]),
         ([1, 2], [True, False], [None, None]),
+        ([1, 7], ["007", "+7", "7"], [None, None, 1]),
+        ([1, 2], [Decimal("1.5"), Decimal("2.0")], [None, 1]),
+        ([2**60, 3], [float(2**60), 3.0], [None, 1]),
         ([1, 2], [datetime.date(1970, 1, 2), datetime.date(1970, 1, 3)], [None, None]),
         ([1, 2], [2**40, -1, 2], [None, None, 1]),
         ([2**60, 2**60 + 1], [2**60 + 1], [1]),
@@ -119,3 +132,14 @@ def test_a_list_is_a_new_one():
     given = ["a"]
     as_list(given, name="x").append("b")
     assert given == ["a"]
+
+
+def test_a_flag_is_true_or_false():
+    assert [as_flag(value, name="exclude_seen") for value in (True, np.bool_(False))] == [True, False]
+    for value in ("no", 1, None, ["yes"]):
+        with pytest.raises(ConfigError, match=r"exclude_seen is .*; expected True or False"):
+            as_flag(value, name="exclude_seen")
+
+
+def test_a_name_that_is_no_text_is_near_nothing():
+    assert nearest(None, ["test"]) == nearest(5, ["test"]) == ""

@@ -240,6 +240,15 @@ def _digest_of_table(table: pl.DataFrame) -> str:
 def in_columns_of(catalogue: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     """Return new items in the catalogue's columns and types, null where they lack one; DataError for other types."""
     columns = [(pl.col(name) if name in new.columns else pl.lit(None)) for name in catalogue.columns]
+    for name in new.columns:
+        kind = catalogue.schema.get(name)
+        if kind is not None and kind.is_integer():
+            lost = new[name].is_not_null() & exactly(new[name], kind).is_null()
+            if len(cells := new[name].filter(lost)):
+                raise DataError(
+                    f"the new items' column {name!r} holds {first_few(cells)}, which the catalogue's type {kind} does "
+                    "not hold; give it as there"
+                )
     try:
         return new.select(c.cast(t).alias(n) for c, (n, t) in zip(columns, catalogue.schema.items(), strict=True))
     except PolarsError as error:

@@ -4,6 +4,9 @@ from typing import Any
 
 import polars as pl
 
+EXACT_IN_FLOATS = 2**53
+"""Beyond this, neighbouring integers are one float."""
+
 _STRIPPED = " \t\r\n\u00a0\u200b\ufeff'\"`"
 _CAUSES = {"zeros in front": r"^(-?)0+(\d)", ".0 at the end": r"\.0+$"}
 
@@ -17,17 +20,25 @@ def whole(ids: pl.Series) -> pl.Series:
 
 
 def exactly(ids: pl.Series, kind: Any) -> pl.Series:
-    """Return ids as another type, null where they would not be the same: 7.0 is 7, and 1.7, True and dates are not."""
+    """Return ids as another type, null where they would not be the same.
+
+    7.0 is 7; 1.7, True, "007", dates, and floats that stand for several integers are not.
+    """
     if ids.dtype == kind:
         return ids
     if not (ids.dtype.is_numeric() or ids.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
         return ids.clear(len(ids)).cast(kind, strict=False)
     if ids.dtype in (pl.Categorical, pl.Enum):
         ids = ids.cast(pl.String)
-    if ids.dtype.is_float():
+    if ids.dtype == pl.String and kind.is_integer():
+        numbers = ids.cast(kind, strict=False)
+        return numbers.set((numbers.cast(pl.String) != ids).fill_null(False), None)
+    if ids.dtype.is_float() or ids.dtype.is_decimal():
         integers = ids.cast(pl.Int64, strict=False)
         if kind == pl.String or kind.is_integer():
-            same = (integers.cast(pl.Float64) == ids.cast(pl.Float64)).fill_null(False)
+            same = (integers.cast(ids.dtype) == ids).fill_null(False)
+            if ids.dtype.is_float():
+                same &= (ids.cast(pl.Float64).abs() < EXACT_IN_FLOATS).fill_null(False)
             texts = integers.cast(pl.String).zip_with(same, ids.cast(pl.String))
             ids = texts if kind == pl.String else integers.set(~same, None)
     return ids.cast(kind, strict=False)

@@ -96,7 +96,12 @@ def _new_item(values: Mapping[str, str], config: PromptConfig) -> str:
     if not any(value.strip() for value in values.values()):
         fields = list(values)
         raise DataError(f'a new item needs text, such as "{fields[0]}: …", in at least one of {", ".join(fields)}')
-    return _join(values, config)
+    joined = _join(values, config)
+    if any("\ud800" <= letter <= "\udfff" for letter in joined):
+        raise DataError(
+            f"{joined[:60]!a} holds half of a surrogate pair, which is no text; read its source again as UTF-8"
+        )
+    return joined
 
 
 def _join(values: Mapping[str, str | None], config: PromptConfig) -> str:

@@ -10,7 +10,7 @@ import polars as pl
 from jaxtyping import Int
 
 from hllm.data.arguments import as_ids
-from hllm.data.dataset import Dataset
+from hllm.data.dataset import Dataset, rows_of
 from hllm.errors import DataError, first_few
 from hllm.progress import progress
 from hllm.ranking.ranker import Ranker, finite_logits
@@ -63,7 +63,12 @@ def rank_frame(
 def _candidates(dataset: Dataset, user_ids: pl.Series, candidates: CandidateIds) -> list[Int[np.ndarray, " _"]]:
     if not isinstance(candidates, Mapping):
         return [_rows(dataset, candidates, "the list of candidates")] * len(user_ids)
-    own = {user: as_ids(candidates.get(user, ()), name=f"the candidates of user {user!r}") for user in user_ids}
+    rows = rows_of(user_ids.unique(maintain_order=True), as_ids(list(candidates), name="the users of candidates"))
+    named = dict(zip(rows.to_list(), candidates.values(), strict=True))  # as the caller writes an id: "1" is 1
+    own = {
+        user: as_ids(named.get(row, ()), name=f"the candidates of user {user!r}")
+        for row, user in enumerate(user_ids.unique(maintain_order=True))
+    }
     without = [user for user, ids in own.items() if ids.is_empty()]
     if without:
         raise DataError(

@@ -140,11 +140,15 @@ def _of_histories(
     times: Iterable[Iterable[Any]] | None,
     unknown: str,
 ) -> Query:
-    given = histories if isinstance(histories, Mapping) else dict(enumerate(as_list(histories, name="histories")))
+    given = (
+        histories
+        if isinstance(histories, Mapping)
+        else dict(enumerate(as_list(histories, name="histories", rows=True)))
+    )
     if not given:
         raise DataError("histories is empty; give at least one")
     named = {user: as_list(history, name=f"histories[{user!r}]") for user, history in given.items()}
-    stamps = None if times is None else [_moments(row) for row in as_list(times, name="times")]
+    stamps = None if times is None else [_moments(row) for row in as_list(times, name="times", rows=True)]
     if stamps is not None and [len(history) for history in named.values()] != [len(row) for row in stamps]:
         raise DataError("times must have one number for each item of each history")
     items, moments = [], []
@@ -156,6 +160,9 @@ def _of_histories(
         if stamps is not None:
             moments.append(stamps[number][known])
     ids, vectors = as_ids(list(named), name="the ids of histories"), _read(texts, reader()) if texts else None
+    if ids.null_count() or ids.is_duplicated().any():
+        wrong = "one without a user's id" if ids.null_count() else f"two of {ids.filter(ids.is_duplicated())[0]!r}"
+        raise DataError(f"histories has {wrong}; give each user's history once, by the user's id")
     if stamps is None:
         return Query(ids, Histories(items, texts=vectors))
     if model.fusion is not None and model.fusion.actions is not None:

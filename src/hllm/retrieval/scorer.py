@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hllm.batches.batch import pad
 from hllm.batches.item_plan import chunks
+from hllm.data.arguments import as_count
 from hllm.errors import ConfigError, DataError
 from hllm.models.recommender import SequentialRecommender
 from hllm.models.tiers import History
@@ -41,7 +42,7 @@ class ModelScorer:
 
         Raises ConfigError if the vectors have fewer.
         """
-        if dim is not None and not 1 <= dim <= table.shape[1]:
+        if dim is not None and as_count(dim, name="dim") > table.shape[1]:
             raise ConfigError(f"the vectors have {table.shape[1]} numbers; dim is {dim}, expected 1 to as many")
         self.model = model
         self.dim = dim

@@ -46,7 +46,7 @@ def scan_table(source: Table, form: Form = FOUND, *, name: str) -> pl.LazyFrame:
             return _flat(_scan_files(find_files(source, name=name), form, name), name)
     if isinstance(source, pl.DataFrame):
         return _flat(source.lazy(), name)
-    if type(source).__module__.split(".")[0] == "pandas":
+    if type(source).__module__.split(".")[0] == "pandas" and hasattr(source, "columns"):
         return _flat(_from_pandas(source, name).lazy(), name)
     raise DataError(f"{name}: expected a path, or a polars or pandas frame, found {type(source).__name__}")
 

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from hllm.models.backbone.mixed import put_before
+
 # The parts of such a layer, in Llama and most models that came after it.
 _PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 
@@ -56,7 +58,7 @@ def end_early(network: Any) -> None:
     if ends_early(layer):
         return
     stock = type(layer)
-    layer.__class__ = type(f"EndsEarly{stock.__name__}", (_EndsEarly, stock), {})
+    layer.__class__ = put_before(_EndsEarly, stock)
 
 
 @torch.no_grad()
