@@ -57,7 +57,7 @@ def end_early(network: Any) -> None:
     layer: Any = network.layers[-1]
     if ends_early(layer):
         return
-    stock = type(layer)
+    stock: Any = type(layer)
     layer.__class__ = put_before(_EndsEarly, stock)
 
 
@@ -76,7 +76,7 @@ def let_end_early(network: nn.Module, run: Callable[[Tensor], Tensor], width: in
     vectors = torch.randn(2, 3, width, generator=torch.Generator().manual_seed(0))
     positions = torch.tensor([[2, 0], [1, 1]])
     whole = run(vectors)[torch.arange(2)[:, None], positions]
-    stock = type(layer)
+    stock: Any = type(layer)
     end_early(network)
     try:
         with only_at(positions):

@@ -9,7 +9,7 @@ from torch import nn
 
 
 @functools.cache
-def put_before(first: type, stock: type[nn.Module]) -> type[nn.Module]:
+def put_before(first: type, stock: Any) -> type[nn.Module]:
     """Return one class of both for all layers of a kind, for which torch.compile makes the same."""
 
     def reduce(layer: nn.Module, _: Any) -> tuple[Any, ...]:
@@ -19,7 +19,7 @@ def put_before(first: type, stock: type[nn.Module]) -> type[nn.Module]:
     return type(name, (first, stock), {"__reduce_ex__": reduce})
 
 
-def _empty(first: type, stock: type[nn.Module]) -> nn.Module:
+def _empty(first: type, stock: Any) -> nn.Module:
     """Return a layer whose state is still to be set."""
     kind = put_before(first, stock)
     layer: nn.Module = kind.__new__(kind)
