@@ -1,5 +1,7 @@
 """Labels from columns: positive, negative or unknown; carried through sorting, filters and the disk."""
 
+from datetime import date
+
 import polars as pl
 import pytest
 
@@ -124,3 +126,15 @@ def test_labels_that_are_all_alike_are_said(target, message):
     log = FOUR.with_columns(what=pl.Series(["buy", "see", "see", "buy"]), rating=pl.Series([5, 1, 2, 3]))
     with pytest.warns(HllmWarning, match=message):
         build_dataset(log, ITEMS, config([{"name": "x", "column": "what"} | target]))
+
+
+@pytest.mark.parametrize("dtype", [pl.Categorical, pl.Enum(["5", "1", "4"])])
+def test_numbers_in_a_column_of_categories_are_compared(dtype):
+    log = FOUR.with_columns(rating=pl.Series(["5", "1", None, "4"], dtype=dtype))
+    assert build_dataset(log, ITEMS, config(TARGETS[:1])).labels[:, 0].tolist() == [1, 0, -1, 1]
+
+
+def test_dates_are_no_numbers_to_compare():
+    log = FOUR.with_columns(rating=pl.Series([date(2020, 1, day) for day in (1, 2, 3, 4)]))
+    with pytest.raises(DataError, match="4 of 4 interactions have no number in 'rating'"):
+        build_dataset(log, ITEMS, config(TARGETS[:1]))

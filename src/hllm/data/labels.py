@@ -25,11 +25,16 @@ def read_labels(
     labels = np.full((len(columns), len(targets)), UNKNOWN, dtype=np.int8)
     for place, (name, target) in enumerate(zip(names, targets, strict=True)):
         cells = columns[name]
+        if isinstance(cells.dtype, pl.Categorical | pl.Enum):
+            cells = cells.cast(pl.String)
         known = ~is_missing(cells)
         if target.at_least is None:
             positive = _holds_value(cells, target)
         else:
-            numbers = cells.cast(pl.Float64, strict=False)
+            dated = cells.dtype.is_temporal()  # a day's number since 1970 is no rating
+            numbers = (
+                pl.Series([None] * len(cells), dtype=pl.Float64) if dated else cells.cast(pl.Float64, strict=False)
+            )
             bad = cells.filter(known & numbers.is_null())
             if len(bad):
                 raise DataError(
@@ -64,7 +69,7 @@ def _holds_value(cells: pl.Series, target: TargetConfig) -> pl.Series:
             raise _no_value(target, numbers.index(None), "numbers")
         if cells.dtype.is_integer():
             whole = [int(number) for number in numbers if number is not None and number == int(number)]
-            return cells.cast(pl.Int128).is_in(pl.Series(whole, dtype=pl.Int128))
+            return cells.cast(pl.Int128).is_in(pl.Series([whole], dtype=pl.List(pl.Int128)))
         return cells.cast(pl.Float64).is_in([float(number) for number in numbers if number is not None])
     return cells.cast(pl.String).is_in(target.values)
 
