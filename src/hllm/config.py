@@ -112,22 +112,22 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("extends", None)
     if base is None:
         return values
-    merged: dict[str, Any] = _laid_over(_read(path.parent / str(base), (*extended_by, path.resolve())), values)
+    merged: dict[str, Any] = laid_over(_read(path.parent / str(base), (*extended_by, path.resolve())), values)
     return merged
 
 
-def _laid_over(base: Any, values: Any, where: str = "") -> Any:
+def laid_over(base: Any, values: Any, where: str = "") -> Any:
     """Return `values` laid over `base`; a table whose `kind` changes keeps nothing of the base."""
     if isinstance(base, dict) and isinstance(values, dict):
         if values.get("kind", base.get("kind")) != base.get("kind"):
             return values
-        return base | {key: _laid_over(base.get(key), value, f"{where}{key}.") for key, value in values.items()}
+        return base | {key: laid_over(base.get(key), value, f"{where}{key}.") for key, value in values.items()}
     if isinstance(base, list) and isinstance(values, dict):
         merged = list(base)
         for key, value in values.items():
             if not key.isdigit() or int(key) >= len(base):
                 raise ConfigError(f"{where}{key} is not one of the {len(base)} entries of the file that is extended")
-            merged[int(key)] = _laid_over(base[int(key)], value, f"{where}{key}.")
+            merged[int(key)] = laid_over(base[int(key)], value, f"{where}{key}.")
         return merged
     return values
 

@@ -83,9 +83,9 @@ def test_it_begins_with_the_parents_weights_and_new_rows_are_fresh(parent):
     """The first step's loss is taken before anything moves; so the weights are looked at as they are loaded."""
     kept = load_checkpoint(parent.best_path)[0].state_dict()
     torch.manual_seed(5)
-    grown = load_grown(parent.best_path, num_items=30, num_actions=0).state_dict()
+    grown = load_grown(parent.best_path, parent.read_recipe().model, num_items=30, num_actions=0).state_dict()
     torch.manual_seed(6)
-    again = load_grown(parent.best_path, num_items=30, num_actions=0).state_dict()
+    again = load_grown(parent.best_path, parent.read_recipe().model, num_items=30, num_actions=0).state_dict()
     longer = {name for name, value in grown.items() if value.shape != kept[name].shape}
     assert longer <= {"item_encoder.embedding.weight", "fusion.items.weight"}
     for name, value in kept.items():
@@ -97,7 +97,7 @@ def test_it_begins_with_the_parents_weights_and_new_rows_are_fresh(parent):
 
 def test_what_learns_is_what_learnt(parent, tiny_bert, tiny_llama):
     """The word embeddings of a pre-trained Item LLM stay: rebuilt from a checkpoint, they would have been trained."""
-    model = load_grown(parent.best_path, num_items=30, num_actions=0)
+    model = load_grown(parent.best_path, parent.read_recipe().model, num_items=30, num_actions=0)
     still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert still == {name for name in still if "word_embeddings" in name or "embed_tokens" in name}
     has_words = any("word_embeddings" in name for name, _ in model.named_parameters())

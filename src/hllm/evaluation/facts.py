@@ -22,6 +22,8 @@ class RunFacts(Config):
     """Items of a history that the model reads: the latest ones."""
     model: str | None = None
     """The kinds of the two tiers."""
+    start: str | None = None
+    """The trained or imported weights that training started with."""
     training: str | None = None
     """Objective, loss, negatives and frozen tiers of each stage, with every option that is not the default."""
     seed: int | None = None
@@ -45,6 +47,7 @@ class RunFacts(Config):
             "{:,} parameters": self.num_parameters,
             "reads the latest {} items": self.max_history,
             "{0}": self.model,
+            "{0:}": self.start,
             "{}": self.training,
             "seed {}": self.seed,
             "best after {} epochs": self.epochs_to_best,

@@ -45,6 +45,7 @@ def card_facts(recommender: Recommender) -> CardFacts:
         name=run.name,
         recipe=recipe.model_dump(mode="json"),
         recipe_changes=recipe.model_dump(mode="json", exclude_defaults=True),
+        start=recipe.start.sentence if recipe.start is not None else None,
         trained=[stage.described for stage in recipe.stages],
         parameters={name: sum(weight.numel() for weight in part.parameters()) for name, part in parts},
         num_steps=position.step,

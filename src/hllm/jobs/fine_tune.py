@@ -130,6 +130,10 @@ def fine_tuning_recipe(parent: Bundle, path: Path | None, overrides: Sequence[st
         where = f"{parent.run.recipe_path}, to fine-tune"
     else:
         values, where = Recipe.from_toml(path).model_dump(mode="json"), str(path)
+    ours, theirs = (recipe_values["start"] for recipe_values in (values, parent.recipe.model_dump(mode="json")))
+    if path is not None and ours is not None and ours != theirs:
+        raise ConfigError(f"{where}: [start] has no effect: fine-tuning starts with {parent.run.folder}; leave it out")
+    values["start"] = theirs
     values["parent"] = (values["parent"] or {}) | {
         "checkpoint": parent.origin.checkpoint,
         "dataset": parent.dataset.fingerprint,

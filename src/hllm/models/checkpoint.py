@@ -72,7 +72,8 @@ def load_checkpoint(path: Path) -> tuple[SequentialRecommender, ModelConfig, art
 def _read(folder: Path, manifest: artifacts.Manifest) -> tuple[SequentialRecommender, ModelConfig, artifacts.Manifest]:
     config = ModelConfig.from_dict(manifest.details["model"], where=f"{folder}/{artifacts.MANIFEST}")
     sizes = {name: manifest.details[name] for name in ("num_items", "num_actions")}
-    return _rebuilt(config, folder, weights_of(manifest), **sizes).eval(), config, manifest
+    parts = _read_parts(folder, weights_of(manifest))
+    return _rebuilt(config, folder, parts, **sizes).eval(), config, manifest
 
 
 def merge_checkpoint(path: Path, destination: Path) -> None:
@@ -102,17 +103,26 @@ def weights_of(manifest: artifacts.Manifest) -> Weights:
     return weights
 
 
-def load_grown(path: Path, *, num_items: int, num_actions: int, fast: bool = True) -> SequentialRecommender:
+def load_grown(
+    path: Path, config: ModelConfig, *, num_items: int, num_actions: int, fast: bool = True
+) -> SequentialRecommender:
     """Rebuild a checkpoint's model, to be trained on, for a catalogue that has grown behind the items it knows.
 
-    Rows of new items (of a table of ids) and of new actions are fresh, drawn as before training. What learns is what
-    learnt. Raises CheckpointError as `load_checkpoint` and `load_weights` do.
+    Rows of new items (of a table of ids) and of new actions are fresh, drawn as before training. `config` says what
+    learns: LoRA additions that the checkpoint lacks are added, and those that `config` lacks become part of the
+    weights. Raises CheckpointError as `load_checkpoint` and `load_weights` do, and if weights do not fit `config`.
     """
 
     def read(folder: Path, manifest: artifacts.Manifest) -> SequentialRecommender:
         _require_fp32(path, manifest, CheckpointError)
-        config = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
-        return _rebuilt(config, folder, "fp32", num_items=num_items, num_actions=num_actions, grown=True, fast=fast)
+        theirs = ModelConfig.from_dict(manifest.details["model"], where=f"{path}/{artifacts.MANIFEST}")
+        parts = _read_parts(folder, "fp32")
+        if _tiers_with_lora(theirs).keys() - _tiers_with_lora(config).keys():
+            sizes = {name: manifest.details[name] for name in ("num_items", "num_actions")}
+            merged = merge_lora(_rebuilt(theirs, folder, parts, **sizes))
+            parts = {part: dict(getattr(merged, part).state_dict()) for part in parts}
+        sizes = {"num_items": num_items, "num_actions": num_actions}
+        return _rebuilt(config, folder, parts, **sizes, grown=True, fast=fast)
 
     return artifacts.reading(path, KIND, read)
 
@@ -134,7 +144,7 @@ def load_weights(model: SequentialRecommender, path: Path) -> None:
 def _rebuilt(
     config: ModelConfig,
     path: Path,
-    weights: Weights,
+    parts: dict[str, dict[str, Tensor]],
     *,
     num_items: int,
     num_actions: int,
@@ -143,7 +153,6 @@ def _rebuilt(
 ) -> SequentialRecommender:
     """Return a checkpoint's model with its weights; see `_fill` for `grown`."""
     with _fitting(path):
-        parts = _read_parts(path, weights)
         item, user = (_network_of(parts[part]) for part in ("item_encoder", "user_encoder"))
         model = build_model(
             config.model_copy(update=_kept(config)),
@@ -181,7 +190,8 @@ def _kept(config: ModelConfig) -> dict[str, TierConfig]:
 
 
 def _read_parts(path: Path, weights: Weights) -> dict[str, dict[str, Tensor]]:
-    return {part: load_part(path, part, weights) for part in MODULES if (path / f"{part}.safetensors").is_file()}
+    with _fitting(path):
+        return {part: load_part(path, part, weights) for part in MODULES if (path / f"{part}.safetensors").is_file()}
 
 
 def _network_of(part: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -202,9 +212,17 @@ def _fill(
         if (module := getattr(model, part)) is not None:
             state, weights = module.state_dict(), parts[part]
             if grown:
+                weights = _with_new_lora(weights, state)
                 weights = {k: torch.cat([v, state[k][len(v) :]]) if v.dim() else v for k, v in weights.items()}
             module.load_state_dict({k: v for k, v in state.items() if f"{part}.{k}" in repeated} | weights)
     model.log_scale.data.copy_(load_file(path / "scale.safetensors")["log_scale"][0])
+
+
+def _with_new_lora(weights: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name weights as under additions that they were kept without, and add those as they were drawn."""
+    under = {name.replace(".base_layer.", "."): name for name in state if ".base_layer." in name}
+    drawn = {name: value for name, value in state.items() if ".lora_" in name}
+    return drawn | {under.get(name, name): value for name, value in weights.items()}
 
 
 @contextmanager

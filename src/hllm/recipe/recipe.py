@@ -4,7 +4,7 @@
 
 import warnings
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
@@ -28,6 +28,7 @@ from hllm.objectives.next_item import NextItemConfig
 from hllm.precision import Precision
 from hllm.recipe.reference import with_reference_defaults
 from hllm.recipe.stages import CheckpointsConfig, StageConfig
+from hllm.recipe.start import StartConfig, with_start
 from hllm.recipe.tracking import TrackingConfig
 from hllm.sources.data_sets import with_source_columns
 
@@ -39,6 +40,7 @@ _PROSE_AND_PLACES: Any = {
     "fast": True,
     "data": {"source", "interactions", "items", "quarantine"},
     "stages": {"__all__": {"name"}},
+    "start": {"weights"},
 }
 """Keys that may be changed when a run goes on. Those of `model` that name a language model are compared by content."""
 
@@ -86,12 +88,16 @@ class Recipe(Config):
     """Run language models with the devices that make them fast. False: as transformers has them; results differ by
     rounding alone. May be changed when a run goes on."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    start: StartConfig | None = None
+    """The trained weights to start with, of another run or imported. None: those of the language models."""
     parent: ParentConfig | None = None
     """Set by `hllm fine-tune`: the run that this one goes on from."""
 
     @model_validator(mode="before")
     @classmethod
-    def _as_the_reference(cls, values: Any) -> Any:
+    def _with_what_it_leaves_out(cls, values: Any, info: Any) -> Any:
+        if isinstance(values, Mapping):
+            values = with_start(values, (info.context or {}).get("base", Path()))
         if isinstance(values, Mapping) and values.get("compat") == "reference" and {"model", "stages"} <= set(values):
             return with_reference_defaults(values)
         return values
@@ -159,9 +165,10 @@ class Recipe(Config):
     def _what_is_asked_of_the_model_is_learnt(self) -> "Recipe":
         if self.model.ranking is not None:
             self.model.ranking.check_targets([target.name for target in self.data.targets])
-            if not any(stage.ranks for stage in self.stages):
+            if self.start is None and not any(stage.ranks for stage in self.stages):
                 raise ValueError('model.ranking has heads that no stage trains: set objective.kind = "ranking" in one')
-        learnt = self.parent is not None or any(stage.retrieves for stage in self.stages)
+        begun = self.parent is not None or self.start is not None
+        learnt = begun or any(stage.retrieves for stage in self.stages)
         if self.model.user.facts.retrieves and not learnt:
             warnings.warn(
                 'no stage has the objective or the term "next-item": the model learns to score candidates, not to '

@@ -98,6 +98,8 @@ class StageConfig(Config):
     @property
     def described(self) -> str:
         """Return what the stage trains, by which losses, for tables."""
+        if not self.epochs:
+            return "nothing (0 epochs: the weights stay as they are)"
         frozen = [f"frozen {tier}s" for tier in ("item", "user") if getattr(self, f"{tier}_tier") == "frozen"]
         return " + ".join(goal.described for goal in self.goals) + "".join(f", {each}" for each in frozen)
 

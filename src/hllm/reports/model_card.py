@@ -28,6 +28,8 @@ class CardFacts:
     """Every setting of the run."""
     recipe_changes: Mapping[str, Any]
     """The settings that are not the defaults."""
+    start: str | None
+    """The trained or imported weights that training started with."""
     trained: Sequence[str]
     """What each stage trained, and by which losses."""
     parameters: Mapping[str, int]
@@ -121,7 +123,7 @@ def _last_part(path: str) -> str:
 def _without_folders(settings: Any) -> Any:
     """Return settings with the names of backbones and files in place of their paths."""
     if isinstance(settings, Mapping):
-        paths = ("backbone", "interactions", "items")
+        paths = ("backbone", "interactions", "items", "weights")
         return {
             key: _last_part(value) if key in paths and isinstance(value, str) else _without_folders(value)
             for key, value in settings.items()
@@ -148,7 +150,7 @@ def _what_it_is(facts: CardFacts) -> str:
         f"- **Item tier**: {tier}.\n"
         f"- **User tier**: {reader}, over the latest {model['max_history']} items.\n"
         f"- **Similarity**: {model['similarity']}.\n"
-        f"- **Weights**: {counts}."
+        f"- **Weights**: {counts}." + (f"\n- **Start**: {_plain(facts.start)}." if facts.start else "")
     )
 
 

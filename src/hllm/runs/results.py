@@ -117,6 +117,7 @@ def run_facts(run: Run, recipe: Recipe, model: SequentialRecommender, split: Spl
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         max_history=recipe.model.max_history,
         model=f"item tier {recipe.model.item.kind}, user tier {recipe.model.user.kind}",
+        start=recipe.start.sentence if recipe.start is not None else None,
         training=", then ".join(dict.fromkeys(stage.described for stage in recipe.stages)),
         seed=recipe.seed,
         epochs=len(trained),

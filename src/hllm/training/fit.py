@@ -74,7 +74,9 @@ def fit(
             raise ConfigError(f'{folder} holds a run already, and resume is "never"; give another --out')
         position, _ = run.resume_point()
         dataset = build_dataset(interactions, items, recipe.data)
-        fit_dataset(run, position, dataset, recipe, base=base, group=group)
+        trains = recipe.start is not None and position.stage < len(recipe.stages)
+        start = recipe.start.folder(base) if recipe.start is not None and trains else None
+        fit_dataset(run, position, dataset, recipe, base=base, group=group, start=start)
     return run
 
 
@@ -114,7 +116,7 @@ def _train(
     if start is None:
         model = build_model(recipe.model, num_items=items, num_actions=actions, base=base, fast=recipe.fast)
     else:
-        model = load_grown(start, num_items=items, num_actions=actions, fast=recipe.fast)
+        model = load_grown(start, recipe.model, num_items=items, num_actions=actions, fast=recipe.fast)
 
     offered = int((~split.withheld(dataset)).sum())
 

@@ -103,6 +103,7 @@ class Checkpoints:
         if state is not None:
             parts = {name: part and self.parallel.full_state(part) for name, part in vars(state).items()}
             state = StageState(**parts)
+        start = self.recipe.start
         if self.parallel.group.first:
             save_checkpoint(
                 path,
@@ -117,6 +118,7 @@ class Checkpoints:
                     "dataset": self.data.dataset.fingerprint,
                     "recipe": self._recipe_fingerprint,
                     "backbones": self.data.backbones,
+                    **({"imported": start.imported.model_dump()} if start is not None and start.imported else {}),
                 },
                 extra_files=state.save if state is not None else None,
             )

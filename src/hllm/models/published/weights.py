@@ -115,7 +115,7 @@ def _model_config(
             backbone=ITEM_BACKBONE,
             pooling=pooling,
             train_word_embeddings=True,
-            prompt=PromptConfig(prefix=PROMPT, separator="", max_tokens=max_tokens),
+            prompt=PromptConfig(prefix=PROMPT, separator="", strip=False, cut_closing=True, max_tokens=max_tokens),
         ),
         user=UserLLMConfig(backbone=USER_BACKBONE),
         temperature=min(1.0, max(1 / MAX_SCALE, math.exp(-log_scale))),
