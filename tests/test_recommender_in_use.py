@@ -17,6 +17,7 @@ from hllm.api import Recommender
 from hllm.batches.batch import SequenceBatch
 from hllm.embedding.table import ItemEmbeddingTable
 from hllm.errors import ConfigError, DataError, HllmError, HllmWarning
+from hllm.ranking.frame import rank_frame
 from hllm.retrieval.exact import ExactRetriever
 from hllm.retrieval.histories import Histories
 from tests.conftest import batch_of
@@ -104,7 +105,7 @@ def test_an_answer_without_users_says_why(numbered):
 
 @pytest.mark.parametrize("item_id", [53.7, True, "0053", "x"])
 def test_a_new_id_that_would_become_another_one_is_refused(trained, numbered, item_id):
-    with pytest.raises(DataError, match=r"the new items' column 'item_id' holds .*, which the catalogue's type Int64"):
+    with pytest.raises(DataError, match=r"catalogue's types: 'item_id' holds .*, which is not of type Int64"):
         numbered.dataset.extended(NEW.with_columns(item_id=pl.lit(item_id)))
 
 
@@ -123,6 +124,25 @@ def test_items_and_histories_of_any_type_are_the_same(numbered, kind):
     assert set(numbered.recommend([1], items=given, k=9, exclude_seen=False)["item_id"]) == {3, 4, 5}
     assert numbered.similar(given, k=2)["query"].to_list() == [3, 3, 4, 4, 5, 5]
     assert numbered.title_of(given) == numbered.title_of([3, 4, 5])
+
+
+class _ByNumber:
+    """A ranker that likes items of high number, whoever asks."""
+
+    targets = ("high",)
+
+    def logits(self, histories, candidates, *, advance=None):
+        return [items[:, None].astype(np.float32) for items in candidates]
+
+
+@pytest.mark.parametrize("kind", [int, str, float, np.int32])
+def test_candidates_are_of_a_user_however_the_id_is_written(numbered, kind):
+    users, nothing = pl.Series([1, 2]), Histories([np.zeros(0, dtype=np.int64)] * 2)
+    found = rank_frame(_ByNumber(), numbered.dataset, users, nothing, {kind(2): ["3"], kind(1): [4, 5.0], kind(9): [6]})
+    assert found["user_id"].to_list() == [1, 1, 2]
+    assert found["item_id"].to_list() == [5, 4, 3]
+    with pytest.raises(DataError, match="1 of 2 users have no candidates; first: 2"):
+        rank_frame(_ByNumber(), numbered.dataset, users, nothing, {kind(1): [4]})
 
 
 def test_ids_of_histories_may_be_of_two_types(numbered):

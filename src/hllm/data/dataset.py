@@ -246,8 +246,8 @@ def in_columns_of(catalogue: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
             lost = new[name].is_not_null() & exactly(new[name], kind).is_null()
             if len(cells := new[name].filter(lost)):
                 raise DataError(
-                    f"the new items' column {name!r} holds {first_few(cells)}, which the catalogue's type {kind} does "
-                    "not hold; give it as there"
+                    f"the new items' columns do not have the catalogue's types: {name!r} holds {first_few(cells)}, "
+                    f"which is not of type {kind}"
                 )
     try:
         return new.select(c.cast(t).alias(n) for c, (n, t) in zip(columns, catalogue.schema.items(), strict=True))
