@@ -164,7 +164,9 @@ def test_new_items_with_ids_of_another_type_are_refused():
         pl.DataFrame({"user_id": ["u"], "item_id": [7], "timestamp": [1]}),
         pl.DataFrame({"item_id": [7], "title": ["x"]}), DataConfig(),
     )  # fmt: skip
-    with pytest.raises(DataError, match="the new items' columns do not have the catalogue's types"):
+    with pytest.raises(
+        DataError, match="the new items' column 'item_id' holds 'x1', which the catalogue's type Int64 does not hold"
+    ):
         numbered.extended(pl.DataFrame({"item_id": ["x1"], "title": ["y"]}))
 
 
@@ -174,6 +176,19 @@ def test_titles_fall_back_to_the_id():
         pl.DataFrame({"item_id": ["a", "b"], "title": [None, "B"], "plot": ["p", "q"]}), DataConfig(),
     )  # fmt: skip
     assert dataset.titles.to_list() == ["a", "B"]
+
+
+@pytest.mark.parametrize("cell", [b"caf\xe9", [b"caf\xe9"]])
+def test_titles_of_bytes_that_are_no_text_are_noticed_before_training(cell):
+    """They passed the check and the training, and then no recommendation could be shown."""
+    items = pl.DataFrame({"item_id": ["a", "b"], "title": [type(cell)(), cell], "plot": ["a red hat", "a blue coat"]})
+    dataset = build_dataset(events(("u", "a", 1)), items, DataConfig())
+    assert (dataset.text_cols, dataset.titles.to_list()) == (("plot",), ["a red hat", "a blue coat"])
+    bare = build_dataset(events(("u", "a", 1)), items.drop("plot"), DataConfig())
+    assert bare.titles.to_list() == ["a", "b"]
+    for config in (DataConfig(text_cols=("title",)), DataConfig(title_col="title")):
+        with pytest.raises(DataError, match=r"items: column 'title' holds bytes that are no text.*first in data row 2"):
+            build_dataset(events(("u", "a", 1)), items, config)
 
 
 def test_without_a_time_column_the_files_order_is_the_order():

@@ -20,7 +20,7 @@ from hllm.data.reading.files import find_files, is_text
 from hllm.data.reading.tables import Table, read_table, require_columns, scan_table
 from hllm.data.reading.times import better_clock
 from hllm.data.schema import DataConfig
-from hllm.data.texts import default_text_columns, without_html
+from hllm.data.texts import default_text_columns, holds_text, require_texts, without_html
 from hllm.errors import DataError, HllmWarning
 
 _LEFT_OUT = -2  # the row of an item that is in the table, but left out for want of text
@@ -72,8 +72,10 @@ def prepare(interactions: Table, items: Table | None, config: DataConfig) -> tup
     log = read_log(interactions, config)
     table = pl.DataFrame({config.item_col: log.items.sort()}) if described is None else described
     text_cols = _text_columns(table, config)
-    title = config.title_col or ("title" if "title" in table.columns else [*text_cols, config.item_col][0])
+    named = "title" if "title" in table.columns and holds_text(table["title"]) else [*text_cols, config.item_col][0]
+    title = config.title_col or named
     require_columns(table, {"title_col": title}, name="items")
+    require_texts(table, [*text_cols, title])
     descriptions = _with_missing(table, text_cols, config)
     faults = item_faults(descriptions, config.item_col, text_cols, _policies(config))
     catalogue, names, item = _catalogue_for(descriptions, log.items, text_cols, config)

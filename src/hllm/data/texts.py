@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from hllm.errors import DataError
 
@@ -52,6 +53,27 @@ def default_text_columns(items: pl.LazyFrame, item_col: str | None) -> tuple[tup
 def left_out(others: dict[str, str]) -> str:
     """Return what each column holds instead of words, for people: "'price' (numbers), 'url' (links)"."""
     return ", ".join(f"{name!r} ({what})" for name, what in others.items())
+
+
+def holds_text(column: pl.Series) -> bool:
+    """Return whether every cell can be shown as text; bytes of another encoding than UTF-8 cannot."""
+    try:
+        column.cast(pl.String)
+    except PolarsError:
+        return False
+    return True
+
+
+def require_texts(items: pl.DataFrame, names: Iterable[str]) -> None:
+    """Raise DataError if one of the named columns holds bytes that are no text."""
+    for name in names:
+        if not holds_text(items[name]):
+            filled = (row for row, cell in enumerate(items[name]) if cell is not None and len(cell))
+            first = next(row for row in filled if not holds_text(items[name].slice(row, 1)))
+            raise DataError(
+                f"items: column {name!r} holds bytes that are no text in UTF-8; first in data row {first + 1}. "
+                "Write it as text, or name other columns with data.text_cols and data.title_col"
+            )
 
 
 def require_text(text_cols: Iterable[str], items: pl.DataFrame) -> None:
