@@ -1,11 +1,21 @@
 """The counters of benchmarks/cpu.py: what a step computes, which no machine changes."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
+
+from hllm.data.build import build_dataset
+from hllm.data.cuts.leave_one_out import LeaveOneOutSplit
+from hllm.data.split import split_dataset
+from hllm.errors import ConfigError
+from hllm.sources.data_sets import locate
+from hllm.training.fit import recipe_from
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -66,3 +76,43 @@ def test_a_stage_whose_time_is_up_says_so_and_the_next_one_begins(tmp_path, monk
     assert training["failed"].startswith("TimeoutError: its time is up (test_benchmarks.py:")
     assert search["found"]["error of the scores"] < 1e-3
     assert "its time is up" in capsys.readouterr().out
+
+
+@pytest.fixture
+def baselines(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import baselines
+
+    return baselines
+
+
+def test_the_pages_of_the_baselines_are_those_of_the_stored_numbers(baselines):
+    store = json.loads(baselines.STORE.read_text(encoding="utf-8"))
+    assert baselines.PAGE.read_text(encoding="utf-8") == "\n".join(baselines._page(store, {})) + "\n"
+    assert baselines.NOTE.read_text(encoding="utf-8") == "\n".join(baselines._closer_look(store)) + "\n"
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_the_stored_numbers_are_of_the_data_and_splits_of_today(baselines, number):
+    """Where the data set is at hand, as MovieLens-100K is after the demo."""
+    setting = baselines.SETTINGS[number]
+    recipe, base = recipe_from(baselines.ROOT / setting.recipe, setting.overrides)
+    try:
+        tables = locate(recipe.data, base)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    dataset = build_dataset(*tables, recipe.data)
+    split = split_dataset(dataset, recipe.split)
+    data, said_split = json.loads(baselines.STORE.read_text(encoding="utf-8"))[setting.name]["protocol"][:2]
+    assert data.startswith(f"data {dataset.fingerprint[:12]}: ")
+    assert said_split.startswith(f"split {split.name} {split.fingerprint[:12]}, ")
+
+
+def test_fingerprints_in_the_other_pages_are_of_stored_or_tested_data(dataset):
+    known = "".join((BENCHMARKS.parent / "docs/results.json").read_text(encoding="utf-8"))
+    split = split_dataset(dataset, LeaveOneOutSplit())
+    tiny = {dataset.fingerprint[:12], split.fingerprint[:12]}
+    data, evaluation = ((BENCHMARKS.parent / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("data", "evaluation"))
+    (said,) = re.findall(r"Split \(leave-one-out, ([0-9a-f]{12})\)", data)
+    assert said in known
+    assert set(re.findall(r"(?:data|min_length 3\)) ([0-9a-f]{12})", evaluation)) == tiny
