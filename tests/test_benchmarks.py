@@ -112,7 +112,9 @@ def test_fingerprints_in_the_other_pages_are_of_stored_or_tested_data(dataset):
     known = "".join((BENCHMARKS.parent / "docs/results.json").read_text(encoding="utf-8"))
     split = split_dataset(dataset, LeaveOneOutSplit())
     tiny = {dataset.fingerprint[:12], split.fingerprint[:12]}
-    data, evaluation = ((BENCHMARKS.parent / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("data", "evaluation"))
+    data, evaluation = (
+        (BENCHMARKS.parent / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("data", "evaluation")
+    )
     (said,) = re.findall(r"Split \(leave-one-out, ([0-9a-f]{12})\)", data)
     assert said in known
     assert set(re.findall(r"(?:data|min_length 3\)) ([0-9a-f]{12})", evaluation)) == tiny
