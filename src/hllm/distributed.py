@@ -160,7 +160,10 @@ def joined() -> Iterator[Group]:
 @functools.cache
 def _meeting_point() -> tuple[Any, int, int]:
     """Return the store in which torchrun's processes find each other, this process's number and how many there are."""
-    store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+    except ValueError as error:  # a variable of torchrun's that is missing or no number
+        raise ConfigError(f"the processes cannot find each other: {error}; start them with torchrun") from None
     return store, rank, size
 
 

@@ -165,6 +165,18 @@ def test_a_world_size_that_is_no_number_is_named(monkeypatch, size):
         pass
 
 
+@pytest.mark.parametrize("missing", ["MASTER_ADDR", "MASTER_PORT"])
+def test_processes_that_cannot_meet_say_why(monkeypatch, missing):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "x")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(missing)
+    with (
+        pytest.raises(ConfigError, match="the processes cannot find each other: .*; start them with torchrun"),
+        joined(),
+    ):
+        pass
+
+
 def test_letters_are_read_where_the_locale_has_none(hostile_run):
     plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-m", "hllm", "recommend", "--run", str(hostile_run / "run"), "--user"]
