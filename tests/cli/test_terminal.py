@@ -171,7 +171,7 @@ def test_processes_that_cannot_meet_say_why(monkeypatch, missing):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv(missing)
     with (
-        pytest.raises(ConfigError, match="the processes cannot find each other: .*; start them with torchrun"),
+        pytest.raises(ConfigError, match=r"the processes cannot find each other: .*; start them with torchrun"),
         joined(),
     ):
         pass
