@@ -79,7 +79,7 @@ def all_verbs(out: str, recipe: str) -> None:
 
 def times(out: str) -> str:
     """Return a hash that is another as soon as a file is written."""
-    files = sorted((str(path), path.stat().st_mtime_ns) for path in Path(out).rglob("*"))
+    files = sorted((str(path), path.stat().st_mtime_ns) for path in Path(out).rglob("*") if path.is_file())
     return hashlib.sha256(repr(files).encode()).hexdigest()
 
 

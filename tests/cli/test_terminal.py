@@ -184,4 +184,4 @@ def test_letters_are_read_where_the_locale_has_none(hostile_run):
     assert (done.returncode, b"first: '\\xfc'" in done.stderr or "'ü'".encode() in done.stderr) == (2, True)
     done = subprocess.run([*command, b"\xe9"], capture_output=True, env=plain, check=False)
     assert done.returncode == 2
-    assert b"is no text in UTF-8" in done.stderr
+    assert b"users holds '\\udce9', which is no valid text" in done.stderr

@@ -165,7 +165,7 @@ def test_new_items_with_ids_of_another_type_are_refused():
         pl.DataFrame({"item_id": [7], "title": ["x"]}), DataConfig(),
     )  # fmt: skip
     with pytest.raises(
-        DataError, match="the new items' column 'item_id' holds 'x1', which the catalogue's type Int64 does not hold"
+        DataError, match="do not have the catalogue's types: 'item_id' holds 'x1', which is not of type Int64"
     ):
         numbered.extended(pl.DataFrame({"item_id": ["x1"], "title": ["y"]}))
 

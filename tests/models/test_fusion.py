@@ -9,7 +9,7 @@ import torch
 from hllm.api import Recommender
 from hllm.data.build import build_dataset
 from hllm.data.schema import DataConfig
-from hllm.errors import ConfigError, DataError
+from hllm.errors import ConfigError, DataError, HllmWarning
 from hllm.models.fusion import Fusion, InputsConfig, calendar
 from hllm.recipe.recipe import Recipe
 from hllm.training.fit import fit
@@ -112,7 +112,10 @@ def test_times_that_only_order_and_actions_without_a_column_are_refused(
     with pytest.raises(DataError, match="reads when things happened, but the interactions' times only order them"):
         fit(timed_log, items, positions, tmp_path / "run", base=tmp_path)
     milliseconds = timed_log.with_columns(pl.col("timestamp") * 1000)
-    with pytest.raises(DataError, match="reads the years 0 to 2099; if they are in milliseconds"):
+    with (
+        pytest.raises(DataError, match="reads the years 0 to 2099; if they are in milliseconds"),
+        pytest.warns(HllmWarning, match='is it data.time_unit = "ms"?'),
+    ):
         fit(milliseconds, items, recipe, tmp_path / "run", base=tmp_path)
     actions = timed_recipe(tiny_llama, tiny_bert, action=True)
     without = actions.model_copy(update={"data": DataConfig()})

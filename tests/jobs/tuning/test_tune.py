@@ -304,9 +304,9 @@ def test_no_trial_sees_the_test_part(world, monkeypatch):
 
     asked, real = [], evaluate.queries
 
-    def watched(dataset, split, part):
+    def watched(dataset, split, part, *others):
         asked.append(part)
-        return real(dataset, split, part)
+        return real(dataset, split, part, *others)
 
     monkeypatch.setattr(evaluate, "queries", watched)
     result, _ = tuned(world, trials=1)
