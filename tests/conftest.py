@@ -58,6 +58,19 @@ def clean_checkout() -> Iterator[None]:
     assert not new, f"the test has written {sorted(new)} to {folder}, expected below tmp_path"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that count their trials: `pytest -m reliability` runs them."""
+    for item in items:
+        if "trials" in getattr(item, "fixturenames", ()):
+            item.add_marker("reliability")
+
+
+@pytest.fixture
+def trials(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Say at the end of a test what it has tried, for a row of docs/reliability.md: `trials(row=3, number=100)`."""
+    return lambda row, number: record_property("trials", json.dumps({"row": row, "number": number}))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
