@@ -59,16 +59,16 @@ def clean_checkout() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that count their trials: `pytest -m reliability` runs them."""
+    """Write the row of docs/reliability.md that a test belongs to into its record: `pytest.mark.reliability(row)`."""
     for item in items:
-        if "trials" in getattr(item, "fixturenames", ()):
-            item.add_marker("reliability")
+        if mark := item.get_closest_marker("reliability"):
+            item.user_properties.append(("row", mark.args[0]))
 
 
 @pytest.fixture
-def trials(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Say at the end of a test what it has tried, for a row of docs/reliability.md: `trials(row=3, number=100)`."""
-    return lambda row, number: record_property("trials", json.dumps({"row": row, "number": number}))
+def trials(request: pytest.FixtureRequest) -> Callable[[int], None]:
+    """Say how many trials a test marked `reliability` has made: `trials(100)`; without it, it counts as one."""
+    return lambda number: request.node.user_properties.append(("trials", number))
 
 
 @pytest.fixture

@@ -120,6 +120,7 @@ def test_a_failure_while_writing_leaves_the_old_version_and_nothing_else(tmp_pat
     assert (tmp_path / "x" / "a.bin").read_bytes() == b"old"
 
 
+@pytest.mark.reliability("disk")
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path):
     with disk_of(4096), pytest.raises(StorageError, match=r"the disk is full: .* nothing half-written was left behind"):
         make(tmp_path / "x", b"x" * 10_000)
@@ -130,6 +131,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path):
     artifacts.verify(tmp_path / "x", "thing")
 
 
+@pytest.mark.reliability("disk")
 def test_a_text_file_on_a_full_disk(tmp_path):
     with disk_of(100), pytest.raises(StorageError, match="the disk is full"):
         artifacts.write_text(tmp_path / "a.json", "x" * 1000)
@@ -203,6 +205,7 @@ def test_a_directory_with_leftovers_alone_is_vacant(tmp_path):
     assert not artifacts.is_vacant(tmp_path / ".hidden")
 
 
+@pytest.mark.reliability("second writer")
 def test_a_second_writer_is_refused_while_the_first_writes(tmp_path):
     failures = []
 
@@ -277,6 +280,7 @@ def test_files_have_the_rights_that_the_umask_leaves_whoever_writes_them(tmp_pat
     assert stat.S_IMODE((tmp_path / "linked").stat().st_mode) == 0o604, "a file of somebody else's keeps its own"
 
 
+@pytest.mark.reliability("swapped")
 @pytest.mark.parametrize("exchange", [True, False])
 def test_what_is_read_is_of_one_version_while_a_writer_replaces_it(tmp_path, monkeypatch, exchange):
     """A reader hashed the files by their names and then opened them again: by then they could be of the next version."""
@@ -312,6 +316,7 @@ def test_what_is_read_is_of_one_version_while_a_writer_replaces_it(tmp_path, mon
     assert len(seen) > 3
 
 
+@pytest.mark.reliability("swapped")
 def test_a_swap_between_checking_and_reading_is_seen(tmp_path):
     make(tmp_path / "x", b"old")
     calls = []

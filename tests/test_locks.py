@@ -42,6 +42,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.reliability("second writer")
 def test_the_second_writer_is_told_who_writes_and_may_write_when_the_first_was_killed(tmp_path):
     with held_elsewhere(f"locks.locked(Path({str(tmp_path / 'x')!r}))") as process:
         expected = (
@@ -57,6 +58,7 @@ def test_the_second_writer_is_told_who_writes_and_may_write_when_the_first_was_k
     assert names(tmp_path) == []
 
 
+@pytest.mark.reliability("second writer")
 def test_a_lock_holds_across_process_namespaces_where_numbers_of_processes_repeat(tmp_path):
     """Two containers on one volume have each a process 1: no decision may come of such a number."""
     namespaces = ["unshare", "--user", "--pid", "--fork", "--mount-proc"]
@@ -73,6 +75,7 @@ def test_a_lock_holds_across_process_namespaces_where_numbers_of_processes_repea
             pass
 
 
+@pytest.mark.reliability("second writer")
 def test_a_lock_is_held_once_by_a_thread_and_refused_to_another(tmp_path):
     refused: list[BaseException] = []
 

@@ -8,11 +8,13 @@ import hllm
 LIGHT = "import sys; {}; heavy = {{'torch', 'transformers', 'polars', 'pydantic'}} & set(sys.modules); assert not heavy, heavy"
 
 
+@pytest.mark.reliability("imports")
 @pytest.mark.parametrize("statement", ["import hllm", "import hllm.cli.main"])
 def test_importing_is_light(statement):
     subprocess.run([sys.executable, "-c", LIGHT.format(statement)], check=True)
 
 
+@pytest.mark.reliability("imports")
 def test_help_is_a_table_of_contents_and_does_not_import_torch():
     code = (
         "import sys\n"

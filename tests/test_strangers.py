@@ -30,6 +30,8 @@ from hllm.runs.run import Run
 from tests.cli.test_sockets import watched
 from tests.conftest import recipe_values
 
+pytestmark = pytest.mark.reliability("strangers")
+
 
 @pytest.fixture
 def run(trained_folder, tmp_path) -> Path:

@@ -31,6 +31,7 @@ def tiny_recipe(tmp_path, interactions, items, tiny_bert, tiny_llama) -> Path:
     return tmp_path / "recipe.json"
 
 
+@pytest.mark.reliability("signals")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_in_a_step_exits_with_its_number_and_says_what_is_saved(
     hllm, tiny_recipe, tmp_path, monkeypatch, number
@@ -55,6 +56,7 @@ def test_a_signal_in_a_step_exits_with_its_number_and_says_what_is_saved(
     assert hllm("train", tiny_recipe, "--out", tmp_path / "run")[0] == 0
 
 
+@pytest.mark.reliability("signals")
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("verb", ["train", "embed", "recommend"])
 def test_a_signal_outside_of_the_steps_exits_with_its_number_and_leaves_nothing_half_written(
@@ -94,6 +96,7 @@ def test_a_signal_outside_of_the_steps_exits_with_its_number_and_leaves_nothing_
     assert list((tmp_path / "out").rglob(".*")) == []
 
 
+@pytest.mark.reliability("signals")
 def test_a_real_process_ends_with_the_number_of_the_signal(tiny_recipe, tmp_path):
     arguments = ["train", str(tiny_recipe), "--out", str(tmp_path / "run"), "--set", "stages.0.epochs=500"]
     process = subprocess.Popen([sys.executable, "-m", "hllm", *arguments], stderr=subprocess.PIPE, text=True)
@@ -105,6 +108,7 @@ def test_a_real_process_ends_with_the_number_of_the_signal(tiny_recipe, tmp_path
     assert "hllm: stopped by SIGTERM; " in err
 
 
+@pytest.mark.reliability("second writer")
 @pytest.mark.parametrize(
     ("verb", "place", "inside"),
     [
@@ -172,6 +176,7 @@ def test_readers_need_no_lock_and_leave_no_trace(hllm, run):
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
 
 
+@pytest.mark.reliability("verb killed")
 def test_a_job_that_was_killed_while_it_began_is_begun_again(hllm, run, tmp_path):
     """Its own half-written file was taken for somebody else's."""
     pl.DataFrame({"user_id": ["u1"]}).write_csv(tmp_path / "users.csv")

@@ -53,6 +53,7 @@ def test_the_audit_sees_a_socket():
     assert [each.split()[0] for each in found] == ["socket.__new__", "socket.bind"]
 
 
+@pytest.mark.reliability("sockets")
 @pytest.mark.filterwarnings("default::hllm.errors.HllmWarning")
 def test_no_verb_opens_a_socket(hllm, run, tmp_path, tiny_llama, tiny_bert, interactions, items, monkeypatch):
     monkeypatch.setenv("HLLM_HOME", str(tmp_path / "home"))

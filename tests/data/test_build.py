@@ -52,6 +52,7 @@ def histories(dataset: Dataset) -> dict[str, list[tuple[str, int]]]:
     }
 
 
+@pytest.mark.reliability("broken tables")
 def test_every_row_at_fault_is_found_and_none_else():
     preparation, dataset = prepare(FAULTY_EVENTS, FAULTY_ITEMS, DataConfig(**DROP_ALL))
     assert rows_of(preparation) == {
@@ -224,6 +225,7 @@ def planted(rng: np.random.Generator, rows: int, share: float) -> tuple[pl.DataF
     return log, pl.DataFrame({"item_id": list(item_id), "title": list(title)}), expected
 
 
+@pytest.mark.reliability("broken tables")
 def test_a_million_rows_with_planted_faults_report_exactly_those(rng, tmp_path):
     rows = 1_000_000
     log, items, expected = planted(rng, rows, share=0.01)

@@ -81,6 +81,7 @@ def test_a_new_array_has_its_place_on_the_disk_before_it_is_written_to(tmp_path,
     assert np.array_equal(np.load(tmp_path / "x.npy"), np.tile(np.arange(16, dtype=np.float32), (5000, 1)))
 
 
+@pytest.mark.reliability("disk")
 def test_a_disk_that_is_full_before_the_first_row_is_an_error(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

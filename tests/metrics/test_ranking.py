@@ -16,6 +16,7 @@ def ranks(better: list[int], tied: list[int]) -> TargetRanks:
     return TargetRanks(np.array(better), np.array(tied))
 
 
+@pytest.mark.reliability("metrics")
 def test_metrics_against_ir_measures(rng):
     """500 users, 40 items, distinct scores: every metric of every user equals ir-measures'."""
     scores = rng.permuted(np.tile(np.arange(40.0), (500, 1)), axis=1)
@@ -48,6 +49,7 @@ def test_less_than_no_items_are_refused(better, tied):
             metrics()
 
 
+@pytest.mark.reliability("metrics")
 @pytest.mark.parametrize(("better", "tied"), [(0, 3), (2, 2), (3, 4), (4, 0), (6, 1)])
 def test_ties_are_the_mean_over_every_order_of_the_tied(better, tied):
     """Brute force: put the target and its tied rivals in each possible order and average."""
@@ -60,6 +62,7 @@ def test_ties_are_the_mean_over_every_order_of_the_tied(better, tied):
     assert ours["mrr@5"][0] == ours["map@5"][0] == pytest.approx(np.mean([(r <= 5) / r for r in actual]))
 
 
+@pytest.mark.reliability("metrics")
 def test_a_model_with_constant_scores_is_at_chance_exactly():
     """All 1,000 items tied: the target has each of the ranks 1 to 1,000 with the same probability."""
     ours = ranking_metrics(ranks([0], [999]), cutoffs=(10,))

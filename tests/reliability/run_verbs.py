@@ -10,9 +10,9 @@ import os
 import resource
 import signal
 import sys
-import tempfile
 import threading
 import time
+import traceback
 from typing import Any
 
 import transformers
@@ -72,35 +72,43 @@ def child(trial: dict[str, Any], output: int, counted: int) -> None:
     os._exit(code)
 
 
-def run(trial: dict[str, Any]) -> dict[str, Any]:
-    """Run one trial in a fork; return what came of it."""
-    with tempfile.TemporaryFile() as output:
-        reading, counted = os.pipe()
-        start, changes = time.monotonic(), []
-        process = os.fork()
-        if process == 0:
-            os.close(reading)
-            try:
-                child(trial, output.fileno(), counted)
-            finally:  # not back into the caller's loop, whatever happens
-                import traceback
+def drained(reading: int) -> tuple[threading.Thread, bytearray]:
+    """Start to read a pipe to its end; return the thread and where the bytes come."""
+    content = bytearray()
 
-                traceback.print_exc()
-                sys.stderr.flush()
-                os._exit(70)
-        os.close(counted)
-        reader = threading.Thread(target=lambda: changes.append(sum(map(len, iter(lambda: os.read(reading, 4096), b"")))))
-        reader.start()
-        if seconds := trial.get("kill_after_s"):
-            time.sleep(seconds)
-            os.kill(process, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        took = time.monotonic() - start
-        reader.join()
+    def drain() -> None:
+        while piece := os.read(reading, 1 << 16):
+            content.extend(piece)
         os.close(reading)
-        output.seek(0)
-        printed = output.read().decode(errors="replace")
-    return {"code": code, "output": printed, "changes": changes[0], "seconds": took}
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    return thread, content
+
+
+def run(trial: dict[str, Any]) -> dict[str, Any]:
+    """Run one trial in a fork; return what came of it. Its output goes into a pipe, which no limit of files holds for."""
+    (reading, output), (reading_changes, counted) = os.pipe(), os.pipe()
+    start = time.monotonic()
+    process = os.fork()
+    if process == 0:
+        try:
+            child(trial, output, counted)
+        finally:  # not back into the caller's loop, whatever happens
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(70)
+    os.close(output)
+    os.close(counted)
+    (printing, printed), (counting, changes) = drained(reading), drained(reading_changes)
+    if seconds := trial.get("kill_after_s"):
+        time.sleep(seconds)
+        os.kill(process, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    took = time.monotonic() - start
+    printing.join()
+    counting.join()
+    return {"code": code, "output": printed.decode(errors="replace"), "changes": len(changes), "seconds": took}
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ def numbers_of(run: Run) -> tuple[list[dict], dict[str, bytes]]:
     for path in (run.checkpoints()[-1], run.best_path):
         for file in sorted(path.rglob("*.safetensors")):
             with safe_open(file, "np") as tensors:
-                weights |= {f"{path.name}/{file.name}/{name}": tensors.get_tensor(name).tobytes() for name in tensors.keys()}  # noqa: SIM118
+                weights |= {
+                    f"{path.name}/{file.name}/{name}": tensors.get_tensor(name).tobytes() for name in tensors.keys()
+                }
     return events, weights
 
 
@@ -35,6 +37,7 @@ def leftovers(folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob(".*") if not path.name.endswith(".lock")]
 
 
+@pytest.mark.reliability("training killed")
 def test_training_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(shop, copied, verbs, trials):
     """Chains of four kills, each somewhere in what an undisturbed run takes; then the same command goes on to the end."""
     rng, expected, codes = random.Random(0), numbers_of(Run(shop / "run")), []
@@ -50,9 +53,10 @@ def test_training_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(sh
         assert numbers_of(run) == expected
         assert leftovers(run.folder) == []
     assert codes.count(KILLED) >= len(codes) // 2, "training was over before most of the kills"
-    trials(row=1, number=codes.count(KILLED))
+    trials(codes.count(KILLED))
 
 
+@pytest.mark.reliability("training killed")
 def test_training_that_is_killed_before_a_change_to_a_file_goes_on(shop, copied, verbs, trials):
     """The changes are spread over the whole run: the first ones make the run's directory, the last ones its table."""
     expected = numbers_of(Run(shop / "run"))
@@ -67,9 +71,10 @@ def test_training_that_is_killed_before_a_change_to_a_file_goes_on(shop, copied,
         run = Run(copied / f"run-{number}")
         assert numbers_of(run) == expected, number
         assert leftovers(run.folder) == [], number
-    trials(row=2, number=len(numbers))
+    trials(len(numbers))
 
 
+@pytest.mark.reliability("save killed")
 def test_a_checkpoint_is_good_wherever_its_writer_is_killed(shop, tmp_path, trials):
     """Every change that a save makes, one after another: after a weight file, before the manifest, before the renames,
     before the old version goes. What stands there is the old version or the new one, whole."""
@@ -101,7 +106,7 @@ def test_a_checkpoint_is_good_wherever_its_writer_is_killed(shop, tmp_path, tria
     assert number >= 6 + len(list(source.rglob("*.safetensors"))), "all points were tried"
     save(-1)
     assert [file.name for file in tmp_path.iterdir() if not file.name.endswith(".lock")] == ["checkpoint"]
-    trials(row=2, number=number)
+    trials(number)
 
 
 def die_before_change(number: int, folder: str) -> None:
@@ -137,6 +142,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.reliability("verb killed")
 @pytest.mark.parametrize("verb", WRITERS)
 def test_what_a_killed_verb_was_writing_is_whole_or_absent_and_made_by_the_next_call(copied, verbs, verb, trials):
     def output(name: str) -> Path:
@@ -153,4 +159,4 @@ def test_what_a_killed_verb_was_writing_is_whole_or_absent_and_made_by_the_next_
         assert again.code == 0, (number, again.output)
         assert contents(output(f"{number:03}")) == expected, number
     assert leftovers(copied) == []
-    trials(row=17 if verb.startswith("embed") else 2, number=len(numbers))
+    trials(len(numbers))

@@ -64,6 +64,7 @@ def test_the_table_holds_what_the_recommender_encodes(run, trained, tmp_path):
     assert not list(tmp_path.glob(".out*")), "the shards are gone"
 
 
+@pytest.mark.reliability("verb killed")
 @pytest.mark.parametrize("place", ["between two shards", "inside a shard"])
 def test_a_killed_call_goes_on_to_the_same_bytes(run, tmp_path, monkeypatch, encoded, place):
     embed_run_items(run, tmp_path / "whole")
@@ -255,6 +256,7 @@ def test_users_are_chosen_by_table_and_by_time(trained_folder, tmp_path):
         embed_run_users(run, tmp_path / "late", users=pl.DataFrame({"user": ["u1"]}))
 
 
+@pytest.mark.reliability("verb killed")
 def test_embedding_users_goes_on_after_a_kill_and_in_shares(trained_folder, tmp_path, monkeypatch):
     run = Run(trained_folder)
     embed_run_users(run, tmp_path / "whole", dtype="int8")

@@ -42,6 +42,7 @@ def test_negatives_that_are_all_masked_stop_training():
         alarm.check_masked(PATIENCE, 0.9)
 
 
+@pytest.mark.reliability("not finite")
 def test_what_is_not_finite_is_skipped_and_the_tenth_stops_training():
     alarm = Alarm(skipped=2)
     assert alarm.is_finite(1, 1.0, 1.0)
@@ -68,6 +69,7 @@ def test_the_alarm_watches_training(tmp_path, monkeypatch, interactions, items, 
         fit(interactions, items, recipe, tmp_path / "run", base=tmp_path)
 
 
+@pytest.mark.reliability("not finite")
 def test_steps_that_are_not_finite_leave_the_weights_alone(tmp_path, monkeypatch, interactions, items, id_recipe):
     """Every gradient is made NaN: ten steps are logged as skipped, then training stops with advice."""
     monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *_: torch.tensor(math.nan))
@@ -77,6 +79,7 @@ def test_steps_that_are_not_finite_leave_the_weights_alone(tmp_path, monkeypatch
     assert [event.get("skipped") for event in steps if event["event"] == "step"] == [True] * (MAX_SKIPPED - 1)
 
 
+@pytest.mark.reliability("not finite")
 def test_a_rate_that_blows_the_weights_up_ends_in_an_error(tmp_path, interactions, items, tiny_llama):
     values = recipe_values(tiny_llama, tiny_llama)
     values["stages"] = [{"epochs": 40, "learning_rate": 1e30, "warmup": 0.0, "max_gradient_norm": math.inf}]

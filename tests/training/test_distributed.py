@@ -83,6 +83,7 @@ def events(folder: Path, kind: str, *names: str) -> np.ndarray:
     return np.array([[event[name] for name in names] for event in Run(folder).events() if event["event"] == kind])
 
 
+@pytest.mark.reliability("processes")
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_two_processes_train_as_one_does(world, tmp_path, interactions, items, settings):
     folder, wanted, _ = world
@@ -118,6 +119,7 @@ def test_a_step_sends_the_embeddings_their_gradient_and_the_weights_gradient(wor
         assert sent == 4 * (dim * (largest_shard + len(lengths)) + counted["weights"]) + 8 * numbers
 
 
+@pytest.mark.reliability("processes")
 def test_a_signal_to_one_process_stops_all_after_the_same_step_and_the_run_goes_on_exactly(world):
     folder, _, processes = world
     assert [process["stopped"] for process in processes] == [1, 1]

@@ -127,6 +127,7 @@ def test_din_learns_and_does_not_retrieve(tiny_bert, tiny_llama, rated, items, t
         run.recommend(["u1"])
 
 
+@pytest.mark.reliability("training stopped")
 def test_a_resumed_run_is_the_same(tiny_bert, tiny_llama, rated, items, tmp_path):
     """Stopped after the first epoch's checkpoint by a listener, against a run that was not."""
     from hllm.runs.run import Run

@@ -83,6 +83,7 @@ def stop_when(monkeypatch, condition) -> None:
     monkeypatch.setattr(Run, "log", log_then_stop)
 
 
+@pytest.mark.reliability("training stopped")
 @pytest.mark.parametrize(
     "event", [pytest.param(n, marks=[] if n in (3, 12, 21) else pytest.mark.slow) for n in range(24)]
 )
@@ -99,6 +100,7 @@ def test_a_run_that_dies_anywhere_goes_on_as_if_it_had_not(
     assert_equal_runs(fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path), straight)
 
 
+@pytest.mark.reliability("signals")
 def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
     tmp_path, monkeypatch, interactions, items, hard_recipe, straight
 ):
@@ -120,6 +122,7 @@ def test_a_signal_saves_the_last_step_and_says_how_to_go_on(
     assert_equal_runs(fit(interactions, items, hard_recipe, run.folder, base=tmp_path), straight)
 
 
+@pytest.mark.reliability("training stopped")
 def test_a_signal_interrupts_a_validation_which_is_then_made_again(
     tmp_path, monkeypatch, interactions, items, hard_recipe, straight
 ):
@@ -134,6 +137,7 @@ def test_a_signal_interrupts_a_validation_which_is_then_made_again(
     assert_equal_runs(fit(interactions, items, hard_recipe, tmp_path / "run", base=tmp_path), straight)
 
 
+@pytest.mark.reliability("training stopped")
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     tmp_path, monkeypatch, interactions, items, hard_recipe, straight
 ):
@@ -170,6 +174,7 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_a_good_one(
     assert_equal_runs(fit(interactions, items, hard_recipe, run.folder, base=tmp_path), straight)
 
 
+@pytest.mark.reliability("training stopped")
 def test_a_signal_in_the_last_save_is_not_lost(tmp_path, monkeypatch, interactions, items, hard_recipe, straight):
     save = Checkpoints.save
 
@@ -219,6 +224,7 @@ def flip(file: Path, rng: random.Random) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.reliability("bytes changed")
 def test_a_hundred_flipped_bytes_are_all_found_before_anything_is_parsed(tmp_path, monkeypatch, straight):
     """Any byte of any file of a checkpoint, the manifest's own included."""
     rng = random.Random(1)

@@ -63,6 +63,7 @@ def test_every_step_is_logged_with_its_speed(trained_folder):
         assert all(math.isfinite(event[name]) for event in steps)
 
 
+@pytest.mark.reliability("other parts")
 def test_a_folder_of_another_recipe_or_other_data_is_refused(tmp_path, interactions, items, recipe, trained_folder):
     other = recipe.model_copy(update={"seed": 9})
     with pytest.raises(

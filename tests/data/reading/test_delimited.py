@@ -344,6 +344,7 @@ def test_a_zip_of_one_table(tmp_path):
         rows_of(archive("wide.zip", {"a.csv": b"a,b\n1,2\n1,2,3\n"}))
 
 
+@pytest.mark.reliability("broken tables")
 @pytest.mark.parametrize(
     ("content", "what"),
     [

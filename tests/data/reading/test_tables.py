@@ -119,6 +119,7 @@ def test_json_parts_with_ids_of_different_types_are_named(tmp_path):
         read_table(tmp_path / "a-*.jsonl", name="items")
 
 
+@pytest.mark.reliability("broken tables")
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -142,6 +143,7 @@ def test_a_wrong_file_is_explained(tmp_path, name, content, message):
         read_table(tmp_path / name, name="items")
 
 
+@pytest.mark.reliability("broken tables")
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.csv.zst"])
 def test_a_download_that_was_cut_short_is_told(tmp_path, name):
     rows = "item_id\n" + "\n".join(map(str, range(5000))) if "csv" in name else '{"a": 1}\n' * 5000

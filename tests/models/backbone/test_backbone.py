@@ -63,6 +63,7 @@ def ragged(rng) -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
     return texts, padded, torch.arange(9) < torch.tensor([[len(text)] for text in texts])
 
 
+@pytest.mark.reliability("batches")
 @every_family
 @pytest.mark.parametrize("attention", ["eager", None])
 @torch.no_grad()

@@ -19,6 +19,8 @@ from hllm.models.backbone.tokenizer import copy_tokenizer, load_tokenizer
 from hllm.models.build import ModelConfig, outline_model
 from hllm.sources.language_models import resolve_backbone
 
+pytestmark = pytest.mark.reliability("strangers")
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 135\n"
 WRONG = (ConfigError, CheckpointError)
 

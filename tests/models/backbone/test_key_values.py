@@ -34,6 +34,7 @@ def texts(rng) -> list[list[int]]:
     return [PROMPT + ids for ids in own]
 
 
+@pytest.mark.reliability("batches")
 @pytest.mark.parametrize("pooling", ["item", "last"])
 def test_a_shared_prompt_changes_neither_vectors_nor_gradients(decoder, pooling, rng):
     """Windows of 3 positions, in the families that have them, end inside the prompt and behind it."""

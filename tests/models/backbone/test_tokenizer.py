@@ -53,6 +53,7 @@ def tokenizer_of(kind: str, folder: Path, *, special: bool = True, strip: bool =
     return folder
 
 
+@pytest.mark.reliability("control tokens")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
 @pytest.mark.parametrize("options", [{}, {"special": False}, {"strip": True}], ids=str)

@@ -199,6 +199,7 @@ def test_a_base_that_was_changed_on_disk_is_not_sealed_by_the_next_save(tmp_path
         index.save(tmp_path / "index")
 
 
+@pytest.mark.reliability("other parts")
 def test_an_index_of_other_vectors_is_refused(tmp_path):
     index_of([2, 5, 3]).save(tmp_path / "index")
     with pytest.raises(CheckpointError, match=r"is over the vectors of the vectors.*vectors of two models do not mix"):

@@ -38,6 +38,7 @@ def test_a_trained_models_index_recommends_what_exact_retrieval_does(trained, hi
     assert ours.better.tolist() == theirs.better.tolist()
 
 
+@pytest.mark.reliability("other parts")
 def test_an_index_of_another_catalogue_is_refused(trained):
     index = Index.build(trained.scorer.keys[:20], trained.dataset.item_ids[:20], source="s")
     with pytest.raises(CheckpointError, match="the index has 20 rows, the recommender 30 items; make the index again"):
@@ -67,6 +68,7 @@ def test_a_recommender_recommends_from_the_index_of_its_run_and_evaluates_exactl
     assert "new" in opened.recommend(k=31)["item_id"].to_list()
 
 
+@pytest.mark.reliability("other parts")
 def test_an_index_with_other_items_than_the_dataset_is_refused(trained, tmp_path):
     table = trained.run.table_path
     ids = trained.dataset.item_ids.reverse()
