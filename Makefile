@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q --durations=20
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: demo smoke three-stage test lint check format slow network docs deletion clean
+.PHONY: demo smoke three-stage test lint check format slow reliability nightly network docs deletion clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -36,6 +36,15 @@ format: $(VENV)/.dev
 
 slow: $(VENV)/.dev
 	$(PYTEST) $(WORKERS) -m slow
+
+# The trials of docs/reliability.md, whose record and page it writes; a failure is written down too.
+reliability: $(VENV)/.dev
+	$(PYTEST) $(WORKERS) -m reliability -o junit_family=xunit1 --junitxml .reliability.xml; status=$$?; \
+	$(BIN)/python docs/reliability.py .reliability.xml; exit $$status
+
+# Ten times the kills and made tables, every change to a file, and the tests marked slow.
+nightly: export HLLM_NIGHTLY = 1
+nightly: reliability slow
 
 network: $(VENV)/.dev
 	$(PYTEST) -m network

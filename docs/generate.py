@@ -216,11 +216,13 @@ def _meaning(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    import coverage  # beside this file, as is the next
+    import coverage  # beside this file, as are the next
     import notebook
+    import reliability
 
     coverage.TARGET.write_text(coverage.coverage(), encoding="utf-8")
     notebook.TARGET.write_text(notebook.notebook(), encoding="utf-8")
+    reliability.TARGET.write_text(reliability.page(reliability.stored()), encoding="utf-8")
     TARGET.write_text(settings(), encoding="utf-8")
     RECIPES_TARGET.write_text(recipes(), encoding="utf-8")
     CONTRIBUTING.write_text(contributing(), encoding="utf-8")

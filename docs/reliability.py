@@ -109,8 +109,8 @@ def page(record: dict[str, Any]) -> str:
         lines.append(f"| {name} | {claim} | {row['trials']:,} | {row['failures']:,} | {tests} |")
     trials, failures = (sum(row[key] for row in rows.values()) for key in ("trials", "failures"))
     size = "the trials of `make nightly`" if record["nightly"] else "the trials of `make reliability`"
-    about = f"{record['date']}, {record['machine']}, Python {record['python']}: {size}, {trials:,} in all, {failures:,} failed.\n\n"
-    return _HEAD + about + "\n".join(lines) + "\n"
+    machine = f"{record['date']}, {record['machine']}, Python {record['python']}"
+    return _HEAD + f"{machine}: {size}, {trials:,} in all; {failures:,} failed.\n\n" + "\n".join(lines) + "\n"
 
 
 def stored() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import importlib
 import re
+import runpy
 import shlex
 import tomllib
 from pathlib import Path
@@ -22,6 +23,14 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *I
 def test_the_page_of_settings_is_current(generate):
     assert generate.TARGET.read_text() == generate.settings(), "run: python docs/generate.py"
     assert "learning_rate" in generate.settings()
+
+
+def test_the_page_of_reliability_is_that_of_the_stored_record_without_failures():
+    page = runpy.run_path(str(ROOT / "docs" / "reliability.py"))
+    record = page["stored"]()
+    assert page["TARGET"].read_text() == page["page"](record), "run: python docs/generate.py"
+    assert {name for name, row in record["rows"].items() if not row["trials"] or row["failures"]} == set()
+    assert record["rows"].keys() == page["ROWS"].keys()
 
 
 def test_the_page_of_recipes_is_current(generate):

@@ -96,16 +96,12 @@ def writing(path: Path, kind: str, details: dict[str, Any]) -> Iterator[Path]:
         except OSError as error:
             raise _storage_error(error, path) from error
         try:
-            yield partial
-            _seal(partial, kind, details)
-            _swap(partial, path)
+            with filling(path):
+                yield partial
+                _seal(partial, kind, details)
+                _swap(partial, path)
         except OSError as error:
             raise _storage_error(error, path) from error
-        except Exception as error:
-            # safetensors and polars report a full disk as errors of their own.
-            if "No space left" in str(error) or "os error 28" in str(error) or "File too large" in str(error):
-                raise StorageError(f"the disk is full: {path} was not written, {_unchanged(path)}") from error
-            raise
         finally:
             _remove(partial)
 
@@ -188,6 +184,17 @@ def replacing(path: Path) -> Iterator[Path]:
             raise _storage_error(error, path) from error
         finally:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def filling(path: Path) -> Iterator[None]:
+    """Raise StorageError for a full disk, for which safetensors and polars have errors of their own."""
+    try:
+        yield
+    except Exception as error:
+        if any(words in str(error) for words in ("No space left", "os error 28", "File too large")):
+            raise StorageError(f"the disk is full: {path} was not written, {_unchanged(path)}") from error
+        raise
 
 
 def home() -> Path:

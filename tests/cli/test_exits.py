@@ -185,6 +185,8 @@ def test_a_job_that_was_killed_while_it_began_is_begun_again(hllm, run, tmp_path
         [".job.json.partial-7"],
         [".requests.parquet.partial-7", ".lock"],
         ["requests.parquet", ".job.json.lock"],
+        [".input.partial-requests.parquet"],
+        ["requests.parquet", ".input.partial-requests.parquet", ".job.json.partial-7"],
     ):
         parts.mkdir()
         for name in left:

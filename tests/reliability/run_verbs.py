@@ -15,6 +15,7 @@ import time
 import traceback
 from typing import Any
 
+import matplotlib.figure
 import transformers
 
 import hllm.api
@@ -112,7 +113,16 @@ def run(trial: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    assert all([hllm.api, transformers.BertModel, transformers.LlamaModel, transformers.PreTrainedTokenizerFast])
+    assert all(
+        [
+            hllm.api,
+            matplotlib.figure.Figure,
+            transformers.BertModel,
+            transformers.LlamaModel,
+            transformers.PreTrainedTokenizerFast,
+        ]
+    )
+    "".encode("utf-8-sig")  # imports the codec, which another user may not be allowed to
     shards.ROWS_PER_SHARD = 8  # 30 items make 4 shards, 12 users 2
     os.fsync = lambda descriptor: None  # no trial cuts the power
     for line in sys.stdin:

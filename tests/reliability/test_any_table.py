@@ -20,10 +20,16 @@ from .conftest import NIGHTLY
 EXAMPLES = 5_000 if NIGHTLY else 500
 LETTERS = st.characters() | st.sampled_from('\x00\ud800\udfff\u202e\u200b\ufeff\n\r\t"\\,; é🙂')
 TEXTS = st.text(LETTERS, max_size=6) | st.sampled_from(["a", "b", "", " ", "nan", "null", "x" * 5_000])
-IDS = TEXTS | st.sampled_from(["a", "b", "c", "7", "07"]) | st.none()
-TIMES = st.integers(0, 9) | st.integers(-(2**53), 2**53) | st.none() | st.sampled_from(["2020-01-02", "soon"])
+NAMES = ["a", "b", "c", "\x00", "\ud800", "7", "07", "é"]
+IDS = st.one_of(*[st.sampled_from(NAMES)] * 6, TEXTS, st.none())
+TIMES = (
+    st.one_of(*[st.integers(0, 9)] * 4)
+    | st.integers(-(2**53), 2**53)
+    | st.none()
+    | st.sampled_from(["2020-01-02", "soon"])
+)
 LOGS = st.lists(st.tuples(IDS, IDS, TIMES), max_size=12)
-ITEMS = st.lists(st.tuples(IDS, TEXTS | st.none()), max_size=6)
+ITEMS = st.lists(st.tuples(IDS, TEXTS | st.none()), max_size=8, min_size=1)
 LENIENT = DataConfig.from_dict(
     {
         "unknown_items": "keep", "items_without_text": "keep", "missing_user_ids": "drop", "missing_item_ids": "drop",
@@ -77,7 +83,10 @@ def test_any_ids_texts_and_times_make_a_dataset_or_a_sentence(trials):
                 assert other.fingerprint == made.fingerprint
             made.save(folder / "dataset")
             assert facts(Dataset.load(folder / "dataset")) == facts(made)
-        split = split_dataset(made, LeaveOneOutSplit())
+        try:
+            split = split_dataset(made, LeaveOneOutSplit())
+        except DataError:
+            return  # too few interactions to learn from
         for user in range(made.num_users):
             start, end = made.offsets[user], made.offsets[user + 1]
             trained = [made.timestamps[row] for row in range(start, end) if split.training[row]]

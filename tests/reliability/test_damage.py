@@ -14,6 +14,7 @@ from hllm import artifacts
 from hllm.data.dataset import Dataset
 from hllm.data.reading.tables import read_table
 from hllm.data.tokens import KIND as TOKENS
+from hllm.embedding.export import KIND as VECTORS
 from hllm.embedding.table import load_table
 from hllm.errors import HllmError
 from hllm.models.checkpoint import load_checkpoint
@@ -45,7 +46,9 @@ KINDS = {
     "items": Kind("", "run/items", load_table),
     "users": Kind("", "run/users", load_table),
     "index": Kind("", "run/index", open_index),
-    "model": Kind("export-model run --out model --dtype bf16", "model", load_checkpoint),
+    "exported": Kind(
+        "export-vectors --table run/items --out vectors", "vectors", lambda path: artifacts.verify(path, VECTORS)
+    ),
     "imported": Kind(
         "data import table . --out imported",
         "imported",

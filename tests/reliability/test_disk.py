@@ -56,7 +56,10 @@ def test_a_disk_that_is_full_ends_a_verb_with_a_sentence(copied, verbs, verb, tr
         assert "Traceback" not in ended.output
         assert "disk is full" in ended.output, ended.output
         after = state(copied)
-        assert {name: after.get(name) for name in before} == before
+        assert {name: after.get(name, b"")[: len(content)] for name, content in before.items()} == before
+        assert [name for name in before if after[name] != before[name]] in ([], ["run/evaluations.jsonl"]), (
+            "a log may grow"
+        )
         assert [name for name in after if ".partial-" in name or ".old-" in name] == []
         shutil.rmtree(copied / "new", ignore_errors=True)
     trials(2)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -148,6 +149,8 @@ def test_what_a_killed_verb_was_writing_is_whole_or_absent_and_made_by_the_next_
     def output(name: str) -> Path:
         return next(iter(copied.glob(f"out-{name}*")), copied / "run" / "index")
 
+    if verb.startswith("embed --run"):
+        shutil.rmtree(copied / "run" / "table")  # whose vectors would be taken over, and nothing encoded
     whole = [verbs.run(copied, verb.format(name)) for name in ("first", "whole")]
     assert [end.code for end in whole] == [0, 0], whole
     changes, expected = whole[1].changes, contents(output("whole"))

@@ -3,9 +3,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -240,40 +237,6 @@ def test_a_hundred_flipped_bytes_are_all_found_before_anything_is_parsed(tmp_pat
             load_checkpoint(damaged)
         shutil.rmtree(damaged)
     assert artifacts.verify(source, "checkpoint")
-
-
-def killed_again_and_again(folder: Path, recipe: Recipe, interactions, items, kills: int) -> int:
-    """Start training in a process of its own and SIGKILL it at a random moment, `kills` times; return how many died."""
-    folder.mkdir()
-    interactions.write_parquet(folder / "interactions.parquet")
-    items.write_parquet(folder / "items.parquet")
-    (folder / "recipe.json").write_text(recipe.model_dump_json())
-    program = (
-        "import json, sys, time; from pathlib import Path; "
-        "from hllm.training.fit import fit; from hllm.recipe.recipe import Recipe; from hllm.runs.run import Run; "
-        "log = Run.log; Run.log = lambda self, event: (log(self, event), time.sleep(0.03))[0]; "
-        "base = Path(sys.argv[1]); values = json.loads((base / 'recipe.json').read_text()); print('ready', flush=True); "
-        "fit(base / 'interactions.parquet', base / 'items.parquet', Recipe.from_dict(values, where='r'), base / 'run', base=base)"
-    )
-    rng, dead = random.Random(2), 0
-    for _ in range(kills):
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        assert process.stdout.readline() == b"ready\n", process.stderr.read().decode()
-        time.sleep(rng.uniform(0.0, 1.2))
-        dead += process.poll() is None
-        process.kill()
-        process.communicate()
-    return dead
-
-
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_sigkill_at_random_moments_loses_nothing(tmp_path, interactions, items, hard_recipe, straight, kills):
-    dead = killed_again_and_again(tmp_path / "killed", hard_recipe, interactions, items, kills)
-    assert dead >= kills // 2, "training was over before most of the kills"
-    run = fit(interactions, items, hard_recipe, tmp_path / "killed" / "run", base=tmp_path)
-    assert_equal_runs(run, straight)
 
 
 def test_only_the_last_checkpoints_are_kept(straight):

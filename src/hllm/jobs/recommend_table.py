@@ -191,7 +191,7 @@ def _begin(
                 "--output, or remove that directory"
             )
         return job, candidates
-    if not artifacts.is_vacant(folder) and [path.name for path in folder.iterdir()] != [_REQUESTS]:
+    if not artifacts.is_vacant(folder) and _visible(folder) != [_REQUESTS]:
         raise ConfigError(f"{folder} is not empty and holds no parts of recommendations; give another --output")
     try:
         counts = prepare_requests(
@@ -210,6 +210,11 @@ def _begin(
     job = Job(inputs=inputs, counts=counts, unknown_candidates=unknown_candidates)
     artifacts.write_text(folder / _JOB, job.model_dump_json(indent=1))
     return job, candidates
+
+
+def _visible(folder: Path) -> list[str]:
+    """Return the names in a folder but those that begin with a dot, as the leftovers of a killed job do."""
+    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def _inputs(bundle: Bundle, source: Path, options: TableOptions) -> dict[str, Any]:

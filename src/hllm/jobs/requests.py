@@ -76,9 +76,9 @@ def prepare_requests(
     DataError if all columns are missing, or one that is named, if one is of another type, and if there are no rows.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    copy = target.with_name(f".{target.name}.input")
+    copy = target.with_name(f".input.partial-{target.name}")  # the name of a leftover, if a kill comes
     try:
-        with explained(source, name=_NAME):
+        with artifacts.filling(target), explained(source, name=_NAME):
             _select(source, user_col, history_col, text_col).sink_parquet(copy, row_group_size=_ROWS_AT_ONCE)
         if not pl.scan_parquet(copy, glob=False).select(pl.len()).collect().item():
             raise DataError(f"{source} is empty: {_NAME} need at least one row")
