@@ -39,7 +39,7 @@ slow: $(VENV)/.dev
 
 # The trials of docs/reliability.md, whose record and page it writes; a failure is written down too.
 reliability: $(VENV)/.dev
-	$(PYTEST) $(WORKERS) -m reliability -o junit_family=xunit1 --junitxml .reliability.xml; status=$$?; \
+	$(PYTEST) $(WORKERS) -m "reliability and not slow" -o junit_family=xunit1 --junitxml .reliability.xml; status=$$?; \
 	$(BIN)/python docs/reliability.py .reliability.xml; exit $$status
 
 # Ten times the kills and made tables, every change to a file, and the tests marked slow.

@@ -35,13 +35,13 @@ ROWS = {
     "signals": "SIGTERM and SIGINT end a verb with the number of the signal. Training first saves its last step.",
     "not finite": "A step whose loss or gradient is not finite changes no weight. The tenth in a row ends training.",
     "bytes changed": (
-        "One changed byte in any file of a checkpoint, dataset, table, index, exported model or imported data "
-        "set is found. The message names the place."
+        "One changed byte in any file of a checkpoint, dataset, token cache, table, index, exported vectors "
+        "or imported interactions is found. The message names the place."
     ),
     "files cut": "A file of those that is cut at 0, 1, 8, half or all but one of its bytes, or is missing, is found.",
     "disk": (
         "A full disk, a read-only folder or a folder of another user ends a verb with a sentence. The files "
-        "that were there stay as they were."
+        "that were there stay as they were; the log of evaluations may have a line more."
     ),
     "second writer": "A second writer to the same place is refused and told who writes.",
     "swapped": "What is opened while another process replaces it is of one version, and is never called damaged.",
@@ -53,7 +53,8 @@ ROWS = {
     "sockets": "No verb opens a socket, but those that fetch.",
     "any table": (
         "Any ids, texts and times, with NUL, lone surrogates, ties and empty cells, make a dataset or an "
-        "error of one sentence. The order of rows and a second preparation change nothing."
+        "error with a message. A second preparation changes nothing, nor does the order of rows whose times "
+        "differ."
     ),
     "broken tables": "Broken tables are refused in a sentence; rows at fault are counted, exactly.",
     "metrics": (
