@@ -12,8 +12,8 @@ from torch import nn
 def put_before(first: type, stock: Any) -> type[nn.Module]:
     """Return one class of both for all layers of a kind, for which torch.compile makes the same."""
 
-    def reduce(layer: nn.Module, _: Any) -> tuple[Any, ...]:
-        return _empty, (first, stock), layer.__getstate__()  # type: ignore[attr-defined]
+    def reduce(layer: Any, _: Any) -> tuple[Any, ...]:
+        return _empty, (first, stock), layer.__getstate__()
 
     name = f"{first.__name__.strip('_')}{stock.__name__}"
     return type(name, (first, stock), {"__reduce_ex__": reduce})
