@@ -20,5 +20,6 @@ def hllm(monkeypatch, capsys):
 
 @pytest.fixture
 def run(trained_folder, tmp_path):
-    """A copy of the finished run, under the name "mine"."""
-    return shutil.copytree(trained_folder, tmp_path / "mine")
+    """A copy of the finished run, under the name "mine", which nobody has evaluated."""
+    evaluated = shutil.ignore_patterns("evaluation*", "ranks-*", ".lock")  # by other tests, in whatever order
+    return shutil.copytree(trained_folder, tmp_path / "mine", ignore=evaluated)
